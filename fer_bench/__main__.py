@@ -1,0 +1,30 @@
+"""The console script: `fer-bench COMMAND ...` is `python -m fer_bench.COMMAND ...`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "evaluate": "judge methods and write results and the table",
+    "train": "train methods, resumable",
+    "weights": "enter finished runs into weights/",
+    "leaderboard": "rewrite the table from the results",
+    "pretrained": "fetch the ImageNet guide that awei starts from",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help") or argv[0] not in COMMANDS:
+        wrong = bool(argv) and argv[0] not in ("-h", "--help")
+        lines = [f"  {name:12} {text}" for name, text in COMMANDS.items()]
+        usage = "\n".join(["usage: fer-bench COMMAND [OPTION ...]", *lines])
+        print(f"there is no command {argv[0]!r}\n{usage}" if wrong else usage, file=sys.stderr if wrong else sys.stdout)
+        return 2 if wrong or not argv else 0
+    return importlib.import_module(f"fer_bench.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""What is known about methods, data sets, tracks and recipes, apart from the networks: frozen dataclasses.
+
+A card is refused when it is made if it contradicts itself (ValueError), so that nothing downstream has to check.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+from fer_bench.emotions import EMOTIONS
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a face becomes a network's input. Travels with the weights; the app and evaluation read the same one."""
+
+    size: int
+    """Side of the square input, in pixels."""
+    channels: int
+    """1 (grey) or 3 (RGB; grey pictures are repeated)."""
+    mean: tuple[float, ...]
+    """Subtracted per channel after scaling the pixels to [0, 1]."""
+    std: tuple[float, ...]
+    """Divided by, per channel."""
+    margin: float = 0.0
+    """Fraction of the detected face's side that is added around it before cropping."""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, not {self.channels}")
+        if self.size < 8:
+            raise ValueError(f"size must be at least 8 pixels, not {self.size}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need {self.channels} value(s), one per channel")
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive")
+
+    def to_dict(self) -> dict:
+        """Plain JSON values; `InputSpec.from_dict` reads them back."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> InputSpec:
+        """The reverse of `to_dict`. Raises TypeError on unknown keys, ValueError on contradictions."""
+        return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A figure from a paper, shown beside ours and never as ours."""
+
+    track: str
+    """The track of ours that is nearest to what the paper measured."""
+    accuracy: float
+    """Fraction, 0..1."""
+    source: str
+    """Where it stands (paper, table) and how it was measured where that differs from ours."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.accuracy < 1:
+            raise ValueError(f"a reported accuracy is a fraction, not {self.accuracy}")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of training pictures, applied to whole batches on the training device. Zero switches one off."""
+
+    flip: bool = True
+    """Mirror half of the pictures."""
+    rotate: float = 0.0
+    """Greatest angle, degrees."""
+    shift: float = 0.0
+    """Greatest shift along each axis, as a fraction of the side."""
+    scale: float = 0.0
+    """Greatest relative zoom in or out."""
+    perspective: float = 0.0
+    """Greatest strength of the projective terms."""
+    brightness: float = 0.0
+    """Greatest additive change, as a fraction of full range."""
+    contrast: float = 0.0
+    """Greatest relative change about the picture's mean."""
+    erase: float = 0.0
+    """Probability that a random rectangle is replaced by noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "scale", "perspective", "brightness", "contrast", "erase"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained."""
+
+    name: str
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    """"adamw", "adam" or "sgd" (Nesterov, momentum .9)."""
+    lr: float = 1e-3
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    schedule: str = "cosine"
+    """"cosine" (after a linear warm-up) or "constant"."""
+    warmup: float = 0.0
+    """Fraction of all steps over which the rate rises from 0."""
+    label_smoothing: float = 0.0
+    clip: float = 0.0
+    """Greatest gradient norm; 0 switches clipping off."""
+    patience: int = 0
+    """Epochs without a better validation accuracy before stopping; 0 switches early stopping off."""
+    augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in ("adamw", "adam", "sgd"):
+            raise ValueError(f"optimizer must be adamw, adam or sgd, not {self.optimizer!r}")
+        if self.schedule not in ("cosine", "constant"):
+            raise ValueError(f"schedule must be cosine or constant, not {self.schedule!r}")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError("epochs and batch_size must be at least 1")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1 or self.lr <= 0:
+            raise ValueError("label_smoothing and warmup must lie in [0, 1), lr must be positive")
+
+    def hash(self) -> str:
+        """12 hex digits over everything above."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """All that is known about a method outside its network."""
+
+    name: str
+    title: str
+    paper: str
+    """Authors, title where known, venue, year."""
+    summary: str
+    """One or two sentences for a visitor."""
+    input: InputSpec
+    cam_layer: str
+    """Dotted name of the module whose output a CAM is drawn over."""
+    url: str = ""
+    paper_recipe: Recipe | None = None
+    """The paper's own training recipe, used with `--recipe paper`; None where the paper gives none."""
+    parameters: tuple[tuple[int, int], ...] = ()
+    """(classes, trainable parameters) pairs that a test asserts."""
+    reported: tuple[Reported, ...] = ()
+    licence: str = "MIT (this implementation)"
+    ours: str = ""
+    """What the paper leaves open and we chose."""
+    shipped: bool = True
+    """False where the weights are too large for the repository (a result still stands on the table)."""
+
+    def __post_init__(self) -> None:
+        if not self.name.replace("_", "").isalnum() or self.name != self.name.lower():
+            raise ValueError(f"a method's name is lower case letters, digits and underscores, not {self.name!r}")
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """All that is known about a data set outside its files."""
+
+    name: str
+    title: str
+    emotions: tuple[str, ...]
+    counts: tuple[tuple[str, int], ...]
+    """(split, pictures) pairs of the official set; empty for a user's own pictures."""
+    licence: str
+    source: str
+    """Where to get it, in a sentence."""
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.emotions) - set(EMOTIONS)
+        if unknown:
+            raise ValueError(f"{self.name}: unknown emotions {sorted(unknown)}")
+
+
+@dataclass(frozen=True)
+class Track:
+    """What is trained on, selected on and tested on: the part of the protocol that concerns data."""
+
+    name: str
+    title: str
+    dataset: str
+    emotions: tuple[str, ...]
+    """The classes that are scored, in the canonical order; pictures with other labels are left out."""
+    trained_on: str
+    """The track whose training split the evaluated weights come from (its own name, except for transfer tracks)."""
+    train: str = "train"
+    validation: str = "validation"
+    test: str = "test"
+
+    def hash(self) -> str:
+        """12 hex digits over everything above, so that results of different protocols cannot be mixed."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]

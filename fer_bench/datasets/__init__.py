@@ -1,0 +1,45 @@
+"""The data sets: one file each, found under `$FER_BENCH_DATA` (a folder with one folder per data set) or ./data."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from fer_bench.datasets import fer2013
+from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
+from fer_bench.datasets.own import load_csv, load_folder
+
+if importlib.util.find_spec("fer_bench.datasets.rendered"):
+    from fer_bench.datasets import rendered
+
+__all__ = ["DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "forbid_split", "load_dataset"]
+
+FOLDERS = {"ferplus": "fer2013"}
+"""Data sets that live in another one's folder."""
+
+
+def data_folder(name: str) -> Path | None:
+    """The folder of a data set under `$FER_BENCH_DATA` or ./data; None where there is none."""
+    bases = [os.environ.get("FER_BENCH_DATA"), "data"]
+    for base in bases:
+        folder = Path(base or "") / FOLDERS.get(name, name)
+        if base and folder.is_dir():
+            return folder
+    return None
+
+
+def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | None = None) -> FaceSet:
+    """One split of a data set, in memory.
+
+    name: a registered data set, `folder:PATH` or `csv:PATH`. split: "train", "validation" or "test". root: the data
+    set's own folder, where it is not under `$FER_BENCH_DATA` or ./data. Raises UnknownNameError (with the nearest
+    match) for an unknown name and DataError, naming folder, file and mend, for missing or broken data.
+    """
+    kind, _, path = name.partition(":")
+    if kind == "folder" and path:
+        return load_folder(Path(path).expanduser(), split)
+    if kind == "csv" and path:
+        return load_csv(Path(path).expanduser(), split)
+    dataset = DATASETS[name]
+    return dataset.load(Path(root) if root is not None else data_folder(name), split)

@@ -1,0 +1,141 @@
+"""What a data set is: a card and a loader that gives one split as a `FaceSet`, decoded once into one uint8 array."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from fer_bench.cards import DatasetCard
+from fer_bench.emotions import in_order
+from fer_bench.errors import DataError
+from fer_bench.registry import Registry
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """One split of a data set, in memory.
+
+    images: uint8 (N, H, W) grey or (N, H, W, 3) RGB, 0..255.   labels: int64 (N,), indices into `emotions`.
+    ids: N distinct sample names, stable between runs.          skipped: one line per picture that could not be read.
+    masks: bool (N, H, W), true where the emotion shows (`rendered` only).
+    intensity: float32 (N,), 0..1, strength of the expression (`rendered` only).
+    """
+
+    name: str
+    split: str
+    emotions: tuple[str, ...]
+    images: np.ndarray
+    labels: np.ndarray
+    ids: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader of a figure must know of this copy (an incomplete split, say)."""
+    masks: np.ndarray | None = field(default=None, repr=False)
+    intensity: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        count = len(self.images)
+        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+            raise ValueError("images must be uint8 (N, H, W) or (N, H, W, 3)")
+        if len(self.labels) != count or len(self.ids) != count:
+            raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
+        if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
+            raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pictures per emotion."""
+        found = Counter(self.labels.tolist())
+        return {emotion: found.get(index, 0) for index, emotion in enumerate(self.emotions)}
+
+    def take(self, index: np.ndarray | Sequence[int]) -> FaceSet:
+        """The pictures at these positions, in this order."""
+        index = np.asarray(index, dtype=np.int64)
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            ids=tuple(self.ids[i] for i in index),
+            masks=None if self.masks is None else self.masks[index],
+            intensity=None if self.intensity is None else self.intensity[index],
+        )
+
+    def limit(self, count: int | None) -> FaceSet:
+        """At most `count` pictures, spread evenly over the split (deterministic); None keeps all."""
+        if count is None or count >= len(self):
+            return self
+        return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
+
+    def restrict(self, emotions: Sequence[str]) -> FaceSet:
+        """Only the pictures of these emotions, labels renumbered to their canonical order."""
+        kept = in_order(emotions)
+        if kept == self.emotions:
+            return self
+        missing = set(kept) - set(self.emotions)
+        if missing:
+            raise DataError(f"{self.name} has no pictures labelled {', '.join(sorted(missing))}")
+        number = np.array([kept.index(e) if e in kept else -1 for e in self.emotions], dtype=np.int64)
+        labels = number[self.labels]
+        chosen = self.take(np.flatnonzero(labels >= 0))
+        return replace(chosen, emotions=kept, labels=labels[labels >= 0])
+
+    def picture_hashes(self) -> list[bytes]:
+        """16 bytes per picture, over its pixels alone: equal for equal pictures."""
+        pictures = np.ascontiguousarray(self.images)
+        return [hashlib.blake2b(picture.tobytes(), digest_size=16).digest() for picture in pictures]
+
+    def content_hash(self) -> str:
+        """64 hex digits over shape, pixels and emotion of every picture, in order."""
+        digest = hashlib.sha256(repr(self.images.shape[1:]).encode())
+        names = [emotion.encode() for emotion in self.emotions]
+        for picture, label in zip(self.picture_hashes(), self.labels.tolist(), strict=True):
+            digest.update(picture + names[label] + b"\0")
+        return digest.hexdigest()
+
+
+def duplicated_in(subset: FaceSet, other: FaceSet) -> np.ndarray:
+    """bool (N,): which pictures of `subset` also stand, pixel for pixel, in `other`."""
+    known = set(other.picture_hashes())
+    return np.array([digest in known for digest in subset.picture_hashes()], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An entry of the registry. `load(root, split)` gives a FaceSet; root is the data set's own folder or None."""
+
+    card: DatasetCard
+    load: Callable[[Path | None, str], FaceSet]
+
+
+DATASETS: Registry[Dataset] = Registry("data set")
+
+_forbidden: list[str] = []
+
+
+@contextlib.contextmanager
+def forbid_split(split: str) -> Iterator[None]:
+    """While this is open, loading that split of anything raises RuntimeError. Training runs inside it."""
+    _forbidden.append(split)
+    try:
+        yield
+    finally:
+        _forbidden.remove(split)
+
+
+def check_allowed(split: str) -> None:
+    """Raise RuntimeError where `forbid_split` is open for this split, ValueError where there is no such split."""
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
+    if split in _forbidden:
+        raise RuntimeError(f"the {split} split must not be read here: training never sees it")

@@ -1,0 +1,140 @@
+"""From a painted face to a picture: pose, crop, blur, contrast, noise and compression."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fer_bench.datasets.face_drawing import Light, Painter, region_mask, resized, smooth_noise
+from fer_bench.datasets.face_relief import CENTRE_Y, HALF, Canvas
+from fer_bench.datasets.face_shape import Person, Shape
+
+FRAME = 1.18
+"""Half the side of a picture in face units at scale 1: brows to chin with a little hair, as in FER2013."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What differs between two pictures of one person with the same expression."""
+
+    light: Light
+    yaw: float
+    """Turn of the head to the side, radians; likewise `pitch` (nod) and `roll` (tilt)."""
+    pitch: float
+    roll: float
+    scale: float
+    """1 crops the face as FER2013 does; greater is closer."""
+    shift: tuple[float, float]
+    """Offset of the crop, in face units."""
+    gaze: tuple[float, float]
+    background: float
+    """Mean brightness, 0..1."""
+    clutter: float
+    clothes: float
+    blur: float
+    """Deviation of the blur in pixels of a 48-pixel picture."""
+    contrast: float
+    brightness: float
+    """Mean brightness the picture is pulled towards, 0..1."""
+    noise: float
+    """Deviation of the sensor's noise, 0..1."""
+    quality: float
+    """Strength of the JPEG-like rounding; 0 is none."""
+
+
+def photograph(person: Person, shape: Shape, scene: Scene, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The picture, uint8 (size, size), and the mask of the displaced parts, bool (size, size)."""
+    side = size * max(1, round(144 / size)) if size < 144 else size
+    canvas = Canvas(side * scene.scale / (2 * FRAME))
+    painter = Painter(person, shape, scene.light, canvas, rng)
+    painter.gaze, painter.clothes = scene.gaze, scene.clothes
+    clutter = scene.background + scene.clutter * smooth_noise(rng, 5, 5, canvas.n)
+    painter.paint(np.clip(clutter, 0.02, 1))
+    noise = rng.standard_normal((48, 48))
+
+    x, y = _where(painter.relief, scene, side)
+    picture = _sample(painter.picture, x, y)
+    mask = _sample(region_mask(person, shape, canvas).astype(np.float64), x, y)
+    if side != size:
+        picture = resized(picture, (size, size), Image.Resampling.BOX)
+        mask = resized(mask, (size, size), Image.Resampling.BOX)
+    return _develop(picture, scene, noise), mask > 0.5
+
+
+def _where(relief: np.ndarray, scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The canvas positions, in pixels, that each of side x side picture points shows."""
+    coarse = 36
+    n = len(relief)
+    depth = resized(relief, (coarse, coarse), Image.Resampling.BOX) - 0.55
+    grid = ((np.arange(coarse) + 0.5) / coarse * 2 - 1) * FRAME / scene.scale
+    px, py = grid[None, :] + scene.shift[0], grid[:, None] + scene.shift[1]
+    cos, sin = np.cos(scene.roll), np.sin(scene.roll)
+    px, py = cos * px + sin * py, -sin * px + cos * py
+    # The depth at the point that is seen depends on where that point is: a few steps of fixed-point iteration find it.
+    x, y = px, py
+    for _ in range(3):
+        col = np.clip((x + HALF) / (2 * HALF) * coarse - 0.5, 0, coarse - 1)
+        row = np.clip((y + HALF) / (2 * HALF) * coarse - 0.5, 0, coarse - 1)
+        z = _sample(depth, col, row)
+        x = (px - z * np.sin(scene.yaw)) / np.cos(scene.yaw)
+        y = (py - z * np.sin(scene.pitch)) / np.cos(scene.pitch)
+    wide = [resized(v, (side, side), Image.Resampling.BICUBIC) for v in (x, y)]
+    return tuple(np.clip((v + HALF) / (2 * HALF) * n - 0.5, 0, n - 1.001) for v in wide)
+
+
+def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bilinear interpolation at columns x and rows y."""
+    n = len(values)
+    left, top = np.minimum(x.astype(np.int64), n - 2), np.minimum(y.astype(np.int64), n - 2)
+    fx, fy = x - left, y - top
+    flat, at = values.ravel(), top * n + left
+    upper = flat[at] * (1 - fx) + flat[at + 1] * fx
+    lower = flat[at + n] * (1 - fx) + flat[at + n + 1] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+def _develop(picture: np.ndarray, scene: Scene, noise: np.ndarray) -> np.ndarray:
+    size = len(picture)
+    if scene.blur > 0.05:
+        picture = _blurred(picture, scene.blur * size / 48)
+    mean = picture.mean()
+    spread = max(picture.std(), 0.02)
+    picture = scene.brightness + (picture - mean) * scene.contrast / spread
+    if size != 48:
+        noise = resized(noise, (size, size), Image.Resampling.BICUBIC)
+    picture = picture + scene.noise * noise
+    # Highlights and shadows roll off instead of being cut.
+    picture = np.where(picture > 0.85, 0.85 + 0.15 * np.tanh((picture - 0.85) / 0.15), picture)
+    picture = np.where(picture < 0.1, 0.1 + 0.1 * np.tanh((picture - 0.1) / 0.1), picture)
+    if scene.quality > 0:
+        picture = _compressed(picture, scene.quality)
+    return np.clip(np.rint(picture * 255), 0, 255).astype(np.uint8)
+
+
+def _blurred(picture: np.ndarray, sigma: float) -> np.ndarray:
+    reach = int(np.ceil(3 * sigma))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    for axis in (0, 1):
+        padded = np.pad(picture, [(reach, reach) if k == axis else (0, 0) for k in (0, 1)], mode="edge")
+        n = picture.shape[axis]
+        picture = sum(w * np.take(padded, np.arange(k, k + n), axis=axis) for k, w in enumerate(weights))
+    return picture
+
+
+_K = np.arange(8)
+_DCT = np.sqrt(np.where(_K == 0, 1, 2) / 8)[:, None] * np.cos(np.pi * (2 * _K[None, :] + 1) * _K[:, None] / 16)
+
+
+def _compressed(picture: np.ndarray, strength: float) -> np.ndarray:
+    """Round the cosine transform of 8x8 blocks, coarser for fine detail, as JPEG does (sizes that 8 divides; else as is)."""
+    n = len(picture)
+    if n % 8:
+        return picture
+    blocks = picture.reshape(n // 8, 8, n // 8, 8).transpose(0, 2, 1, 3)
+    waves = _DCT @ blocks @ _DCT.T
+    grain = strength * (1 + _K[:, None] + _K[None, :])
+    waves = np.rint(waves / grain) * grain
+    return (_DCT.T @ waves @ _DCT).transpose(0, 2, 1, 3).reshape(n, n)

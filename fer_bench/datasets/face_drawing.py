@@ -1,0 +1,371 @@
+"""Painting a drawn face: relief and shape in, brightness out (see face_shape for the coordinates)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from fer_bench.datasets.face_relief import HALF, Canvas, Mouth, bell, crease, half_width, mouth_of, relief_of, step
+from fer_bench.datasets.face_shape import Person, Shape
+
+HAIR_STYLES = ("bald", "short", "receding", "fringe", "side", "long", "curly", "tied")
+
+
+@dataclass(frozen=True)
+class Light:
+    """Where the light comes from (x to the right, y down, z to the viewer; any length) and how the rest is lit."""
+
+    x: float
+    y: float
+    z: float
+    ambient: float
+    """Share of the light that comes from everywhere, 0..1."""
+    gloss: float
+
+
+def resized(values: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    """float64 (h, w) resampled by PIL to (size[1], size[0])."""
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, method), dtype=np.float64)
+
+
+def smooth_noise(rng: np.random.Generator, rows: int, cols: int, n: int) -> np.ndarray:
+    """Noise (n, n) of about unit deviation whose grain is n/rows pixels high and n/cols wide."""
+    return resized(rng.standard_normal((rows, cols)), (n, n), Image.Resampling.BICUBIC)
+
+
+class Painter:
+    """Paints one face on one canvas. After `paint`, `picture` (n, n) holds brightness, about 0..1, and `relief` heights."""
+
+    def __init__(self, person: Person, shape: Shape, light: Light, canvas: Canvas, rng: np.random.Generator) -> None:
+        self.person, self.shape, self.light, self.canvas, self.rng = person, shape, light, canvas, rng
+        self.mouth: Mouth = mouth_of(shape, canvas)
+        self.relief, self.inside = relief_of(person, shape, canvas, self.mouth)
+        self.edge = 0.8 * canvas.pixel
+        # Grain is drawn on a fixed grid, so that a larger picture shows the same face.
+        self.grain = smooth_noise(rng, 90, 90, canvas.n)
+        self.blotch = smooth_noise(rng, 14, 14, canvas.n)
+        self.strands = smooth_noise(rng, 10, 80, canvas.n)
+        self.curls = smooth_noise(rng, 40, 40, canvas.n)
+
+    def paint(self, background: np.ndarray) -> np.ndarray:
+        """The finished brightness (n, n) over a background (n, n)."""
+        self._shade()
+        skin = self._skin()
+        self.picture = np.clip(skin * self.lit + self.shine, 0, 1.1)
+        self._wrinkles()
+        self._mouth()
+        for side in (-1, 1):
+            self._eye(side)
+            self._brow(side)
+        self._nostrils()
+        self._beard()
+        if self.person.glasses:
+            self._glasses()
+        self._surround(background)
+        return self.picture
+
+    # light
+
+    def _shade(self) -> None:
+        z, light, p = self.relief, self.light, self.canvas.pixel
+        gy, gx = np.gradient(z, p)
+        gx, gy = np.clip(gx, -3, 3), np.clip(gy, -3, 3)
+        norm = np.sqrt(1 + gx * gx + gy * gy)
+        length = np.sqrt(light.x**2 + light.y**2 + light.z**2)
+        dot = (-gx * light.x - gy * light.y + light.z) / (norm * length)
+        # Hollows see less of the surroundings: compare each point with the mean height around it.
+        n = self.canvas.n
+        around = resized(resized(z, (24, 24), Image.Resampling.BOX), (n, n), Image.Resampling.BICUBIC)
+        wide = resized(resized(z, (11, 11), Image.Resampling.BOX), (n, n), Image.Resampling.BICUBIC)
+        hollow = np.clip(1 + 1.6 * (z - around) + 0.7 * (z - wide), 0.45, 1.12)
+        self.lit = (light.ambient + (1 - light.ambient) * np.clip((dot + 0.25) / 1.25, 0, 1)) * hollow
+        self.shine = light.gloss * np.clip(dot, 0, 1) ** 14 * self.inside
+
+    # skin
+
+    def _skin(self) -> np.ndarray:
+        person, xs, ys = self.person, self.canvas.xs, self.canvas.ys
+        tone = person.skin * (1 + 0.035 * self.blotch + 0.02 * self.grain)
+        tired = bell(ys, 0.11, 0.06) * (bell(xs, person.eye_x, 0.14) + bell(xs, -person.eye_x, 0.14))
+        socket = bell(ys, -0.06, 0.11) * (bell(xs, person.eye_x - 0.06, 0.20) + bell(xs, 0.06 - person.eye_x, 0.20))
+        return tone * (1 - (0.05 + 0.08 * person.age) * tired - 0.12 * socket)
+
+    def _line(self, window: tuple[float, float, float, float], curve: np.ndarray, along: np.ndarray, width: float, dark: float) -> None:
+        """Darken along y = curve(x), with a light lip below it, as a wrinkle does; `along` fades it along x."""
+        rows, cols = self.canvas.window(*window)
+        off = self.canvas.ys[rows] - curve[:, cols]
+        self.picture[rows, cols] *= 1 - dark * along[:, cols] * (bell(off, 0, width) - 0.35 * bell(off, 2.2 * width, width))
+
+    def _wrinkles(self) -> None:
+        person, shape, xs = self.person, self.shape, self.canvas.xs
+        a, age = shape.level, person.age
+        raised = max(0.8 * a[1], a[2])
+        for k, wobble in enumerate(self.rng.uniform(-1, 1, 4)):
+            y = person.brow_y - 0.22 - 0.115 * k - 0.03 * raised
+            reach = 0.50 if a[2] >= a[1] * 0.6 else 0.28
+            curve = y + 0.02 * wobble * np.sin(5 * xs + k) + 0.03 * (np.abs(xs) / 0.5) ** 2
+            dark = 0.10 * age**2 + (0.16 + 0.20 * age) * raised * (1 - 0.15 * k)
+            self._line((-0.8, 0.8, y - 0.1, y + 0.2), curve, bell(xs, 0, reach) ** 0.7, 0.016, dark)
+        # Upright lines between the brows, and lines across the root of the nose.
+        rows, cols = self.canvas.window(-0.25, 0.25, person.brow_y - 0.25, 0.2)
+        x, y = xs[:, cols], self.canvas.ys[rows]
+        frown = (0.06 * age**2 + (0.30 + 0.15 * age) * a[4]) * bell(y, person.brow_y + 0.02 - 0.03 * a[1], 0.11)
+        self.picture[rows, cols] *= 1 - frown * (bell(np.abs(x), 0.062 + 0.03 * (y - person.brow_y), 0.017) - 0.25 * bell(x, 0, 0.03))
+        scrunch = 0.38 * a[9]
+        for k in range(3):
+            bend = -0.06 + 0.065 * k + 0.05 * np.cos(9 * x)
+            self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.10) * (bell(y, bend, 0.014) - 0.3 * bell(y, bend + 0.03, 0.014))
+        # Lines down the sides of a wrinkled nose.
+        rows, cols = self.canvas.window(-0.4, 0.4, 0.05, 0.6)
+        x, y = np.abs(xs[:, cols]), self.canvas.ys[rows]
+        self.picture[rows, cols] *= 1 - 0.28 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
+        # Crow's feet and the furrow below the eye.
+        squint = 0.05 * age**2 + (0.12 + 0.22 * age) * a[6]
+        for side in (-1, 1):
+            u = side * xs - person.eye_x - person.eye_width
+            for slope in (-0.45, 0.05, 0.5):
+                self._line(
+                    (-1, 1, -0.25, 0.35), 0.01 + slope * np.clip(u, 0, None), bell(u, 0.14, 0.06), 0.014, squint
+                )
+            u = side * xs - person.eye_x
+            bag = 0.12 - 0.02 * a[6] - 0.35 * np.clip(u, -0.3, 0.3) ** 2 + 0.03 * u
+            self._line((-1, 1, 0.0, 0.3), bag, bell(u, 0, 0.14), 0.018, 0.05 + 0.12 * age + 0.20 * a[6] + 0.12 * a[7])
+        # The folds beside the mouth are too fine for the relief alone.
+        rows, cols = self.canvas.window(-0.9, 0.9, 0.35, 1.3)
+        y = self.canvas.ys[rows]
+        off = np.abs(xs[:, cols]) - crease(shape, y)
+        fade = step(y - 0.5 + shape.nose_lift, 0.05) * step(sum(shape.corners) / 2 + 0.06 - y, 0.06)
+        self.picture[rows, cols] *= 1 - fade * 0.20 * shape.fold * (bell(off, -0.01, 0.03) - 0.2 * bell(off, 0.07, 0.04))
+
+    # mouth
+
+    def _mouth(self) -> None:
+        person, shape, m = self.person, self.shape, self.mouth
+        reach = shape.mouth_width + 0.12
+        top, bottom = min(shape.upper_out, *shape.corners) - 0.12, max(shape.lower_out, *shape.corners) + 0.16
+        rows, cols = self.canvas.window(-reach, reach, top, bottom)
+        y, t, e = self.canvas.ys[rows], m.t[:, cols], self.edge
+        uo, ui, li, lo = (edge[:, cols] for edge in (m.upper_out, m.upper_in, m.lower_in, m.lower_out))
+        part = self.picture[rows, cols]
+        within = step(1.0 - t, 0.04)
+        upper = step(y - uo, 1.2 * e) * step(ui - y, e) * within
+        lower = step(y - li, e) * step(lo - y, 1.4 * e) * within
+        shade = self.lit[rows, cols]
+        gloss = bell(y, li + 0.42 * (lo - li), 0.022) * bell(t, 0.1, 0.35) * 0.10
+        colour = person.skin * person.lip_dark
+        part += upper * (colour * 0.86 * shade - part) + lower * ((colour + gloss) * shade * 1.04 - part)
+        # Shadow under the lower lip.
+        part *= 1 - 0.16 * bell(y, lo + 0.045, 0.03) * step(0.75 - t, 0.2)
+
+        gap = np.clip(li - ui, 0, None)
+        opening = step(y - ui, e) * step(li - y, e) * within * np.clip(gap / (2 * e), 0, 1)
+        teeth_u = step(ui + shape.teeth_upper * (1 - 0.55 * t**2) - y, e) * step(gap - 0.02, 0.012)
+        teeth_l = step(y - (li - shape.teeth_lower * (1 - 0.5 * t**2)), e) * step(gap - 0.04, 0.012) * (shape.teeth_lower > 0.005)
+        cavity = 0.09 + 0.03 * np.clip((y - ui) / np.maximum(gap, 0.05), 0, 1)
+        # The tongue fills the lower part of a wide open mouth.
+        if shape.jaw > 0.08:
+            cavity = cavity + 0.20 * step(y - (li - 0.42 * gap), 0.03) * step(0.62 - t, 0.1)
+        round_off = 1 - 0.45 * np.clip(t, 0, 1) ** 2
+        seams = 1 - 0.10 * np.abs(np.sin(np.pi * self.canvas.xs[:, cols] / 0.075)) ** 12
+        tooth = (0.55 + 0.40 * np.clip(self.light.ambient + 0.35, 0, 1)) * round_off * seams
+        tooth = tooth * (1 - 0.30 * bell(y, ui, 0.022))
+        inner = cavity + np.maximum(teeth_u, 0.9 * teeth_l) * (tooth - cavity)
+        between = teeth_u * teeth_l * bell(y, ui + shape.teeth_upper, 0.012) * 0.5
+        part += opening * (inner * (1 - between) - part)
+        # Where the lips touch, and the shadows in the corners.
+        seam = (ui + li) / 2
+        closed = np.clip(1 - gap / 0.04, 0, 1)
+        part *= 1 - 0.55 * closed * bell(y, seam, 0.018) * step(1.04 - t, 0.05)
+        for side, cy in zip((-1, 1), shape.corners, strict=True):
+            off = self.canvas.xs[:, cols] - side * (shape.mouth_width + 0.005)
+            part *= 1 - 0.28 * bell(off, 0, 0.035) * bell(y, cy, 0.028)
+
+    # eyes and brows
+
+    def _eye(self, side: int) -> None:
+        person, shape, e = self.person, self.shape, self.edge
+        cx, ew = side * person.eye_x, person.eye_width
+        rows, cols = self.canvas.window(cx - 0.40, cx + 0.40, -0.32, 0.26)
+        u, y = side * (self.canvas.xs[:, cols] - cx), self.canvas.ys[rows]
+        t = np.clip(np.abs(u) / ew, 0, 1)
+        axis = -person.eye_tilt * u
+        # The upper lid is highest a little towards the nose, the lower lid lowest towards the temple.
+        skew = u / ew
+        top = axis - shape.lid_upper * (1 - t**2.3) * (1 - 0.12 * skew)
+        low = axis + shape.lid_lower * (1 - t**2.0) * (1 + 0.15 * skew)
+        droop = 0.5 * max(0.0, shape.level[15] - 0.5 * shape.level[9]) * max(shape.level[1], 0.4)
+        # Lowered brows push the inner half of the lid down; raised inner brows pull it up.
+        frown = shape.level[4] * (1 - shape.level[1])
+        top = top + (1 - t**2) * (0.030 * frown * np.clip(0.4 - skew, 0, 1) - 0.022 * shape.level[1] * np.clip(0.3 - skew, 0, 1))
+        top = top + 0.03 * droop * np.clip(skew + 0.3, 0, 1)
+        low = np.maximum(low, top + 0.004)
+        part = self.picture[rows, cols]
+        opened = step(y - top, e) * step(low - y, e) * step(1 - np.abs(u) / ew, 0.05)
+        light = 0.55 + 0.45 * self.light.ambient
+        white = (0.80 - 0.22 * t**3) * light * np.clip(0.62 + (y - top) / 0.09, 0.62, 1)
+        gx = side * self.gaze[0]
+        r = np.sqrt((u - gx) ** 2 + (y - self.gaze[1] + 0.004) ** 2)
+        disc, pupil = step(0.081 - r, e), step(0.037 - r, e)
+        tone = person.iris * (0.65 + 0.5 * np.clip((y + 0.02) / 0.09, 0, 1)) * (1 - 0.4 * step(r - 0.072, 0.012))
+        ball = white + disc * (tone - white)
+        ball = ball + pupil * (0.03 - ball)
+        spark = bell(u, gx - side * 0.030, 0.016) * bell(y, self.gaze[1] - 0.035, 0.016)
+        ball = ball + 0.85 * spark * (1 - ball)
+        part += opened * (ball - part)
+        # Lashes, the crease above the lid (which a raised lid swallows) and the lower rim.
+        bold = 0.85 if not person.male else 0.72
+        reach = step(1.10 - np.abs(u - 0.01) / ew, 0.08)
+        part *= 1 - bold * reach * bell(y, top - 0.004, 0.017 if person.male else 0.022)
+        part *= 1 - (0.25 + 0.12 * (not person.male)) * reach * bell(y, low + 0.006, 0.013)
+        fold = axis - (shape.lid_upper + 0.045 - 0.02 * shape.level[5]) * (1 - 0.55 * t**2) - 0.008
+        part *= 1 - (0.26 - 0.10 * shape.level[5]) * step(1.15 - np.abs(u) / ew, 0.1) * bell(y, fold, 0.017)
+        part *= 1 - 0.35 * bell(u, -ew - 0.01, 0.03) * bell(y, axis + 0.01, 0.02)
+
+    gaze: tuple[float, float] = (0.0, 0.0)
+    """Where the eyes look, as a shift of the irises in face units."""
+
+    def _brow(self, side: int) -> None:
+        person, brow = self.person, self.shape.brows[(side + 1) // 2]
+        rows, cols = self.canvas.window(-0.95 if side < 0 else 0, 0 if side < 0 else 0.95, -0.95, 0.15)
+        s, y = side * self.canvas.xs[:, cols], self.canvas.ys[rows]
+        end = person.eye_x + person.eye_width + 0.15
+        v = np.clip((s - brow.start) / (end - brow.start), 0, 1)
+        # A parabola through the inner end, the arch (at 0.58) and the outer end.
+        k = 0.58
+        c1 = (brow.arch - brow.inner - k * k * (brow.outer - brow.inner)) / (k - k * k)
+        c2 = (brow.outer - brow.inner) - c1
+        line = brow.inner + c1 * v + c2 * v * v
+        thick = person.brow_thick * (1.0 - 0.62 * v**2) * (0.75 + 0.25 * np.clip(v / 0.15, 0, 1))
+        body = np.exp(-(((y - line) / (0.62 * thick)) ** 2) ** 1.5)
+        ends = step(s - brow.start, 0.03) * step(end - s, 0.045)
+        hair = np.clip(1 + 0.25 * self.grain[rows, cols], 0.5, 1.3)
+        cover = np.clip(person.brow_dark * body * ends * hair, 0, 0.95)
+        part = self.picture[rows, cols]
+        part += cover * (0.08 + 0.25 * person.hair_tone - part) * (part > 0.05)
+
+    def _nostrils(self) -> None:
+        person, shape = self.person, self.shape
+        tip = 0.50 * person.nose_length - shape.nose_lift
+        rows, cols = self.canvas.window(-0.45, 0.45, 0.2, 0.95)
+        x, y = np.abs(self.canvas.xs[:, cols]), self.canvas.ys[rows]
+        nw = person.nose_width * (1 + 0.12 * shape.level[9])
+        part = self.picture[rows, cols]
+        part *= 1 - 0.62 * bell(x, 0.080 * nw, 0.036) * bell(y, tip + 0.108 - 0.02 * x / 0.1, 0.020)
+        part *= 1 - 0.08 * bell(x, 0, 0.15 * nw) * bell(y, tip + 0.15, 0.035)
+        wing = 0.205 * nw
+        part *= 1 - (0.20 + 0.18 * shape.level[9]) * bell(x, wing, 0.022) * bell(y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05)
+
+    # what grows on and stands around the face
+
+    def _beard(self) -> None:
+        person, shape = self.person, self.shape
+        if person.beard < 0.02 and person.moustache < 0.02:
+            return
+        xs, ys, m = self.canvas.xs, self.canvas.ys, self.mouth
+        edge = 0.62 + 0.55 * shape.jaw + 0.30 * np.clip(1 - np.abs(xs) / 0.9, 0, 1) ** 0.8
+        cover = person.beard * step(ys - edge - 0.02 * self.curls, 0.07)
+        lip = sum(shape.corners) / 2
+        arc = shape.upper_out - 0.05 + 0.6 * (lip - shape.upper_out) * np.clip(m.t, 0, 1.2) ** 2
+        cover = np.maximum(cover, person.moustache * bell(ys, arc, 0.05) * step(1.12 - m.t, 0.08))
+        cover *= 1 - step(ys - m.upper_out, 0.015) * step(m.lower_out - ys, 0.015) * step(1 - m.t, 0.04)
+        cover *= 1 - 0.35 * bell(ys, shape.lower_out + 0.03, 0.03) * bell(xs, 0.16, 0.06)
+        cover = np.clip(cover * (1 + 0.18 * self.grain), 0, 0.93) * self.inside
+        tone = (0.06 + 0.55 * person.hair_tone) * (0.45 + 0.7 * self.lit)
+        self.picture += cover * (tone * (1 + 0.15 * self.grain) - self.picture)
+
+    def _glasses(self) -> None:
+        person = self.person
+        rows, cols = self.canvas.window(-1.1, 1.1, -0.45, 0.45)
+        x, y = np.abs(self.canvas.xs[:, cols]), self.canvas.ys[rows]
+        dx, dy = (x - person.eye_x - 0.02) / 0.30, (y - 0.03) / 0.215
+        r = (dx**4 + dy**4) ** 0.25
+        part = self.picture[rows, cols]
+        part *= 1 - 0.05 * step(1 - r, 0.03)
+        ring = bell(r, 1.0, 0.07) + bell(y, -0.02, 0.022) * step(person.eye_x - 0.27 - x, 0.02) + bell(y, -0.06, 0.022) * step(x - person.eye_x - 0.30, 0.02)
+        part *= 1 - person.glasses * np.clip(ring, 0, 1)
+
+    def _surround(self, background: np.ndarray) -> None:
+        person, shape, xs, ys = self.person, self.shape, self.canvas.xs, self.canvas.ys
+        x = np.abs(xs)
+        style = person.hair
+        tone = (0.04 + 0.62 * person.hair_tone) * (0.55 + 0.55 * np.clip(self.lit, 0, 1))
+        texture = self.curls if style == "curly" else self.strands
+        hair = tone * (1 + 0.28 * texture + 0.10 * self.grain)
+
+        # Behind the head: background, shoulders, neck, long hair, ears.
+        neck_x = 0.62 * person.width + 0.06 * (ys - shape.chin)
+        body = step(ys - shape.chin - 0.22 - 0.12 * (x - 0.4), 0.05)
+        scene = background + body * (self.clothes - background)
+        neck = step(neck_x - x, 0.03) * step(ys - 0.7, 0.05)
+        scene = scene + neck * (person.skin * (0.42 + 0.25 * self.light.ambient) * (1 - 0.2 * (x / 0.6) ** 2) - scene)
+        if style == "long":
+            back = step(1.22 + 0.04 * self.blotch - x + 0.05 * np.clip(ys, -1, 1), 0.04) * step(ys + 1.3 - 0.5 * x**2, 0.1)
+            scene = scene + back * (hair * 0.85 - scene)
+        if style not in ("long", "curly"):
+            ear = step(1 - np.hypot((x - person.width) / 0.11, (ys - 0.14) / 0.26), 0.15)
+            scene = scene + ear * (person.skin * 0.72 * (0.5 + 0.5 * self.light.ambient) - scene)
+        picture = scene + self.inside * (self.picture - scene)
+
+        # In front: the cap of hair above the hairline, with sides.
+        if style != "bald":
+            line = person.hairline + 0.42 * np.clip(x / person.width, 0, 1.3) ** 3.2
+            if style == "receding":
+                line = person.hairline - 0.28 * bell(x, 0.42, 0.22) + 0.40 * np.clip(x / person.width, 0, 1.3) ** 4
+            elif style == "fringe":
+                line = person.hairline + 0.32 + 0.05 * self.strands + 0.25 * np.clip(x / person.width, 0, 1.3) ** 5
+            elif style == "side":
+                line = person.hairline + 0.18 + 0.28 * np.tanh(2.2 * (xs + 0.35)) * (xs > -2) + 0.3 * np.clip(x / person.width, 0, 1.3) ** 4
+                line = np.minimum(line, person.brow_y - 0.06)
+                line = line + 0.5 * np.clip(x / person.width - 0.75, 0, 1)
+            elif style == "long":
+                line = np.where(x < 0.80 * person.width, line, line + (x / person.width - 0.80) * 14)
+            grow = {"curly": 1.26, "long": 1.16, "fringe": 1.10, "side": 1.10}.get(style, 1.05)
+            rim = person.width * grow * np.sqrt(np.clip(1 - np.clip((-ys - 0.0) / (1.18 * grow + 0.22), 0, 1) ** 2.6, 0, 1))
+            bottom = 1.8 if style == "long" else (0.35 if style == "curly" else 0.02)
+            outline = step(rim + (0.05 * self.curls if style == "curly" else 0.015 * self.blotch) - x, 0.03) * step(bottom - ys, 0.08)
+            front = step(line + 0.02 * texture - ys, 0.03) * outline
+            shadow = step(line + 0.09 - ys, 0.05) * self.inside
+            picture = picture * (1 - 0.22 * shadow * (1 - front))
+            picture = picture + front * (hair - picture)
+        self.picture = picture
+
+    clothes: float = 0.3
+
+
+def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float = 0.05) -> np.ndarray:
+    """bool (n, n): the parts of the face that the active action units displace."""
+    a = {unit: level if level >= threshold else 0.0 for unit, level in shape.level.items()}
+    xs, ys = canvas.xs, canvas.ys
+    x = np.abs(xs)
+    found = np.zeros((canvas.n, canvas.n), dtype=bool)
+
+    def ellipse(cx: float, cy: float, rx: float, ry: float) -> None:
+        np.logical_or(found, ((x - cx) / rx) ** 2 + ((ys - cy) / ry) ** 2 < 1, out=found)
+
+    brow = sum(b.arch for b in shape.brows) / 2
+    end = person.eye_x + person.eye_width + 0.12
+    if a[1] or a[2] or a[4]:
+        ellipse((0.12 + end) / 2, brow + 0.03, (end - 0.08) / 2, 0.16)
+    if a[4] or a[1] or a[9]:
+        ellipse(0, person.brow_y + 0.03, 0.20, 0.18)
+    if a[5] or a[6] or a[7] or a[43] or a[9]:
+        ellipse(person.eye_x, 0.0, person.eye_width + 0.07, 0.15)
+    if a[6]:
+        ellipse(person.eye_x + 0.10, 0.22, 0.28, 0.16)
+    if a[9] or a[10]:
+        ellipse(0, 0.38, 0.32, 0.30)
+    if a[12]:
+        ellipse(0.50, 0.52, 0.22, 0.22)
+    if any(a[unit] for unit in (10, 12, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27)):
+        top = min(shape.upper_out, *shape.corners) - 0.06
+        low = max(shape.lower_out, *shape.corners) + 0.06
+        ellipse(0, (top + low) / 2, shape.mouth_width + 0.12, (low - top) / 2 + 0.05)
+    if a[17] or a[26] or a[27]:
+        ellipse(0, (shape.lower_out + shape.chin) / 2, 0.30, (shape.chin - shape.lower_out) / 2)
+    found &= x < half_width(person, shape, ys)
+    return found
+
+
+__all__ = ["HAIR_STYLES", "HALF", "Light", "Painter", "region_mask", "resized", "smooth_noise"]

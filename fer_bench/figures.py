@@ -1,0 +1,126 @@
+"""The leaderboard's figure, drawn without pyplot (no global state, no display)."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
+
+BEST, REST, INK, FAINT = "#c2410c", "#33658a", "#1f2933", "#9aa5b1"
+_DISTANCES = (9, 16, 24, 34, 46, 60, 76, 94, 114)
+"""Of a label from its point, in typographic points."""
+_ANGLES = (0, 180, 30, 150, -30, 210, 60, 120, -60, 240, 90, 270)
+
+
+def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
+    """A PNG of accuracy (%, with interval bars) against parameters (log scale), every row labelled.
+
+    frame: rows of `leaderboard.table` that may be compared with each other; at least one.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since it takes half a second to import
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    frame = frame.sort_values("accuracy", ascending=False)
+    drawing = Figure(figsize=(10, 6.2), dpi=150, facecolor="white", layout="constrained")
+    FigureCanvasAgg(drawing)
+    drawing.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    axes = drawing.add_subplot()
+    for row in frame.itertuples():
+        colour = BEST if row.rank == 1 else REST
+        height, error = 100 * row.accuracy, [[100 * (row.accuracy - row.low)], [100 * (row.high - row.accuracy)]]
+        axes.errorbar(row.parameters, height, error, ecolor=colour, elinewidth=1.1, capsize=2.5, alpha=0.45, zorder=2)
+        fill = colour if row.complete else "white"
+        axes.plot(row.parameters, height, "o", ms=7, mfc=fill, mec=colour, mew=1.6, zorder=3)
+
+    least, most = frame["parameters"].min(), frame["parameters"].max()
+    bottom, top = 100 * frame["low"].min(), 100 * frame["high"].max()
+    space = 0.08 * max(top - bottom, 1)
+    axes.set(xscale="log", xlim=(least / 1.8, most * 2.2), ylim=(bottom - space, top + space))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 100 * least else (1,)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("Parameters (log scale)", color=INK)
+    axes.set_ylabel("Accuracy, % (bars: 95 % interval)", color=INK)
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=12)
+    axes.grid(True, which="major", color="#e4e7eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(colors="#52606d", which="both")
+
+    looks = (
+        (BEST, BEST, "rank 1", (frame["rank"] == 1).any()),
+        (REST, REST, "ranked lower", (frame["rank"] > 1).any()),
+        ("white", "#52606d", "trained for less than its full budget", not frame["complete"].all()),
+    )
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=7, mfc=fill, mec=edge, mew=1.6, label=label)
+        for fill, edge, label, wanted in looks
+        if wanted
+    ]
+    drawing.legend(handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
+    _label(axes, frame)
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """Each row's method, with recipe and seed where the rows differ in them."""
+    names = frame["method"]
+    if frame["recipe"].nunique() > 1:
+        names = names + " · " + frame["recipe"]
+    if frame["seed"].nunique() > 1:
+        names = names + " · s" + frame["seed"].astype(str)
+    return names.tolist()
+
+
+def _label(axes: Axes, frame: pd.DataFrame) -> None:
+    """Write each row's name near its point, at the nearest place where it covers neither a label, a point nor a bar.
+
+    Greedy, best rows first; where nothing is free the least covered place is taken.
+    """
+    from matplotlib.patheffects import withStroke
+
+    canvas = axes.figure.canvas
+    canvas.draw()  # fixes the layout, so that pixels are final
+    bounds, pixel = axes.get_window_extent(), axes.figure.dpi / 72
+    points, lows, highs = (
+        axes.transData.transform(np.column_stack([frame["parameters"], 100 * frame[height]]))
+        for height in ("accuracy", "low", "high")
+    )
+    taken = [(x - 6 * pixel, y - 6 * pixel, x + 6 * pixel, y + 6 * pixel) for x, y in points]
+    taken += [(x - pixel, low, x + pixel, high) for (x, low), (_, high) in zip(lows, highs, strict=True)]
+    halo = [withStroke(linewidth=2, foreground="white")]  # so that a grid line does not strike a name through
+    for name, (x, y) in zip(_names(frame), points, strict=True):
+        text = axes.text(0, 0, name, fontsize=8.5, color=INK, transform=None, va="bottom", zorder=4, path_effects=halo)
+        size = text.get_window_extent(canvas.get_renderer())
+        places = []
+        for distance in _DISTANCES:
+            for angle in np.radians(_ANGLES):
+                left = x + distance * pixel * np.cos(angle) - size.width * (1 - np.cos(angle)) / 2
+                low = y + distance * pixel * np.sin(angle) - size.height / 2
+                places.append((left, low, left + size.width, low + size.height))
+        left, low, right, high = places[int(np.argmin([_covered(place, taken, bounds) for place in places]))]
+        text.set_position((left, low))
+        taken.append((left - 2 * pixel, low - pixel, right + 2 * pixel, high + pixel))
+        end = np.clip((x, y), (left, low), (right, high))
+        if np.hypot(*(end - (x, y))) > 14 * pixel:
+            axes.plot(*np.array([(x, y), end]).T, transform=None, color=FAINT, linewidth=0.7, zorder=1.5)
+
+
+def _covered(place: tuple[float, ...], taken: list[tuple[float, ...]], bounds: Bbox) -> float:
+    """Square pixels of a label's box (left, low, right, high) that are taken; very many where it leaves the axes."""
+    boxes = np.array(taken)
+    wide = np.clip(np.minimum(place[2], boxes[:, 2]) - np.maximum(place[0], boxes[:, 0]), 0, None)
+    tall = np.clip(np.minimum(place[3], boxes[:, 3]) - np.maximum(place[1], boxes[:, 1]), 0, None)
+    inside = bounds.x0 <= place[0] and place[2] <= bounds.x1 and bounds.y0 <= place[1] and place[3] <= bounds.y1
+    return float((wide * tall).sum()) + (0 if inside else 1e9)

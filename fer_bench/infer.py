@@ -1,0 +1,136 @@
+"""Model + images -> logits: the only inference loop. Evaluation, prediction, explanation and the app all use it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fer_bench.cards import InputSpec
+from fer_bench.faces import Picture, open_picture, stack
+from fer_bench.methods import METHODS, build
+from fer_bench.protocols import track_named
+from fer_bench.transforms import to_input
+from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
+
+
+def best_device(wanted: str = "auto") -> torch.device:
+    """ "auto" -> cuda, mps or cpu, in this order of preference; anything else is taken as it is."""
+    if wanted != "auto":
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@dataclass
+class Model:
+    """A network with weights and all that is needed to use it.
+
+    network: in eval mode.   emotions: the order of its outputs.   record: what the weight file says of itself.
+    """
+
+    name: str
+    network: nn.Module
+    input_spec: InputSpec
+    emotions: tuple[str, ...]
+    record: dict
+    path: Path | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the network; returns itself."""
+        self.network.to(device)
+        return self
+
+    def predict(self, pictures: Picture | Sequence[Picture], batch_size: int = 64) -> list[dict[str, float]]:
+        """Probability per emotion for each picture of a face.
+
+        pictures: one or many PIL images, paths, encoded bytes or arrays (uint8 0..255 or float 0..1, (H, W) or
+        (H, W, 3)). Returns one dict per picture, emotion -> probability, summing to 1. Raises
+        UnreadablePictureError, naming the file, for what is no picture.
+        """
+        if not isinstance(pictures, Sequence) or isinstance(pictures, str | bytes):
+            pictures = [pictures]
+        side = self.input_spec.size
+        scores: list[dict[str, float]] = []
+        for start in range(0, len(pictures), batch_size):
+            images = stack([open_picture(picture) for picture in pictures[start : start + batch_size]], side)
+            probabilities = torch.from_numpy(logits(self, images, batch_size)).softmax(1)
+            scores += [dict(zip(self.emotions, row, strict=True)) for row in probabilities.tolist()]
+        return scores
+
+
+def logits(
+    model: Model, images: np.ndarray, batch_size: int = 128, progress: Callable[[Iterable], Iterable] = iter
+) -> np.ndarray:
+    """uint8 (N, H, W) or (N, H, W, 3) -> float32 logits (N, K). No test-time augmentation, full float32 precision.
+
+    progress wraps the loop over batches (a tqdm, say).
+    """
+    results: list[np.ndarray] = []
+    with evaluating(model.network), torch.inference_mode():
+        for start in progress(range(0, len(images), batch_size)):
+            batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
+            results.append(model.network(to_input(batch, model.input_spec)).float().cpu().numpy())
+    return np.concatenate(results) if results else np.zeros((0, len(model.emotions)), np.float32)
+
+
+@contextlib.contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode while open, then whatever it was."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield network
+    finally:
+        network.train(was_training)
+
+
+def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, path: Path) -> None:
+    """Put the tensors of a weight file, compact or full, into a network, strictly; WeightsError where they differ."""
+    try:
+        network.load_state_dict(unpack(tensors, record["packing"]) if "packing" in record else tensors, strict=True)
+    except (RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: the weights do not fit the network ({reason}).") from None
+
+
+def load(
+    name: str,
+    track: str = "fer2013",
+    recipe: str = "common-v1",
+    seed: int = 0,
+    device: str = "cpu",
+    runs: str | Path | None = None,
+) -> Model:
+    """A method with the weights of a track, ready to predict.
+
+    Transfer tracks (`rendered`, `folder:PATH`) take the weights of the track they were trained on. runs: a training
+    output folder to look in first. Raises UnknownNameError for an unknown method or track, WeightsError, with the
+    command that trains them, where there are no weights.
+    """
+    METHODS[name]  # an unknown method is said before missing weights are
+    source = track_named(track).trained_on
+    path = find(name, source, recipe, seed, Path(runs) if runs is not None else None)
+    if path is None:
+        raise WeightsError(
+            f"there are no weights of {name} for {source} ({recipe}, seed {seed}) here; train them with: "
+            f"python -m fer_bench.train --method {name} --track {source} --recipe {recipe} --seed {seed}"
+        )
+    tensors, record = read_tensors(path)
+    if record["method"] != name:
+        raise WeightsError(f"{path}: these are the weights of {record['method']}, not of {name}.")
+    network = build(name, len(record["emotions"]))
+    set_weights(network, tensors, record, path)
+    record |= {"sha256": sha256(path), "bytes": path.stat().st_size}
+    network.eval().to(best_device(device))
+    return Model(name, network, InputSpec.from_dict(record["input"]), tuple(record["emotions"]), record, path)

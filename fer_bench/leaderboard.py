@@ -1,0 +1,336 @@
+"""Results -> table, LEADERBOARD.md and figures. Never imports torch, so that a board of 1,000 rows opens at once.
+
+What the papers report comes from `methods.json`, which `evaluate` writes from the cards (`write_cards`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from fer_bench.cards import MethodCard
+from fer_bench.errors import UserError
+from fer_bench.figures import accuracy_against_parameters
+from fer_bench.protocols import TRACKS, track_named
+from fer_bench.results import Result, atomic_write, read_results, track_folder
+from fer_bench.statistics import tie_ranks
+
+README_TRACKS = ("fer2013", "rendered")
+START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
+_COMPARABLE = ["protocol", "data_hash", "emotions", "test_pictures", "tta"]
+"""Rows are ranked against each other only where all of these agree."""
+
+HOW_TO_READ = (
+    "Every figure is measured by this project's own code on the test split, which training never sees. "
+    "± is half of a 95 % bootstrap interval over the test pictures; it does not cover the luck of the training seed. "
+    "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank cannot be told apart. "
+    "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
+    "A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
+    "not what the method can."
+)
+
+
+def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
+    """Write what the table needs of the methods' cards to `<root>/methods.json`; returns its path."""
+    plain = {
+        card.name: {
+            "title": card.title,
+            "paper": card.paper,
+            "url": card.url,
+            "reported": [asdict(reported) for reported in card.reported],
+            "shipped": card.shipped,
+            "parameters": {str(classes): count for classes, count in card.parameters},
+        }
+        for card in cards
+    }
+    return atomic_write(Path(root) / "methods.json", (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_cards(root: Path | str) -> dict[str, dict]:
+    """The methods by name as `write_cards` wrote them; empty where there is no file. UserError where it is broken."""
+    path = Path(root) / "methods.json"
+    try:
+        return json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError as error:
+        raise UserError(f"{path} is broken ({error}); delete it, and the next evaluation writes it again.") from None
+
+
+def _row(result: Result, card: dict) -> dict[str, object]:
+    trained, cost, metrics = result.trained, result.cost, {name: i.value for name, i in result.metrics.items()}
+    reported = next((r["accuracy"] for r in card.get("reported", ()) if r["track"] == result.track), None)
+    known = trained.epochs is not None and trained.budget_epochs
+    return {
+        "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
+        "accuracy": metrics["accuracy"],
+        "low": result.metrics["accuracy"].low,
+        "high": result.metrics["accuracy"].high,
+        "balanced_accuracy": metrics["balanced_accuracy"],
+        "macro_f1": metrics["macro_f1"],
+        "nll": metrics["nll"],
+        "ece": metrics["ece"],
+        "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
+        "reported": reported,
+        "difference": None if reported is None else metrics["accuracy"] - reported,
+        "epochs": trained.epochs,
+        "budget_epochs": trained.budget_epochs,
+        "budget_fraction": trained.epochs / trained.budget_epochs if known else None,
+        "pictures_seen": trained.pictures_seen,
+        "parameters": cost.parameters,
+        "macs": cost.macs,
+        "latency_ms": cost.latency_ms,
+        "latency_ratio": cost.latency_ratio,
+        "checkpoint_bytes": cost.checkpoint_bytes,
+        "complete": trained.complete,
+        "shipped": bool(card.get("shipped", False)),
+        "verified": result.verified,
+        "external": result.external,
+        "shared_emotions_only": result.shared_emotions_only,
+        "pretrained": trained.pretrained or "",
+        "trained_on": trained.track,
+        "emotions": ", ".join(result.emotions),
+        "test_pictures": result.data.test_pictures,
+        "protocol": result.protocol,
+        "data_hash": result.data.hash,
+        "group": 0,
+    }  # fmt: skip
+
+
+_TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
+_FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
+_WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
+
+
+def table(
+    results: Sequence[Result], cards: dict[str, dict] | None, track: str, recipe: str | None = None
+) -> pd.DataFrame:
+    """One row per result on `track` (all recipes, or one), best first; fractions, NaN for what is not known.
+
+    `rank` is the tie group within `group`: rows of the same protocol, data, emotions and test-time augmentation. The
+    largest group is 0 and comes first. cards: what `read_cards` gives; None leaves `reported` empty.
+    """
+    chosen = [r for r in results if r.track == track and recipe in (None, r.recipe)]
+    if not chosen:
+        return pd.DataFrame()
+    frame = pd.DataFrame([_row(result, (cards or {}).get(result.method, {})) for result in chosen])
+    for name in frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)):
+        frame[name] = frame[name].astype(np.float64)
+    groups = [part.index for _, part in frame.groupby(_COMPARABLE)]
+    groups.sort(key=lambda index: (-len(index), frame.loc[index[0], "tta"] != "none"))
+    for number, index in enumerate(groups):
+        frame.loc[index, "group"] = number
+        frame.loc[index, "rank"] = tie_ranks(frame.loc[index, "low"], frame.loc[index, "high"])
+    order = ["group", "rank", "accuracy", "method", "recipe", "seed"]
+    return frame.sort_values(order, ascending=[True, True, False, True, True, True], ignore_index=True)
+
+
+def _percent(value: float, sign: str = "") -> str:
+    return "–" if value != value else f"{100 * value:{sign}.1f}"
+
+
+def _short(value: float) -> str:
+    """3849319 -> "3.85M"."""
+    if value != value:
+        return "–"
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def _safe(text: str) -> str:
+    """Text from a record or a path as one line that cannot break out of a table cell or carry markup."""
+    text = " ".join(str(text).split())
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
+
+
+def _trained(row: NamedTuple) -> str:
+    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another."""
+    if row.epochs != row.epochs:
+        told = "not stated"
+    else:
+        short = row.epochs < row.budget_epochs
+        told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if short else f"{row.epochs:.0f} epochs"
+        told += " (stopped early)" if short and row.complete else ""
+        told += f", {_short(row.pictures_seen)} pictures" if row.pictures_seen == row.pictures_seen else ""
+    return ("" if row.complete else "◔ ") + told + (f"; {_safe(row.pretrained)}" if row.pretrained else "")
+
+
+def _method(row: NamedTuple, card: dict) -> str:
+    title = _safe(card.get("title", ""))
+    if title and card.get("url"):
+        title = f"[{title}]({card['url']})"
+    marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")]
+    marks += [f"tta {row.tta}"] if row.tta != "none" else []
+    marks += ["submitted" + ("" if row.verified else ", not verified")] if row.external else []
+    dagger = " †" if row.shared_emotions_only else ""
+    return f"`{row.method}`{dagger} {title} ({'; '.join(marks)})".replace("  ", " ")
+
+
+def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) -> str:
+    """A markdown table of a frame from `table`."""
+    columns = {
+        "Rank": lambda r: str(r.rank),
+        "Method": lambda r: _method(r, cards.get(r.method, {})),
+        "Accuracy, %": lambda r: f"**{_percent(r.accuracy)}** ± {_percent((r.high - r.low) / 2)}",
+        "Balanced accuracy, %": lambda r: _percent(r.balanced_accuracy),
+        "Macro F1, %": lambda r: _percent(r.macro_f1),
+        "ECE, %": lambda r: _percent(r.ece),
+        "Reported, %": lambda r: _percent(r.reported),
+        "Difference, points": lambda r: _percent(r.difference, "+"),
+        "Trained": _trained,
+        "Parameters": lambda r: _short(r.parameters),
+        "MACs": lambda r: _short(r.macs),
+        "Latency, × resnet18": lambda r: "–" if r.latency_ratio != r.latency_ratio else f"{r.latency_ratio:.2f}",
+    }
+    if compact:
+        columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "MACs")}
+    words = ("Method", "Trained")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---" if c in words else "--:" for c in columns) + "|"]
+    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines)
+
+
+def _notes(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
+    """What a reader of one track's table must know, as list items."""
+    notes = []
+    if frame["shared_emotions_only"].any():
+        notes.append("† knows other emotions too; its probabilities are renormalised over those it shares.")
+    moved = (frame["accuracy_without_duplicates"] - frame["accuracy"]).abs().max()
+    duplicates = max((r.data.duplicates_in_train or 0 for r in results), default=0)
+    if duplicates:
+        change = f"; without them no accuracy here moves by more than {_percent(moved)} points."
+        known = change if moved == moved else "."
+        notes.append(f"{duplicates:,} test pictures also stand, pixel for pixel, in the training split{known}")
+    skipped = max(len(r.data.skipped) for r in results)
+    if skipped:
+        notes.append(f"{skipped:,} picture(s) could not be read and were left out; the results' files name them.")
+    notes += dict.fromkeys(_safe(note) for result in results for note in result.data.notes)
+    return [f"- {note}" for note in notes]
+
+
+def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> list[str]:
+    """The methods without a result on `track`, each with the command that makes one."""
+    home = track_named(track).trained_on if track in TRACKS or ":" in track else track
+    ran = {(r.track, r.method) for r in results}
+    lines = []
+    for name, card in cards.items():
+        if (track, name) in ran:
+            continue
+        ready = home != track and (home, name) in ran and card.get("shipped")
+        train = "" if ready else f"python -m fer_bench.train --method {name} --track {shlex.quote(home)} && "
+        lines.append(f"{train}python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}")
+    return lines
+
+
+def _place(track: str) -> tuple[int, int, str]:
+    """Sort key: the tracks in their own order, then unknown ones, then `rendered`, then a user's own pictures."""
+    names = list(TRACKS)
+    own, last, known = ":" in track, track == "rendered", track in names
+    return (3 if own else 2 if last else 0 if known else 1, names.index(track) if known else 0, track)
+
+
+def _title(track: str) -> str:
+    return track_named(track).title if track in TRACKS or ":" in track else track
+
+
+def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) -> str:
+    """The text of LEADERBOARD.md, which stands beside `figures/`."""
+    cards = cards or {}
+    parts = ["# Leaderboard", "Made by `python -m fer_bench.leaderboard`; do not edit.", HOW_TO_READ]
+    if not results:
+        parts.append("There are no results yet. `python -m fer_bench.evaluate --all` makes them.")
+    for track in sorted({r.track for r in results}, key=_place):
+        mine, frame = [r for r in results if r.track == track], table(results, cards, track)
+        parts.append(f"## {_safe(_title(track))}")
+        several = frame["group"].nunique() > 1
+        if several:
+            parts.append("These rows were not all measured on the same pictures in the same way; ranks start anew.")
+        for _, group in frame.groupby("group"):
+            first = group.iloc[0]
+            tta = "" if first["tta"] == "none" else f", test-time augmentation {first['tta']}"
+            about = f"{first['test_pictures']:,} pictures of {first['emotions']}{tta}"
+            stamp = f" (data `{_safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
+            parts += [f"{about}{stamp}:", _rows(group, cards)]
+        parts.append("\n".join(_notes(mine, frame)))
+        parts.append(f"![Accuracy against parameters on {_safe(track)}](figures/{track_folder(track)}.png)")
+        commands = _not_run(track, results, cards)
+        if commands:
+            body = "```\n" + "\n".join(commands) + "\n```"
+            parts.append(f"<details><summary>Not run: {len(commands)} method(s)</summary>\n\n{body}\n\n</details>")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def figure(results: Sequence[Result], track: str, path: Path | str) -> Path:
+    """Accuracy against parameters for the largest comparable group of rows on `track`, as a PNG; returns the path.
+
+    Raises UserError where there is no result on the track.
+    """
+    frame = table(results, None, track)
+    if frame.empty:
+        raise UserError(f"there is no result on {track} to draw.")
+    return atomic_write(Path(path), accuracy_against_parameters(frame[frame["group"] == 0], _title(track)))
+
+
+def write_leaderboard(root: Path | str) -> list[Path]:
+    """Write LEADERBOARD.md and `figures/<track>.png` from the results under `root`; returns the paths written."""
+    root, cards = Path(root), read_cards(root)
+    results = read_results(root)
+    tracks = sorted({r.track for r in results}, key=_place)
+    paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
+    return [atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode()), *paths]
+
+
+def update_readme(readme: Path | str, root: Path | str) -> Path:
+    """Replace the README's leaderboard block by compact tables of the primary tracks; returns the README's path.
+
+    Raises UserError where the README or its two markers are missing.
+    """
+    readme, root = Path(readme), Path(root)
+    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise UserError(f"{readme} must hold the lines {START} and {END}, between which the table goes.")
+    results, cards = read_results(root), read_cards(root)
+    link = Path(os.path.relpath(root.resolve(), readme.resolve().parent)).as_posix()
+    parts = []
+    for track in README_TRACKS:
+        frame = table(results, cards, track)
+        if not frame.empty:
+            parts += [f"### {_title(track)}", _rows(frame[frame["group"] == 0], cards, compact=True)]
+            if track == README_TRACKS[0]:
+                parts.append(f"![Accuracy against parameters on {track}]({link}/figures/{track_folder(track)}.png)")
+    parts.append(f"{HOW_TO_READ} All tracks: [LEADERBOARD.md]({link}/LEADERBOARD.md).")
+    block = "\n\n".join(["", *parts, ""])
+    atomic_write(readme, f"{before}{START}{block}{END}{after}".encode())
+    return readme
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m fer_bench.leaderboard`: 0 done, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.leaderboard", description="Make the table and figures.")
+    parser.add_argument("--out", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
+    parser.add_argument("--readme", metavar="FILE", help="also refresh the table in this README")
+    options = parser.parse_args(arguments)
+    try:
+        paths = write_leaderboard(options.out)
+        paths += [update_readme(options.readme, options.out)] if options.readme else []
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(str(path) for path in paths))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

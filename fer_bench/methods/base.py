@@ -1,0 +1,95 @@
+"""What a method is: a card, a builder and, where plain training does not fit it, its stages.
+
+A method file holds, in this order: docstring naming the paper, modules, cards, registered builders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fer_bench.cards import InputSpec, MethodCard
+from fer_bench.registry import Registry
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
+"""Called, gives one unaugmented pass over the training split: (inputs (N,C,S,S), labels (N,)) on the device."""
+
+
+def plain_loss(network: nn.Module, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
+    """The usual loss: the criterion over the logits."""
+    return criterion(network(inputs), targets)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One phase of fitting. Most methods have one; patch_cam and awei have two."""
+
+    name: str
+    share: float = 1.0
+    """Fraction of the recipe's epochs given to this stage; the shares of a method's stages sum to 1."""
+    loss: Callable[[nn.Module, Tensor, Tensor, Criterion], Tensor] = plain_loss
+    """(network, inputs (N,C,S,S), targets (N,), criterion) -> scalar."""
+    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = nn.Module.parameters
+    """The parameters this stage trains; all others are held fixed."""
+    prepare: Callable[[nn.Module, Batches], None] | None = None
+    """Called once when the stage starts (not on resume), under no_grad and in eval mode."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """An entry of the registry."""
+
+    card: MethodCard
+    build: Callable[[int], nn.Module]
+    """num_classes -> network with fresh weights, giving logits (N, num_classes) for inputs (N, C, size, size)."""
+    stages: tuple[Stage, ...] = (Stage("main"),)
+    pretrained: Callable[[nn.Module], str] | None = None
+    """Loads weights from outside (an ImageNet guide) into a fresh network before training; returns their source."""
+
+
+METHODS: Registry[Method] = Registry("method")
+
+
+def register(
+    card: MethodCard,
+    stages: tuple[Stage, ...] = (Stage("main"),),
+    pretrained: Callable[[nn.Module], str] | None = None,
+) -> Callable[[Callable[[int], nn.Module]], Callable[[int], nn.Module]]:
+    """Decorator: register a builder `num_classes -> nn.Module` under its card's name."""
+    if abs(sum(stage.share for stage in stages) - 1) > 1e-9:
+        raise ValueError(f"{card.name}: the stages' shares must sum to 1")
+
+    def decorate(build: Callable[[int], nn.Module]) -> Callable[[int], nn.Module]:
+        METHODS.add(card.name, Method(card, build, stages, pretrained))
+        return build
+
+    return decorate
+
+
+def build(name: str, num_classes: int = 7) -> nn.Module:
+    """A method's network with fresh weights, in training mode; logits (N, num_classes).
+
+    Raises UnknownNameError for a name that is not registered, ValueError for fewer than 2 classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be at least 2, not {num_classes}")
+    return METHODS[name].build(num_classes)
+
+
+def list_methods() -> list[str]:
+    """The registered methods' names, in the order of the papers."""
+    return list(METHODS)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Trainable parameters (frozen guides and buffers are not counted)."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def example_input(spec: InputSpec, batch: int = 2) -> Tensor:
+    """A float32 batch of zeros of the right shape (batch, channels, size, size)."""
+    return torch.zeros(batch, spec.channels, spec.size, spec.size)

@@ -1,0 +1,29 @@
+"""The tracks. A figure belongs to exactly one; its hash is part of every result."""
+
+from __future__ import annotations
+
+from fer_bench.cards import Track
+from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX
+from fer_bench.registry import Registry
+
+TRACKS: Registry[Track] = Registry("track")
+
+for _track in (
+    Track("fer2013", "FER2013, 7 emotions, PrivateTest", "fer2013", SEVEN, trained_on="fer2013"),
+    Track("ferplus", "FER+, 8 emotions, majority rule", "ferplus", EIGHT, trained_on="ferplus"),
+    Track("fer2013-6", "FER2013 without neutral (P2)", "fer2013", SIX, trained_on="fer2013-6"),
+    Track("fer2013-4", "FER2013, anger, happiness, sadness, neutral (P3)", "fer2013", FOUR, trained_on="fer2013-4"),
+    Track("rendered", "Rendered faces, 7 emotions, transfer from FER2013", "rendered", SEVEN, trained_on="fer2013"),
+):
+    TRACKS.add(_track.name, _track)
+
+
+def track_named(name: str) -> Track:
+    """The track of that name; `folder:PATH` and `csv:PATH` make one for a user's own pictures (weights from fer2013).
+
+    Raises UnknownNameError, with the nearest match, for anything else.
+    """
+    kind, _, path = name.partition(":")
+    if kind in ("folder", "csv") and path:
+        return Track(name, f"Your pictures ({name})", name, SEVEN, trained_on="fer2013")
+    return TRACKS[name]

@@ -1,0 +1,399 @@
+"""The result record: one JSON file per method x track x recipe x seed, with the per-picture logits beside it.
+
+Everything in a record is a number or a name, never a formatted string. Unknown keys are refused, and a file's path
+must agree with its content, so that no result can be misplaced or half read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from fer_bench import metrics as m
+from fer_bench.emotions import EMOTIONS
+from fer_bench.errors import UserError
+from fer_bench.statistics import Interval, bootstrap_metrics, bootstrap_recalls
+
+SCHEMA = 1
+REQUIRED_METRICS = tuple(m.METRICS)
+OPTIONAL_METRICS = ("accuracy_without_duplicates",)
+
+
+class ResultError(UserError, ValueError):
+    """A record that contradicts itself or its path. The text names the file or field and what to mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How the weights came about. None stands for what is not known, as with a submitted or a user's own model."""
+
+    track: str
+    """The track whose training split they come from."""
+    epochs: int | None = None
+    """Epochs run."""
+    budget_epochs: int | None = None
+    """The recipe's epochs."""
+    pictures_seen: int | None = None
+    train_pictures: int | None = None
+    """Size of the training split."""
+    best_epoch: int | None = None
+    selection: str = "validation accuracy"
+    selected_value: float | None = None
+    device: str | None = None
+    wall_seconds: float | None = None
+    complete: bool
+    """Whether the recipe's full budget was run (early stopping by the recipe counts as full)."""
+    pretrained: str | None = None
+    """Source of weights from outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The checkpoint the figures belong to."""
+
+    sha256: str
+    bytes: int
+    storage: str
+    """"fp16+int8" or "float32"."""
+    accuracy_loss: float | None = None
+    """Validation accuracy in full precision minus that of the stored weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What was measured on."""
+
+    hash: str
+    counts: dict[str, int]
+    """Pictures per split."""
+    test_pictures: int
+    """Pictures scored."""
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    duplicates_in_train: int | None = None
+    """Scored pictures that also stand, pixel for pixel, in the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A reliability diagram; an empty bin has None for confidence and accuracy."""
+
+    edges: list[float]
+    count: list[int]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction costs; None where it was not measured."""
+
+    parameters: int
+    macs: int | None = None
+    """Multiply-accumulates for one picture."""
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+    """Latency divided by that of resnet18, timed in the same run."""
+    checkpoint_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Of the software that measured."""
+
+    python: str
+    torch: str
+    numpy: str
+    fer_bench: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One row of the leaderboard. Raises ResultError where its fields contradict each other."""
+
+    schema: int = SCHEMA
+    method: str
+    track: str
+    recipe: str
+    seed: int
+    emotions: tuple[str, ...]
+    """Those scored, in the canonical order."""
+    trained: Trained
+    weights: Weights
+    data: Data
+    protocol: str
+    """`cards.Track.hash()`."""
+    metrics: dict[str, Interval]
+    per_class_recall: dict[str, Interval]
+    """Emotions without test pictures are left out."""
+    confusion_matrix: list[list[int]]
+    """Rows are true emotions, columns predictions."""
+    calibration: Calibration
+    robustness: dict | None = None
+    explanation: dict | None = None
+    cost: Cost
+    shared_emotions_only: bool = False
+    """True where the model tells other emotions too and its logits were renormalised over those shared."""
+    tta: str = "none"
+    """Test-time augmentation: "none" or its name, a separate figure."""
+    verified: bool = False
+    """Measured by the project itself."""
+    external: bool = False
+    """Submitted from outside."""
+    commit: str
+    versions: Versions
+    date: str
+    """ISO 8601, UTC."""
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def to_dict(self) -> dict:
+        """Plain JSON values. Raises ResultError for a number that is not finite."""
+        try:
+            return json.loads(json.dumps(asdict(self), allow_nan=False, default=_plain))
+        except (TypeError, ValueError) as error:
+            raise ResultError(f"the result of {self.method} on {self.track} cannot be written: {error}") from None
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Result:
+        """The reverse of `to_dict`; raises ResultError, naming the field, for unknown, missing or mistyped ones."""
+        return _decode(cls, values, "the record")
+
+
+def _plain(value: Any) -> Any:
+    """numpy's numbers and arrays as Python's."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+@lru_cache
+def _shape(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """A dataclass's types by field, and the fields that have no default."""
+    needed = (f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING)
+    return typing.get_type_hints(kind), frozenset(needed)
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """Read a JSON value as `kind`: a dataclass, dict, list, tuple, X | None or a plain type. Strict about types."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _decode(args[0], value, where)
+    expected = {tuple: list}.get(origin, origin) or (dict if is_dataclass(kind) else kind)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not expected:
+        raise ResultError(f"{where} must be of type {expected.__name__}, not {value!r:.80}.")
+    if is_dataclass(kind):
+        hints, needed = _shape(kind)
+        for problem, names in (("unknown", value.keys() - hints), ("missing", needed - value.keys())):
+            if names:
+                raise ResultError(f"{where} has {problem} key(s): {', '.join(sorted(names))}.")
+        prefix = "" if kind is Result else f"{where}."
+        return kind(**{name: _decode(hints[name], item, prefix + name) for name, item in value.items()})
+    if origin is dict:
+        return {name: _decode(args[1], item, f"{where}.{name}") for name, item in value.items()}
+    if origin in (list, tuple):
+        return origin(_decode(args[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    return value
+
+
+def _check(result: Result) -> None:
+    """Refuse a record whose fields contradict each other."""
+
+    def need(condition: bool, sentence: str) -> None:
+        if not condition:
+            raise ResultError(sentence)
+
+    need(result.schema == SCHEMA, f"schema is {result.schema}, but this version reads {SCHEMA}; evaluate again.")
+    for name, pattern in (("method", r"[a-z0-9_]+"), ("recipe", r"[a-z0-9][a-z0-9._-]*"), ("tta", r"[a-z0-9]+")):
+        text = getattr(result, name)
+        need(bool(re.fullmatch(pattern, text)), f"{name} {text!r} must match {pattern}.")
+    track_folder(result.track)
+    need(result.seed >= 0 < result.cost.parameters, "seed must not be negative and cost.parameters must be positive.")
+    for name, text, digits in (("protocol", result.protocol, 12), ("weights.sha256", result.weights.sha256, 64)):
+        need(bool(re.fullmatch(rf"[0-9a-f]{{{digits}}}", text)), f"{name} must be {digits} hex digits, not {text!r}.")
+    try:
+        utc = datetime.fromisoformat(result.date).utcoffset() == timedelta(0)
+    except ValueError:
+        utc = False
+    need(utc, f"date {result.date!r} must be ISO 8601 in UTC, such as 2025-01-31T12:00:00+00:00.")
+
+    size = len(result.emotions)
+    canonical = tuple(emotion for emotion in EMOTIONS if emotion in result.emotions)
+    need(size > 1 and tuple(result.emotions) == canonical, f"emotions must be in the order {', '.join(EMOTIONS)}.")
+    missing = set(REQUIRED_METRICS) - set(result.metrics)
+    need(not missing, f"metrics lacks {', '.join(sorted(missing))}.")
+    unknown = set(result.metrics) - {*REQUIRED_METRICS, *OPTIONAL_METRICS}
+    need(not unknown, f"metrics has unknown names: {', '.join(sorted(unknown))}.")
+    for name, interval in (*result.metrics.items(), *result.per_class_recall.items()):
+        top = np.inf if name == "nll" else 1
+        ordered = 0 <= interval.low <= interval.high <= top and 0 <= interval.value <= top
+        need(ordered, f"{name} must be a fraction (nll: not negative) with low <= high, not {interval}.")
+
+    matrix = np.array(result.confusion_matrix) if len({len(row) for row in result.confusion_matrix}) == 1 else None
+    need(matrix is not None and matrix.shape == (size, size), f"confusion_matrix must be {size} x {size}.")
+    need(matrix.min() >= 0, "confusion_matrix must not be negative.")
+    scored = result.data.test_pictures
+    need(matrix.sum() == scored > 0, f"confusion_matrix holds {matrix.sum()} pictures, data.test_pictures {scored}.")
+    hits, totals, stated = np.diagonal(matrix), matrix.sum(axis=1), result.metrics["accuracy"].value
+    right = hits.sum() / scored
+    need(abs(right - stated) < 1e-6, f"accuracy {stated} is not the confusion matrix's {right}.")
+    present = {e: h / t for e, h, t in zip(result.emotions, hits, totals, strict=True) if t}
+    recalls = {emotion: interval.value for emotion, interval in result.per_class_recall.items()}
+    agrees = recalls.keys() == present.keys() and all(abs(recalls[e] - present[e]) < 1e-6 for e in present)
+    need(agrees, "per_class_recall is not that of the confusion matrix (are its emotions in the same order?).")
+    bins = result.calibration
+    agrees = len(bins.edges) - 1 == len(bins.count) == len(bins.confidence) == len(bins.accuracy)
+    need(agrees and sum(bins.count) == scored, "calibration's bins do not agree in number or do not hold all pictures.")
+
+
+def measure(
+    targets: np.ndarray,
+    logits: np.ndarray,
+    emotions: Sequence[str],
+    duplicates: np.ndarray | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The fields of a Result that follow from targets (int (N,)) and logits (float (N, K)) alone.
+
+    Gives `metrics`, `per_class_recall`, `confusion_matrix` and `calibration`, to be passed to `Result(**...)`.
+    duplicates: bool (N,), the pictures that also stand in train; with it, accuracy without them is measured too.
+    """
+    found = bootstrap_metrics(targets, logits, samples=samples, seed=seed)
+    if duplicates is not None and not np.all(duplicates):
+        kept = ~np.asarray(duplicates, dtype=bool)
+        rest = bootstrap_metrics(np.asarray(targets)[kept], np.asarray(logits)[kept], ("accuracy",), samples, seed)
+        found["accuracy_without_duplicates"] = rest["accuracy"]
+    recalls = zip(emotions, bootstrap_recalls(targets, logits, samples, seed), strict=True)
+    bins = m.calibration_bins(targets, logits)._asdict()
+    return {
+        "metrics": found,
+        "per_class_recall": {emotion: recall for emotion, recall in recalls if np.isfinite(recall.value)},
+        "confusion_matrix": m.confusion_matrix(targets, logits).tolist(),
+        "calibration": Calibration(**{k: [None if v != v else v for v in a.tolist()] for k, a in bins.items()}),
+    }
+
+
+def track_folder(track: str) -> str:
+    """A track's folder name: its own, or `folder-<basename>-<8 hex of the path>` for a user's own pictures."""
+    kind, _, path = track.partition(":")
+    if kind in ("folder", "csv") and path:
+        base = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).name).strip("._")[:60] or "pictures"
+        return f"{kind}-{base}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", track):
+        raise ResultError(f"track {track!r} must be a track's name, folder:PATH or csv:PATH.")
+    return track
+
+
+def result_path(root: Path | str, track: str, method: str, recipe: str, seed: int, tta: str = "none") -> Path:
+    """`<root>/results/<track>/<method>/<recipe>-s<seed>.json`; with test-time augmentation, `-<tta>` before the dot."""
+    ending = "" if tta == "none" else f"-{tta}"
+    return Path(root) / "results" / track_folder(track) / method / f"{recipe}-s{seed}{ending}.json"
+
+
+def _path_of(result: Result, root: Path | str) -> Path:
+    return result_path(root, result.track, result.method, result.recipe, result.seed, result.tta)
+
+
+def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
+    """Write bytes, or whatever the function writes, so that `path` holds either all of it or what it held before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            content(file) if callable(content) else file.write(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_result(result: Result, root: Path | str) -> Path:
+    """Validate a result and write it to its own path under `root` (the leaderboard's folder); returns that path."""
+    values = result.to_dict()
+    Result.from_dict(values)  # what is written can be read back
+    return atomic_write(_path_of(result, root), (json.dumps(values, indent=1) + "\n").encode())
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number that a result may hold")
+
+
+def read_result(path: Path | str) -> Result:
+    """Read and validate one record. Raises ResultError, naming the file and what to mend."""
+    path = Path(path)
+    try:
+        result = Result.from_dict(json.loads(path.read_bytes(), parse_constant=_refuse_constant))
+    except ResultError as error:
+        raise ResultError(f"{path}: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultError(f"{path} cannot be read as a result: {error}.") from None
+    parts = path.absolute().parts
+    right = _path_of(result, Path(*parts[:-4]))
+    if right.parts[-4:] != parts[-4:]:
+        raise ResultError(f"{path} does not stand where its content says; move it to {'/'.join(right.parts[-4:])}.")
+    return result
+
+
+def read_results(root: Path | str) -> list[Result]:
+    """Every result under `<root>/results`, in the order of their paths. Raises ResultError for the first broken one."""
+    return [read_result(path) for path in sorted((Path(root) / "results").glob("*/*/*.json"))]
+
+
+class Logits(NamedTuple):
+    """What a model answered, picture by picture."""
+
+    ids: np.ndarray
+    """unicode (N,)."""
+    targets: np.ndarray
+    """int64 (N,), indices into the record's emotions."""
+    logits: np.ndarray
+    """float32 (N, K), shifted so that each row's largest is 0."""
+
+
+def write_logits(result: Result, root: Path | str, ids: Sequence[str], targets: np.ndarray, logits: np.ndarray) -> Path:
+    """Save a result's logits (float (N, K)) beside it as float16; returns the path.
+
+    Each row is shifted so that its largest logit is 0: no softmax changes by it, and float16 is finest near 0, so that
+    predictions and figures survive the rounding. Raises ValueError where lengths disagree or logits are not finite.
+    """
+    targets, logits = m.checked(targets, logits)
+    if len(ids) != len(targets) or len(set(ids)) != len(targets):
+        raise ValueError(f"{len(targets)} pictures need as many distinct ids, not {len(set(ids))}")
+    if logits.shape[1] != len(result.emotions):
+        raise ValueError(f"{logits.shape[1]} columns of logits do not match {len(result.emotions)} emotions")
+    lowest = np.finfo(np.float16).min
+    shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), lowest).astype(np.float16)
+    names, targets = np.asarray(ids, dtype=np.str_), targets.astype(np.int8)
+    path = _path_of(result, root).with_suffix(".npz")
+    return atomic_write(path, lambda file: np.savez_compressed(file, ids=names, targets=targets, logits=shifted))
+
+
+def read_logits(path: Path | str) -> Logits:
+    """Read the logits beside a record; `path` is that of the .npz or of the .json. Never unpickles anything.
+
+    Raises ResultError where the file is missing, broken or lacks an array.
+    """
+    path = Path(path).with_suffix(".npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = Logits(file["ids"], file["targets"].astype(np.int64), file["logits"].astype(np.float32))
+        m.checked(found.targets, found.logits)
+    except Exception as error:  # a foreign zip file can fail in many ways
+        raise ResultError(f"{path} cannot be read as logits: {error}; evaluate the method again.") from None
+    return found

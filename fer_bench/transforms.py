@@ -1,0 +1,79 @@
+"""Face crops -> network input, in whole batches on tensors. Training and evaluation share one geometry."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fer_bench.cards import Augmentation, InputSpec
+
+
+def to_input(images: Tensor, spec: InputSpec) -> Tensor:
+    """uint8 (N, H, W) or (N, H, W, 3) -> normalised float32 (N, channels, size, size), on the images' device."""
+    x = _channels_first(images, spec.channels)
+    if x.shape[-2:] != (spec.size, spec.size):
+        smaller = x.shape[-1] > spec.size or x.shape[-2] > spec.size
+        x = F.interpolate(x, (spec.size, spec.size), mode="bilinear", align_corners=False, antialias=smaller)
+    return _normalise(x, spec)
+
+
+def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """As `to_input`, with random changes drawn from `generator` (a CPU generator, so that devices agree).
+
+    Flip, rotation, shift, zoom, perspective and the resize to the input size are one bilinear sampling.
+    """
+    a, n, device = augmentation, len(images), images.device
+    x = _channels_first(images, spec.channels)
+    draw = torch.rand(n, 16, generator=generator).to(device)
+    between = draw * 2 - 1  # -1..1
+
+    angle = between[:, 0] * (a.rotate * torch.pi / 180)
+    zoom = 1 / (1 + between[:, 1] * a.scale)
+    mirror = torch.where(draw[:, 2] < 0.5, -1.0, 1.0) if a.flip else torch.ones(n, device=device)
+    cos, sin, zero = torch.cos(angle) * zoom, torch.sin(angle) * zoom, torch.zeros(n, device=device)
+    top = torch.stack([cos * mirror, -sin, between[:, 3] * 2 * a.shift], 1)
+    middle = torch.stack([sin * mirror, cos, between[:, 4] * 2 * a.shift], 1)
+    bottom = torch.stack([between[:, 5] * a.perspective, between[:, 6] * a.perspective, zero + 1], 1)
+    matrix = torch.stack([top, middle, bottom], 1)
+
+    axis = (torch.arange(spec.size, device=device, dtype=torch.float32) * 2 + 1) / spec.size - 1
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack([u, v, torch.ones_like(u)], -1).reshape(1, -1, 3)
+    mapped = points @ matrix.transpose(1, 2)
+    grid = (mapped[..., :2] / mapped[..., 2:].clamp(min=0.1)).reshape(n, spec.size, spec.size, 2)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    if a.brightness or a.contrast:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        gain = 1 + between[:, 7].view(-1, 1, 1, 1) * a.contrast
+        x = ((x - mean) * gain + mean + between[:, 8].view(-1, 1, 1, 1) * a.brightness).clamp(0, 1)
+    if a.erase:
+        # A box of 10 to 45 % of each side, anywhere, filled with one random grey.
+        height, width = 0.1 + 0.35 * draw[:, 9], 0.1 + 0.35 * draw[:, 10]
+        y0, x0 = draw[:, 11] * (1 - height), draw[:, 12] * (1 - width)
+        place = (axis + 1) / 2
+        inside_y = (place >= y0[:, None]) & (place < (y0 + height)[:, None])
+        inside_x = (place >= x0[:, None]) & (place < (x0 + width)[:, None])
+        chosen = (draw[:, 13] < a.erase)[:, None, None]
+        box = (inside_y[:, :, None] & inside_x[:, None, :] & chosen)[:, None]
+        x = torch.where(box, draw[:, 14].view(-1, 1, 1, 1), x)
+    return _normalise(x, spec)
+
+
+def _channels_first(images: Tensor, channels: int) -> Tensor:
+    """uint8 pictures -> float32 (N, channels, H, W) in [0, 1]; RGB to grey by ITU-R 601, grey to RGB by repetition."""
+    x = images.to(torch.float32).div_(255)
+    x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
+    if x.shape[1] == 3 and channels == 1:
+        weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)
+        x = (x * weights).sum(1, keepdim=True)
+    elif x.shape[1] == 1 and channels == 3:
+        x = x.expand(-1, 3, -1, -1)
+    return x
+
+
+def _normalise(x: Tensor, spec: InputSpec) -> Tensor:
+    mean = torch.tensor(spec.mean, device=x.device).view(1, -1, 1, 1)
+    std = torch.tensor(spec.std, device=x.device).view(1, -1, 1, 1)
+    return (x - mean) / std

@@ -1,0 +1,221 @@
+"""Weight files: safetensors written atomically, the compact form that is shipped, and the index of shipped files.
+
+The compact form ("fp16+int8") is what is evaluated and published: matrices and kernels of 2**16 elements and more are
+int8 with one float32 scale per output channel, smaller ones float16, vectors (biases, batch-norm statistics) float32.
+A tensor that a network initialises from a fixed stream (`seeded_tensors`, awei's 45M-weight layer) is stored as that
+stream's seed plus the int8 factors of the low-rank update that training made. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fer_bench.errors import UserError
+
+INT8_FROM = 2**16
+RANK = 64
+STORAGE = "fp16+int8"
+_KEY = "fer_bench"
+_EMPTY: Mapping[str, tuple[int, float]] = {}
+
+
+class WeightsError(UserError):
+    """A weight file that is missing, broken or of another network; the text names it and the mend."""
+
+
+def weights_folder() -> Path:
+    """`$FER_BENCH_WEIGHTS`, else weights/ of the checkout, else ./weights."""
+    if os.environ.get("FER_BENCH_WEIGHTS"):
+        return Path(os.environ["FER_BENCH_WEIGHTS"])
+    checkout = Path(__file__).resolve().parent.parent / "weights"
+    return checkout if checkout.is_dir() else Path("weights")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> None:
+    """Write tensors and a JSON record as one safetensors file: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    os.close(handle)
+    try:
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={_KEY: json.dumps(record)})
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The reverse of `write_tensors`. Raises WeightsError where the file is missing, broken or not of this project."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such weight file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})[_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 (not a dict)
+    except KeyError:
+        raise WeightsError(f"{path}: the file carries no fer_bench record; it was not written by fer_bench.train.") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: this is not a readable safetensors file ({error}).") from None
+
+
+def seeded_uniform(shape: tuple[int, ...], seed: int, bound: float) -> Tensor:
+    """float32, uniform in [-bound, bound), from NumPy's PCG64: the same numbers on every platform and version."""
+    draw = np.random.Generator(np.random.PCG64(seed)).random(shape, dtype=np.float32)
+    return torch.from_numpy(draw).mul_(2 * bound).sub_(bound)
+
+
+def pack(state: Mapping[str, Tensor], seeded: Mapping[str, tuple[int, float]] = _EMPTY) -> tuple[dict[str, Tensor], dict]:
+    """A state_dict in the compact form, and the JSON note that `unpack` needs.
+
+    seeded: tensor name -> (seed, bound) of the `seeded_uniform` it was initialised from.
+    """
+    packed: dict[str, Tensor] = {}
+    streams: dict[str, dict] = {}
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu()
+        if name in seeded:
+            seed, bound = seeded[name]
+            start = seeded_uniform(tuple(tensor.shape), seed, bound)
+            keep = float((tensor.double() * start).sum() / start.double().square().sum())  # what weight decay left of it
+            generator_state = torch.get_rng_state()
+            torch.manual_seed(0)  # svd_lowrank draws from the global stream
+            left, size, right = torch.svd_lowrank(tensor.float() - keep * start, q=RANK, niter=4)
+            torch.set_rng_state(generator_state)
+            for part, factor in (("left", left * size.sqrt()), ("right", right * size.sqrt())):
+                packed[f"{name}:{part}"], packed[f"{name}:{part}_scale"] = _quantise(factor.T.contiguous())
+            streams[name] = {"seed": seed, "bound": bound, "keep": keep}
+        elif tensor.is_floating_point() and tensor.ndim >= 2:
+            if tensor.numel() >= INT8_FROM:
+                packed[f"{name}:int8"], packed[f"{name}:scale"] = _quantise(tensor.float())
+            else:
+                packed[name] = tensor.to(torch.float16)
+        else:
+            packed[name] = tensor.clone()
+    return packed, {"storage": STORAGE, "streams": streams}
+
+
+def unpack(packed: Mapping[str, Tensor], note: dict) -> dict[str, Tensor]:
+    """The float32 state_dict that `pack` stored. Raises KeyError where parts are missing."""
+    state: dict[str, Tensor] = {}
+    for name, tensor in packed.items():
+        base, _, part = name.partition(":")
+        if part == "int8":
+            state[base] = _dequantise(tensor, packed[f"{base}:scale"])
+        elif part == "left":
+            stream = note["streams"][base]
+            left = _dequantise(tensor, packed[f"{base}:left_scale"])
+            right = _dequantise(packed[f"{base}:right"], packed[f"{base}:right_scale"])
+            shape = (left.shape[1], right.shape[1])
+            start = seeded_uniform(shape, stream["seed"], stream["bound"])
+            state[base] = torch.addmm(start, left.T, right, beta=stream["keep"])
+        elif not part:
+            state[base] = tensor.float() if tensor.is_floating_point() else tensor
+    return state
+
+
+def _quantise(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 of the same shape and float32 (out,): symmetric, one scale per index of the first axis."""
+    flat = tensor.reshape(len(tensor), -1)
+    scale = flat.abs().amax(1).clamp(min=1e-12) / 127
+    return (flat / scale[:, None]).round().to(torch.int8).reshape(tensor.shape), scale
+
+
+def _dequantise(values: Tensor, scale: Tensor) -> Tensor:
+    return values.float() * scale.view(-1, *[1] * (values.ndim - 1))
+
+
+def sha256(path: Path) -> str:
+    """64 hex digits over the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_index(folder: Path | None = None) -> dict[str, dict]:
+    """weights/index.json: "<method>/<track>/<recipe>-s<seed>" -> its entry. Empty where there is none."""
+    path = (folder or weights_folder()) / "index.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path}: this is not valid JSON ({error}); restore it with git checkout.") from None
+
+
+def find(method: str, track: str, recipe: str = "common-v1", seed: int = 0, runs: Path | None = None) -> Path | None:
+    """The weight file of a row: from a training output folder `runs` where it is there, else the shipped one, else None."""
+    if runs is not None:
+        path = run_folder(runs, method, track, recipe, seed) / "model.safetensors"
+        if path.is_file():
+            return path
+    entry = read_index().get(index_key(method, track, recipe, seed))
+    path = weights_folder() / entry["file"] if entry else None
+    return path if path is not None and path.is_file() else None
+
+
+def index_key(method: str, track: str, recipe: str, seed: int) -> str:
+    return f"{method}/{track}/{recipe}-s{seed}"
+
+
+def run_folder(out: Path, method: str, track: str, recipe: str, seed: int) -> Path:
+    """Where training writes: out/<track>/<method>/<recipe>-s<seed>."""
+    return out / track.replace("/", "_").replace(":", "_") / method / f"{recipe}-s{seed}"
+
+
+def add(path: Path, folder: Path | None = None) -> Path:
+    """Copy a run's model.safetensors into the weights folder and enter it in the index. Returns the copy's path."""
+    folder = folder or weights_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    _, record = read_tensors(path)
+    key = index_key(record["method"], record["track"], record["recipe"], record["seed"])
+    target = folder / (key.replace("/", "-") + ".safetensors")
+    temporary = target.with_suffix(".part")
+    shutil.copyfile(path, temporary)
+    os.replace(temporary, target)
+    index = read_index(folder)
+    index[key] = {
+        "method": record["method"], "track": record["track"], "recipe": record["recipe"], "seed": record["seed"],
+        "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target), "hub": None, "revision": None,
+    }  # fmt: skip
+    _write_text(folder / "index.json", json.dumps(dict(sorted(index.items())), indent=1) + "\n")
+    return target
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fer_bench.weights add RUN...`: enter finished training runs into weights/."""
+    parser = argparse.ArgumentParser(prog="fer_bench.weights", description=main.__doc__)
+    parser.add_argument("command", choices=["add"])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its model.safetensors")
+    arguments = parser.parse_args(argv)
+    try:
+        for run in arguments.runs:
+            target = add(run / "model.safetensors" if run.is_dir() else run)
+            print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
