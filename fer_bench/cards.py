@@ -186,7 +186,7 @@ class Track:
     title: str
     dataset: str
     emotions: tuple[str, ...]
-    """The classes that are scored, in the canonical order; pictures with other labels are left out."""
+    """The classes that are scored, in the canonical order; pictures with other labels are left out. () is all."""
     trained_on: str
     """The track whose training split the evaluated weights come from (its own name, except for transfer tracks)."""
     train: str = "train"

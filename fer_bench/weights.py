@@ -68,7 +68,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
             record = json.loads((file.metadata() or {})[_KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 (not a dict)
     except KeyError:
-        raise WeightsError(f"{path}: the file carries no fer_bench record; it was not written by fer_bench.train.") from None
+        raise WeightsError(f"{path}: no fer_bench record in it; it was not written by fer_bench.train.") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: this is not a readable safetensors file ({error}).") from None
 
@@ -79,7 +79,9 @@ def seeded_uniform(shape: tuple[int, ...], seed: int, bound: float) -> Tensor:
     return torch.from_numpy(draw).mul_(2 * bound).sub_(bound)
 
 
-def pack(state: Mapping[str, Tensor], seeded: Mapping[str, tuple[int, float]] = _EMPTY) -> tuple[dict[str, Tensor], dict]:
+def pack(
+    state: Mapping[str, Tensor], seeded: Mapping[str, tuple[int, float]] = _EMPTY
+) -> tuple[dict[str, Tensor], dict]:
     """A state_dict in the compact form, and the JSON note that `unpack` needs.
 
     seeded: tensor name -> (seed, bound) of the `seeded_uniform` it was initialised from.
@@ -91,7 +93,7 @@ def pack(state: Mapping[str, Tensor], seeded: Mapping[str, tuple[int, float]] = 
         if name in seeded:
             seed, bound = seeded[name]
             start = seeded_uniform(tuple(tensor.shape), seed, bound)
-            keep = float((tensor.double() * start).sum() / start.double().square().sum())  # what weight decay left of it
+            keep = float((tensor.double() * start).sum() / start.double().square().sum())  # least squares
             generator_state = torch.get_rng_state()
             torch.manual_seed(0)  # svd_lowrank draws from the global stream
             left, size, right = torch.svd_lowrank(tensor.float() - keep * start, q=RANK, niter=4)
@@ -157,7 +159,7 @@ def read_index(folder: Path | None = None) -> dict[str, dict]:
 
 
 def find(method: str, track: str, recipe: str = "common-v1", seed: int = 0, runs: Path | None = None) -> Path | None:
-    """The weight file of a row: from a training output folder `runs` where it is there, else the shipped one, else None."""
+    """The weight file of a row: from a training output folder `runs` if it is there, else the shipped one, or None."""
     if runs is not None:
         path = run_folder(runs, method, track, recipe, seed) / "model.safetensors"
         if path.is_file():

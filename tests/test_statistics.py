@@ -134,7 +134,7 @@ def test_paired_difference_of_equal_models_is_exactly_zero():
 
 
 def test_paired_difference_uses_the_pairing():
-    """A model that mends 5 % of another's errors and makes none is surely better, though both intervals overlap."""
+    """A model that gets 5 % more of the same pictures right is surely better, though both intervals overlap."""
     index = np.arange(400)
     targets, worse = answers(index % 10 < 6)
     _, better = answers((index % 10 < 6) | (index % 20 == 19))

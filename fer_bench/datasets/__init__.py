@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
-from fer_bench.datasets import fer2013
+from fer_bench.datasets import fer2013, rendered
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
 from fer_bench.datasets.own import load_csv, load_folder
 
-if importlib.util.find_spec("fer_bench.datasets.rendered"):
-    from fer_bench.datasets import rendered
-
-__all__ = ["DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "forbid_split", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "fer2013", "forbid_split", "load_dataset", "rendered"]
 
 FOLDERS = {"ferplus": "fer2013"}
 """Data sets that live in another one's folder."""

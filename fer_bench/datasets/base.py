@@ -78,8 +78,11 @@ class FaceSet:
         return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
     def restrict(self, emotions: Sequence[str]) -> FaceSet:
-        """Only the pictures of these emotions, labels renumbered to their canonical order."""
-        kept = in_order(emotions)
+        """Only the pictures of these emotions, labels renumbered to their canonical order; none given is all.
+
+        Raises DataError where the data set does not know one of them.
+        """
+        kept = in_order(emotions) or self.emotions
         if kept == self.emotions:
             return self
         missing = set(kept) - set(self.emotions)

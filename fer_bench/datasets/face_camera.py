@@ -56,18 +56,20 @@ def photograph(person: Person, shape: Shape, scene: Scene, rng: np.random.Genera
 
     x, y = _where(painter.relief, scene, side)
     picture = _sample(painter.picture, x, y)
+    skin = _sample(painter.skin, x, y)
     mask = _sample(region_mask(person, shape, canvas).astype(np.float64), x, y)
     if side != size:
         picture = resized(picture, (size, size), Image.Resampling.BOX)
-        mask = resized(mask, (size, size), Image.Resampling.BOX)
-    return _develop(picture, scene, noise), mask > 0.5
+        mask, skin = (resized(v, (size, size), Image.Resampling.BOX) for v in (mask, skin))
+    return _develop(picture, skin, scene, noise), mask > 0.5
 
 
 def _where(relief: np.ndarray, scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
     """The canvas positions, in pixels, that each of side x side picture points shows."""
     coarse = 36
     n = len(relief)
-    depth = resized(relief, (coarse, coarse), Image.Resampling.BOX) - 0.55
+    # What stands beside the head turns with its edge, so that the outline does not tear.
+    depth = resized(np.maximum(relief, 0.25), (coarse, coarse), Image.Resampling.BOX) - 0.55
     grid = ((np.arange(coarse) + 0.5) / coarse * 2 - 1) * FRAME / scene.scale
     px, py = grid[None, :] + scene.shift[0], grid[:, None] + scene.shift[1]
     cos, sin = np.cos(scene.roll), np.sin(scene.roll)
@@ -95,12 +97,14 @@ def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return upper * (1 - fy) + lower * fy
 
 
-def _develop(picture: np.ndarray, scene: Scene, noise: np.ndarray) -> np.ndarray:
+def _develop(picture: np.ndarray, skin: np.ndarray, scene: Scene, noise: np.ndarray) -> np.ndarray:
     size = len(picture)
     if scene.blur > 0.05:
         picture = _blurred(picture, scene.blur * size / 48)
-    mean = picture.mean()
-    spread = max(picture.std(), 0.02)
+    # Exposure follows the face, not the background.
+    share = skin / max(skin.sum(), 1.0)
+    mean = (share * picture).sum()
+    spread = max(np.sqrt((share * (picture - mean) ** 2).sum()), 0.02)
     picture = scene.brightness + (picture - mean) * scene.contrast / spread
     if size != 48:
         noise = resized(noise, (size, size), Image.Resampling.BICUBIC)

@@ -86,11 +86,11 @@ class Painter:
     # skin
 
     def _skin(self) -> np.ndarray:
-        person, xs, ys = self.person, self.canvas.xs, self.canvas.ys
+        person, shape, xs, ys = self.person, self.shape, self.canvas.xs, self.canvas.ys
         tone = person.skin * (1 + 0.035 * self.blotch + 0.02 * self.grain)
         tired = bell(ys, 0.11, 0.06) * (bell(xs, person.eye_x, 0.14) + bell(xs, -person.eye_x, 0.14))
         socket = bell(ys, -0.06, 0.11) * (bell(xs, person.eye_x - 0.06, 0.20) + bell(xs, 0.06 - person.eye_x, 0.20))
-        return tone * (1 - (0.05 + 0.08 * person.age) * tired - 0.12 * socket)
+        return tone * (1 - (0.05 + 0.08 * person.age) * tired - (0.17 + 0.22 * shape.level[4] * (1 - 0.6 * shape.level[1]) + 0.10 * shape.level[9]) * socket)
 
     def _line(self, window: tuple[float, float, float, float], curve: np.ndarray, along: np.ndarray, width: float, dark: float) -> None:
         """Darken along y = curve(x), with a light lip below it, as a wrinkle does; `along` fades it along x."""
@@ -120,7 +120,7 @@ class Painter:
         # Lines down the sides of a wrinkled nose.
         rows, cols = self.canvas.window(-0.4, 0.4, 0.05, 0.6)
         x, y = np.abs(xs[:, cols]), self.canvas.ys[rows]
-        self.picture[rows, cols] *= 1 - 0.28 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
+        self.picture[rows, cols] *= 1 - 0.42 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
         # Crow's feet and the furrow below the eye.
         squint = 0.05 * age**2 + (0.12 + 0.22 * age) * a[6]
         for side in (-1, 1):
@@ -172,7 +172,7 @@ class Painter:
         tooth = (0.55 + 0.40 * np.clip(self.light.ambient + 0.35, 0, 1)) * round_off * seams
         tooth = tooth * (1 - 0.30 * bell(y, ui, 0.022))
         inner = cavity + np.maximum(teeth_u, 0.9 * teeth_l) * (tooth - cavity)
-        between = teeth_u * teeth_l * bell(y, ui + shape.teeth_upper, 0.012) * 0.5
+        between = teeth_u * teeth_l * bell(y, ui + shape.teeth_upper, 0.018) * 0.8
         part += opening * (inner * (1 - between) - part)
         # Where the lips touch, and the shadows in the corners.
         seam = (ui + li) / 2
@@ -204,14 +204,14 @@ class Painter:
         part = self.picture[rows, cols]
         opened = step(y - top, e) * step(low - y, e) * step(1 - np.abs(u) / ew, 0.05)
         light = 0.55 + 0.45 * self.light.ambient
-        white = (0.80 - 0.22 * t**3) * light * np.clip(0.62 + (y - top) / 0.09, 0.62, 1)
-        gx = side * self.gaze[0]
-        r = np.sqrt((u - gx) ** 2 + (y - self.gaze[1] + 0.004) ** 2)
+        white = (0.72 - 0.25 * t**3) * light * np.clip(0.62 + (y - top) / 0.09, 0.62, 1)
+        gx, gy = side * self.gaze[0], self.gaze[1] - 0.004 + 0.04 * shape.level[64]
+        r = np.sqrt((u - gx) ** 2 + (y - gy) ** 2)
         disc, pupil = step(0.081 - r, e), step(0.037 - r, e)
         tone = person.iris * (0.65 + 0.5 * np.clip((y + 0.02) / 0.09, 0, 1)) * (1 - 0.4 * step(r - 0.072, 0.012))
         ball = white + disc * (tone - white)
         ball = ball + pupil * (0.03 - ball)
-        spark = bell(u, gx - side * 0.030, 0.016) * bell(y, self.gaze[1] - 0.035, 0.016)
+        spark = bell(u, gx - side * 0.030, 0.016) * bell(y, gy - 0.031, 0.016)
         ball = ball + 0.85 * spark * (1 - ball)
         part += opened * (ball - part)
         # Lashes, the crease above the lid (which a raised lid swallows) and the lower rim.
@@ -237,7 +237,7 @@ class Painter:
         c1 = (brow.arch - brow.inner - k * k * (brow.outer - brow.inner)) / (k - k * k)
         c2 = (brow.outer - brow.inner) - c1
         line = brow.inner + c1 * v + c2 * v * v
-        thick = person.brow_thick * (1.0 - 0.62 * v**2) * (0.75 + 0.25 * np.clip(v / 0.15, 0, 1))
+        thick = person.brow_thick * (1 + 0.25 * self.shape.level[4] * (1 - 0.5 * v)) * (1.0 - 0.62 * v**2) * (0.75 + 0.25 * np.clip(v / 0.15, 0, 1))
         body = np.exp(-(((y - line) / (0.62 * thick)) ** 2) ** 1.5)
         ends = step(s - brow.start, 0.03) * step(end - s, 0.045)
         hair = np.clip(1 + 0.25 * self.grain[rows, cols], 0.5, 1.3)
@@ -308,6 +308,7 @@ class Painter:
             scene = scene + ear * (person.skin * 0.72 * (0.5 + 0.5 * self.light.ambient) - scene)
         picture = scene + self.inside * (self.picture - scene)
 
+        self.skin = self.inside
         # In front: the cap of hair above the hairline, with sides.
         if style != "bald":
             line = person.hairline + 0.42 * np.clip(x / person.width, 0, 1.3) ** 3.2
@@ -329,6 +330,7 @@ class Painter:
             shadow = step(line + 0.09 - ys, 0.05) * self.inside
             picture = picture * (1 - 0.22 * shadow * (1 - front))
             picture = picture + front * (hair - picture)
+            self.skin = self.inside * (1 - front)
         self.picture = picture
 
     clothes: float = 0.3
@@ -350,11 +352,11 @@ def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float =
         ellipse((0.12 + end) / 2, brow + 0.03, (end - 0.08) / 2, 0.16)
     if a[4] or a[1] or a[9]:
         ellipse(0, person.brow_y + 0.03, 0.20, 0.18)
-    if a[5] or a[6] or a[7] or a[43] or a[9]:
+    if a[5] or a[6] or a[7] or a[43] or a[9] or a[64]:
         ellipse(person.eye_x, 0.0, person.eye_width + 0.07, 0.15)
     if a[6]:
         ellipse(person.eye_x + 0.10, 0.22, 0.28, 0.16)
-    if a[9] or a[10]:
+    if a[9] or a[10] or a[11]:
         ellipse(0, 0.38, 0.32, 0.30)
     if a[12]:
         ellipse(0.50, 0.52, 0.22, 0.22)

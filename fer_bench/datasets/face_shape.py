@@ -15,9 +15,10 @@ import numpy as np
 
 ACTION_UNITS: dict[int, str] = {
     1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser", 6: "cheek raiser",
-    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 12: "lip corner puller", 15: "lip corner depressor",
+    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 11: "nasolabial deepener", 12: "lip corner puller", 15: "lip corner depressor",
     16: "lower lip depressor", 17: "chin raiser", 18: "lip pucker", 20: "lip stretcher", 22: "lip funneler",
     23: "lip tightener", 24: "lip pressor", 25: "lips part", 26: "jaw drop", 27: "mouth stretch", 43: "eyes closed",
+    64: "eyes down",
 }  # fmt: skip
 """The action units that can be drawn, with FACS's names."""
 
@@ -127,15 +128,15 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     def brow(side: int) -> Brow:
         s = 1 + side * person.asymmetry
         return Brow(
-            inner=person.brow_y + 0.02 + s * (-0.17 * a[1] + 0.18 * lower + 0.06 * a[9]),
-            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.05 * a[9] + 0.015 * a[6]),
-            outer=person.brow_y + 0.05 + s * (0.03 * a[1] - 0.14 * a[2] + 0.05 * lower + 0.01 * a[6]),
+            inner=person.brow_y + 0.02 + s * (-0.17 * a[1] + 0.18 * lower + 0.10 * a[9]),
+            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.08 * a[9] + 0.015 * a[6]),
+            outer=person.brow_y + 0.05 + s * (0.03 * a[1] - 0.14 * a[2] + 0.05 * lower + 0.03 * a[9] + 0.01 * a[6]),
             start=0.16 - 0.055 * a[4] - 0.02 * a[9],
         )
 
     closing = 1 - a[43]
-    lid_upper = 0.078 * person.eye_open * closing + 0.05 * a[5] - 0.022 * a[7] - 0.022 * a[6] - 0.03 * a[9] - 0.008 * lower
-    lid_lower = 0.052 * person.eye_open * (1 - 0.5 * a[43]) - 0.022 * a[7] - 0.026 * a[6] - 0.02 * a[9] + 0.012 * a[5]
+    lid_upper = 0.066 * person.eye_open * closing + 0.042 * a[5] - 0.022 * a[7] - 0.022 * a[6] - 0.03 * a[9] - 0.008 * lower - 0.028 * a[64]
+    lid_lower = 0.054 * person.eye_open * (1 - 0.5 * a[43]) - 0.022 * a[7] - 0.026 * a[6] - 0.02 * a[9] + 0.012 * a[5]
 
     rounding = max(0.0, a[26] * 0.5 + a[27] - a[12] - a[20] - a[10])
     width = person.mouth_width * (
@@ -144,10 +145,10 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     middle = person.mouth_y - 0.055 * a[17] + 0.01 * a[12] - 0.015 * a[24]
     thin = (1 - 0.35 * a[23]) * (1 - 0.6 * a[24]) * (1 - 0.15 * a[20])
     upper = 0.075 * person.lips * thin * (1 - 0.3 * a[12]) * (1 + 0.3 * a[22] + 0.2 * a[18])
-    lowerlip = 0.105 * person.lips * thin * (1 - 0.15 * a[12] - 0.25 * a[16]) * (1 + 0.3 * a[22] + 0.2 * a[17])
+    lowerlip = 0.105 * person.lips * thin * (1 - 0.15 * a[12] - 0.2 * a[16]) * (1 + 0.3 * a[22] + 0.2 * a[17])
     part = 0.05 * a[25]
-    raise_upper = 0.085 * a[10] + 0.035 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
-    drop_lower = jaw * 0.95 + 0.75 * part + 0.09 * a[16] + 0.045 * a[12] * a[25]
+    raise_upper = 0.10 * a[10] + 0.05 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
+    drop_lower = jaw * 0.95 + 0.75 * part + 0.12 * a[16] + 0.03 * a[20] * a[25] + 0.045 * a[12] * a[25]
     apart = a[25] > 0 or jaw > 0.02
     # Lips that touch move together, so raising one cannot open the mouth.
     upper_in = middle - (raise_upper if apart else 0.5 * raise_upper)
@@ -155,7 +156,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
 
     def corner(side: int) -> float:
         s = 1 + side * person.asymmetry
-        return person.mouth_y + s * (-0.16 * a[12] + 0.11 * a[15] + 0.035 * a[20] + 0.02 * a[17]) - 0.03 * a[9] + 0.35 * jaw
+        return person.mouth_y + s * (-0.16 * a[12] + 0.11 * a[15] + 0.07 * a[20] + 0.03 * a[16] + 0.02 * a[17]) - 0.03 * a[9] + 0.35 * jaw
 
     return Shape(
         level=level,
@@ -173,6 +174,6 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         square=float(np.clip(a[10] + a[20] + 0.6 * a[16] - 0.4 * a[12], 0, 1)),
         teeth_upper=0.02 + 0.10 * max(a[12], a[10], 0.7 * a[20], 0.7 * a[9]),
         teeth_lower=0.09 * max(a[16], 0.6 * a[20], 0.4 * a[10] * a[25]),
-        fold=float(np.clip(0.12 + 0.35 * person.age**2 + 0.75 * a[12] + 0.7 * a[9] + 0.6 * a[10] + 0.3 * a[20] + 0.25 * a[15], 0, 1.2)),
+        fold=float(np.clip(0.12 + 0.35 * person.age**2 + 0.75 * a[12] + 0.7 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.3 * a[20] + 0.25 * a[15], 0, 1.2)),
         nose_lift=0.045 * a[9] + 0.02 * a[10],
     )

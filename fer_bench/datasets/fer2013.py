@@ -298,10 +298,15 @@ def _parse_votes(text: str, path: Path) -> dict[int, list[int]]:
 
 
 def _from_hub(split: str) -> _Raw:
-    """Download through `datasets` (cached by it). DataError with the mend where the Hub cannot be reached."""
-    try:
-        import datasets
+    """Download through `datasets`, which keeps a copy. DataError with the mend where the Hub cannot be reached."""
+    import datasets
+    from huggingface_hub import HfApi
 
+    try:
+        try:
+            HfApi().dataset_info(HUB_REPO, timeout=10)
+        except Exception:  # a copy downloaded earlier will do; without one this fails at once instead of retrying
+            datasets.config.HF_HUB_OFFLINE = True
         table = datasets.load_dataset(HUB_REPO, split=HUB_SPLITS[split])
         table = table.cast_column("image", datasets.Image(decode=False))
         records = [

@@ -19,11 +19,13 @@ for _track in (
 
 
 def track_named(name: str) -> Track:
-    """The track of that name; `folder:PATH` and `csv:PATH` make one for a user's own pictures (weights from fer2013).
+    """The track of that name; `folder:PATH` and `csv:PATH` make one for a user's own pictures.
+
+    Such a track scores whatever emotions the pictures have, with weights trained on them or else on fer2013.
 
     Raises UnknownNameError, with the nearest match, for anything else.
     """
     kind, _, path = name.partition(":")
     if kind in ("folder", "csv") and path:
-        return Track(name, f"Your pictures ({name})", name, SEVEN, trained_on="fer2013")
+        return Track(name, f"Your pictures ({name})", name, (), trained_on="fer2013")
     return TRACKS[name]

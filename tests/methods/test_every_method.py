@@ -1,0 +1,194 @@
+"""What every registered method must do, whichever paper it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_bench.infer import evaluating
+from fer_bench.methods import METHODS, Method, build, count_parameters, list_methods
+from fer_bench.methods.base import plain_loss
+
+TRACKS = {"fer2013", "ferplus", "fer2013-6", "fer2013-4", "rafdb", "mmi", "ckplus"}
+QUICK = ("small_cnn", "deep_emotion_sequential", "deep_emotion_parallel", "deep_emotion")
+EXEMPT = {"awei_plain", "awei_residual", "awei", "vgg13", "vgg16", "alexnet"}
+"""Over 45M parameters: one step takes seconds and gigabytes here. Their gradients are tested, their training is not."""
+
+
+def pictures(method: Method, count: int = 4, seed: int = 0) -> Tensor:
+    """Noise (count, C, S, S) of unit variance, the same for the same seed."""
+    spec = method.card.input
+    return torch.randn(count, spec.channels, spec.size, spec.size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module", params=list_methods())
+def case(request: pytest.FixtureRequest) -> tuple[Method, nn.Module]:
+    """A method and its network, which the tests leave as it is."""
+    torch.manual_seed(0)
+    method = METHODS[request.param]
+    return method, build(request.param, method.card.parameters[0][0])
+
+
+def test_the_parameter_count_is_the_cards(case: tuple[Method, nn.Module]) -> None:
+    """The network has exactly as many trainable parameters as its card says."""
+    method, network = case
+    assert count_parameters(network) == method.card.parameters[0][1]
+
+
+def test_the_card_is_complete(case: tuple[Method, nn.Module]) -> None:
+    """Paper, title, summary and what is ours are stated, and reported figures belong to tracks that exist."""
+    card = case[0].card
+    assert all((card.paper, card.title, card.summary, card.ours))
+    assert {figure.track for figure in card.reported} <= TRACKS
+    assert card.paper_recipe is None or card.paper_recipe.name == "paper"
+
+
+def test_logits_and_cam_layer(case: tuple[Method, nn.Module]) -> None:
+    """A batch gives finite float logits (N, classes), and the card's cam_layer a map (N, C, h, w) of at least 3x3."""
+    method, network = case
+    maps: list[Tensor] = []
+    handle = network.get_submodule(method.card.cam_layer).register_forward_hook(lambda *args: maps.append(args[2]))
+    try:
+        with evaluating(network), torch.inference_mode():
+            out = network(pictures(method, 2))
+    finally:
+        handle.remove()
+    assert out.shape == (2, method.card.parameters[0][0])
+    assert out.isfinite().all()
+    assert maps[0].ndim == 4
+    assert len(maps[0]) == 2
+    assert min(maps[0].shape[2:]) >= 3
+
+
+def test_eval_mode_is_deterministic(case: tuple[Method, nn.Module]) -> None:
+    """In eval mode the same batch gives the same logits twice: no dropout and no batch statistics are left on."""
+    method, network = case
+    inputs = pictures(method, 2)
+    with evaluating(network), torch.inference_mode():
+        first, second, alone = network(inputs), network(inputs), network(inputs[:1])
+    assert torch.equal(first, second)
+    torch.testing.assert_close(alone, first[:1], atol=1e-3, rtol=1e-3)
+
+
+def test_channels_last_and_bfloat16(case: tuple[Method, nn.Module]) -> None:
+    """Channels-last inputs give the same logits; under bfloat16 autocast they stay finite and near."""
+    method, network = case
+    inputs = pictures(method, 2)
+    with evaluating(network), torch.inference_mode():
+        usual = network(inputs)
+        last = network(inputs.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(inputs).float()
+    torch.testing.assert_close(last, usual, atol=1e-3, rtol=1e-3)
+    assert (half - usual).abs().max() < 0.05 * usual.abs().max() + 0.05
+
+
+def test_the_state_dict_fits_a_fresh_network(case: tuple[Method, nn.Module]) -> None:
+    """The state_dict loads strictly into a newly built network, which then gives the same logits."""
+    method, network = case
+    torch.manual_seed(1)
+    fresh = build(method.card.name, method.card.parameters[0][0])
+    fresh.load_state_dict(network.state_dict(), strict=True)
+    inputs = pictures(method, 2)
+    with evaluating(network), evaluating(fresh), torch.inference_mode():
+        assert torch.equal(network(inputs), fresh(inputs))
+
+
+def test_every_parameter_gets_a_gradient(case: tuple[Method, nn.Module]) -> None:
+    """The stages' losses give every parameter of the stage a gradient, no other one any, and together they cover all."""
+    method, _ = case
+    classes = 3  # another class count than the cards'
+    torch.manual_seed(0)
+    network = build(method.card.name, classes)
+    inputs, targets = pictures(method, 6), torch.tensor([0, 0, 1, 1, 2, 2])
+    covered: set[int] = set()
+    for stage in method.stages:
+        if stage.prepare is not None:
+            with evaluating(network), torch.no_grad():
+                stage.prepare(network, lambda: iter([(inputs, targets)]))
+        chosen = {id(p) for p in stage.parameters(network)}
+        covered |= chosen
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.requires_grad_(id(parameter) in chosen)
+                if name.split(".")[-2] in ("theta", "classifier"):
+                    parameter.add_(0.01 * torch.randn_like(parameter))  # they start at zero, which stops gradients once
+        network.train()
+        logits = network(inputs)
+        assert logits.shape == (6, classes)
+        network.zero_grad()
+        loss = stage.loss(network, inputs, targets, nn.CrossEntropyLoss())
+        loss.backward()
+        assert loss.ndim == 0
+        without = [n for n, p in network.named_parameters() if id(p) in chosen and (p.grad is None or not p.grad.any())]
+        assert without == []
+        assert not any(p.grad is not None for p in network.parameters() if id(p) not in chosen)
+    assert covered == {id(p) for p in network.parameters()}
+
+
+def test_two_classes_are_the_fewest() -> None:
+    """A network for one class is refused."""
+    with pytest.raises(ValueError, match="at least 2"):
+        build("small_cnn", 1)
+
+
+def test_rows_stand_in_the_papers_order() -> None:
+    """The registry lists P4, P3, P2, P1, P0 and then the baselines."""
+    firsts = ["small_cnn", "deep_emotion", "sep_cnn", "awei", "patch_cam", "resnet18"]
+    places = [list_methods().index(name) for name in firsts]
+    assert places == sorted(places)
+
+
+def quadrants(method: Method) -> tuple[Tensor, Tensor]:
+    """64 noisy pictures and their classes 0..3: which quarter is bright."""
+    targets = torch.arange(64) % 4
+    inputs = pictures(method, 64, seed=1)
+    half = inputs.shape[-1] // 2
+    for picture, target in zip(inputs, targets.tolist(), strict=True):
+        top, left = target // 2 * half, target % 2 * half
+        picture[:, top : top + half, left : left + half] += 1.0
+    return inputs, targets
+
+
+def steps(method: Method, network: nn.Module, inputs: Tensor, targets: Tensor) -> Iterator[float]:
+    """One step of Adam on all the pictures at a time; gives the accuracy in eval mode after every fifth."""
+    for stage in method.stages:
+        if stage.prepare is not None:
+            with evaluating(network), torch.no_grad():
+                stage.prepare(network, lambda: iter([(inputs, targets)]))
+        network.train()
+        optimizer = torch.optim.Adam(stage.parameters(network), lr=1e-3)
+        for step in range(150):
+            optimizer.zero_grad()
+            stage.loss(network, inputs, targets, nn.CrossEntropyLoss()).backward()
+            optimizer.step()
+            if step % 5 == 4:
+                with evaluating(network), torch.inference_mode():
+                    found = (network(inputs).argmax(1) == targets).float().mean().item()
+                if found > 0.98:
+                    break
+                yield found
+    yield found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in list_methods() if n not in EXEMPT],
+)
+def test_it_learns_64_pictures(name: str) -> None:
+    """Training with the method's own stages fits 64 pictures of four classes almost perfectly."""
+    torch.manual_seed(0)
+    method, network = METHODS[name], build(name, 4)
+    *_, last = steps(method, network, *quadrants(method))
+    assert last > 0.95
+
+
+def test_the_usual_loss_is_the_criterion_over_the_logits() -> None:
+    """A stage without a loss of its own takes the criterion of the network's logits."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    inputs, targets = torch.randn(5, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    criterion = nn.CrossEntropyLoss()
+    assert torch.equal(plain_loss(network, inputs, targets, criterion), criterion(network(inputs), targets))

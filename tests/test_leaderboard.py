@@ -1,0 +1,291 @@
+"""Results -> table, LEADERBOARD.md, figures and README."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from fer_bench import figures
+from fer_bench import leaderboard as lb
+from fer_bench import results as r
+from fer_bench.cards import InputSpec, MethodCard, Reported
+from fer_bench.errors import UserError
+from fer_bench.statistics import Interval
+
+
+def made(method: str, hits: int = 70, half: float = 0.02, track: str = "fer2013", **changes) -> r.Result:
+    """A result over two emotions and 100 pictures, `hits` of them right, its accuracy known to ± `half`."""
+    first, second = (hits + 1) // 2, hits // 2
+    accuracy = Interval(hits / 100, max(hits / 100 - half, 0), min(hits / 100 + half, 1))
+    other = Interval(0.25, 0.2, 0.3)
+    result = r.Result(
+        method=method, track=track, recipe="common-v1", seed=0, emotions=("anger", "happiness"),
+        trained=r.Trained(track=track, epochs=60, budget_epochs=60, pictures_seen=1_722_540, complete=True),
+        weights=r.Weights(sha256="0" * 64, bytes=10, storage="float32"),
+        data=r.Data(hash="d" * 64, counts={"test": 100}, test_pictures=100),
+        protocol="0" * 12,
+        metrics={**dict.fromkeys(r.REQUIRED_METRICS, other), "accuracy": accuracy},
+        per_class_recall={"anger": Interval(first / 50, 0, 1), "happiness": Interval(second / 50, 0, 1)},
+        confusion_matrix=[[first, 50 - first], [50 - second, second]],
+        calibration=r.Calibration(edges=[0, 1], count=[100], confidence=[0.9], accuracy=[hits / 100]),
+        cost=r.Cost(parameters=3_849_319, macs=90_000_000, latency_ratio=0.4),
+        commit="unknown", versions=r.Versions(python="3", torch="2", numpy="2", fer_bench="0"),
+        date="2025-01-31T12:00:00+00:00",
+    )  # fmt: skip
+    return replace(result, **changes)
+
+
+def card(name: str, **changes) -> MethodCard:
+    """A method's card that reports 69.32 % on fer2013."""
+    fields = {
+        "name": name, "title": name.title(), "paper": "A paper, 2021", "summary": "", "url": "https://example.org/p",
+        "input": InputSpec(48, 1, (0.5,), (0.25,)), "cam_layer": "x", "reported": (Reported("fer2013", 0.6932, "T"),),
+        "parameters": ((7, 3_849_319),),
+    }  # fmt: skip
+    return MethodCard(**{**fields, **changes})
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A leaderboard's folder with three results on two tracks and the cards of four methods."""
+    for result in (made("awei", 72), made("small_cnn", 70), made("small_cnn", 40, track="rendered")):
+        r.write_result(result, tmp_path)
+    lb.write_cards(tmp_path, [card("awei", reported=()), card("small_cnn"), card("minaee"), card("big", shipped=False)])
+    return tmp_path
+
+
+def test_importing_the_leaderboard_does_not_import_torch(root):
+    """A table is made without torch, and matplotlib is loaded only to draw."""
+    code = (
+        "import sys; from fer_bench import leaderboard as lb; from fer_bench.results import read_results;"
+        f"print(len(lb.table(read_results({str(root)!r}), lb.read_cards({str(root)!r}), 'fer2013')));"
+        "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_a_thousand_results_make_a_table_within_a_second():
+    """1,000 results become a ranked table in less than a second."""
+    results = [made(f"method_{i}", 40 + i % 50) for i in range(1000)]
+    start = time.perf_counter()
+    frame = lb.table(results, None, "fer2013")
+    assert time.perf_counter() - start < 1
+    assert len(frame) == 1000
+
+
+def test_rows_are_ranked_by_tie_groups():
+    """Overlapping intervals share rank 1; the row below both is third; rows stand best first."""
+    results = [made("low", 60), made("second", 70), made("best", 72)]
+    frame = lb.table(results, None, "fer2013")
+    assert frame[["method", "rank"]].values.tolist() == [["best", 1], ["second", 1], ["low", 3]]
+
+
+def test_the_table_is_numeric():
+    """Every figure is a number, what is not known is NaN, and nothing is a formatted string."""
+    unknown = r.Trained(track="fer2013", complete=False)
+    frame = lb.table([made("a"), made("b", trained=unknown, cost=r.Cost(parameters=5))], None, "fer2013")
+    row = frame[frame["method"] == "b"].iloc[0]
+    assert row[["epochs", "budget_fraction", "reported", "difference", "macs", "latency_ratio"]].isna().all()
+    numeric = ["accuracy", "low", "high", "nll", "ece", "reported", "difference", "epochs", "pictures_seen", "macs"]
+    assert all(frame[name].dtype == np.float64 for name in numeric)
+    assert frame["parameters"].tolist() == [3_849_319, 5]
+
+
+def test_reported_figures_stand_beside_ours(root):
+    """The paper's figure comes from methods.json, and the difference is ours minus it; a transfer track has none."""
+    results, cards = r.read_results(root), lb.read_cards(root)
+    row = lb.table(results, cards, "fer2013").set_index("method").loc["small_cnn"]
+    assert row["reported"] == 0.6932
+    assert row["difference"] == pytest.approx(0.70 - 0.6932)
+    assert bool(row["shipped"])
+    assert lb.table(results, cards, "rendered")["reported"].isna().all()
+
+
+def test_seeds_and_recipes_are_rows_of_their_own():
+    """Two seeds and two recipes of a method are four rows, and a recipe may be chosen."""
+    results = [made("a", recipe=recipe, seed=seed) for recipe in ("common-v1", "paper") for seed in (0, 1)]
+    assert len(lb.table(results, None, "fer2013")) == 4
+    assert lb.table(results, None, "fer2013", recipe="paper")["seed"].tolist() == [0, 1]
+
+
+def test_budget_fraction_is_epochs_over_budget():
+    """12 of 60 epochs are a fifth of the budget."""
+    short = replace(made("a").trained, epochs=12, complete=False)
+    assert lb.table([made("a", trained=short)], None, "fer2013")["budget_fraction"].tolist() == [0.2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tta": "flip"},
+        {"protocol": "1" * 12},
+        {"data": r.Data(hash="e" * 64, counts={}, test_pictures=100)},
+        {"emotions": ("anger", "neutral"), "per_class_recall": dict.fromkeys(("anger", "neutral"), Interval(1, 1, 1))},
+    ],
+)
+def test_only_like_is_ranked_against_like(change):
+    """Rows of another protocol, data, label set or test-time augmentation are ranked apart, in a table of their own."""
+    results = [made("a", 70), made("b", 60), made("c", 100, **change)]
+    frame = lb.table(results, None, "fer2013")
+    assert frame[["method", "group", "rank"]].values.tolist() == [["a", 0, 1], ["b", 0, 2], ["c", 1, 1]]
+    assert "ranks start anew" in lb.markdown(results)
+
+
+def test_a_track_without_results_is_an_empty_table():
+    """Asking for a track that nothing was measured on gives no rows and no error."""
+    assert lb.table([made("a")], None, "ferplus").empty
+
+
+def test_the_markdown_row_reads_as_meant(root):
+    """A row states rank, method, accuracy ± half its interval, reported figure, difference, training and cost."""
+    text = lb.markdown(r.read_results(root), lb.read_cards(root))
+    row = (
+        "| 1 | `small_cnn` [Small_Cnn](https://example.org/p) (common-v1) | **70.0** ± 2.0 | 25.0 | 25.0 | 25.0 "
+        "| 69.3 | +0.7 | 60 epochs, 1.72M pictures | 3.85M | 90M | 0.40 |"
+    )
+    assert row in text.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("change", "cell"),
+    [
+        ({"epochs": 12, "complete": False, "pictures_seen": 344_508}, "| ◔ 12 of 60 epochs, 345k pictures |"),
+        ({"epochs": 34}, "| 34 of 60 epochs (stopped early), 1.72M pictures |"),
+        ({"pretrained": "VGG16 | ImageNet"}, "| 60 epochs, 1.72M pictures; VGG16 &#124; ImageNet |"),
+        ({"epochs": None, "complete": False}, "| ◔ not stated |"),
+    ],
+)
+def test_the_markdown_says_how_long_was_trained(change, cell):
+    """A short budget, early stopping and weights from outside show in the row."""
+    assert cell in lb.markdown([made("a", trained=replace(made("a").trained, **change))])
+
+
+def test_the_markdown_marks_what_a_reader_must_know():
+    """Submitted, augmented and partly shared rows are marked; duplicates, skipped pictures and notes stand below."""
+    data = r.Data(
+        hash="d" * 64, counts={}, test_pictures=100, duplicates_in_train=7, skipped=["x"], notes=["<b>part\n|"]
+    )
+    row = made("a", 70, data=data, external=True, shared_emotions_only=True, seed=2)
+    row = replace(row, metrics={**row.metrics, "accuracy_without_duplicates": Interval(0.69, 0.6, 0.7)})
+    text = lb.markdown([row])
+    assert "`a` † (common-v1, seed 2; submitted, not verified)" in text
+    assert "- † knows other emotions too" in text
+    assert "- 7 test pictures also stand, pixel for pixel, in the training split; without them" in text
+    assert "moves by more than 1.0 points." in text
+    assert "- 1 picture(s) could not be read" in text
+    assert "- &lt;b>part &#124;" in text
+    assert "(common-v1; tta flip)" in lb.markdown([made("a", tta="flip")])
+
+
+def test_methods_without_a_result_are_listed_with_the_command(root):
+    """A method that was not run shows the commands that run it; shipped weights of the home track need no training."""
+    r.write_result(made("big", 75), root)
+    text = lb.markdown(r.read_results(root), lb.read_cards(root))
+    own, transfer = text.split("## Rendered")
+    evaluate = "python -m fer_bench.evaluate --method {} --track {}"
+    train = "python -m fer_bench.train --method {} --track fer2013 && "
+    assert (train + evaluate).format("minaee", "minaee", "fer2013") in own.splitlines()
+    assert "Not run: 1 method(s)" in own
+    assert evaluate.format("awei", "rendered") in transfer.splitlines()
+    assert (train + evaluate).format("big", "big", "rendered") in transfer.splitlines()
+
+
+def test_tracks_stand_in_their_order():
+    """The primary track comes first, unknown ones after the known, then rendered, then a user's own pictures."""
+    tracks = ["csv:/x.csv", "rendered", "zoo", "fer2013-4", "ferplus", "fer2013-6", "fer2013"]
+    text = lb.markdown([made("a", track=track) for track in tracks])
+    figures_in_order = [line.split("figures/")[1] for line in text.splitlines() if "figures/" in line]
+    names = ["fer2013", "ferplus", "fer2013-6", "fer2013-4", "zoo", "rendered", r.track_folder("csv:/x.csv")]
+    assert figures_in_order == [f"{name}.png)" for name in names]
+
+
+def test_a_board_without_results_says_what_to_do(tmp_path):
+    """An empty folder gives a page that names the command which fills it, and no figure."""
+    assert lb.write_leaderboard(tmp_path) == [tmp_path / "LEADERBOARD.md"]
+    assert "python -m fer_bench.evaluate --all" in (tmp_path / "LEADERBOARD.md").read_text()
+
+
+def test_the_board_is_written_with_its_figures(root):
+    """LEADERBOARD.md and one light picture per track are written, and nothing else is left behind."""
+    paths = lb.write_leaderboard(root)
+    assert [path.relative_to(root).as_posix() for path in paths] == [
+        "LEADERBOARD.md", "figures/fer2013.png", "figures/rendered.png",
+    ]  # fmt: skip
+    picture = imread(paths[1])
+    assert picture.shape == (930, 1500, 4)
+    assert picture[0, 0].tolist() == [1, 1, 1, 1]
+    assert len(list((root / "figures").iterdir())) == 2
+
+
+def test_figure_names_do_not_overlap(monkeypatch):
+    """Thirty methods close together get labels that cover neither each other nor a point."""
+    rng = np.random.default_rng(0)
+    costs = [r.Cost(parameters=int(10 ** rng.uniform(4.8, 7.8))) for _ in range(30)]
+    results = [made(f"method_{i:02}", int(rng.integers(55, 73)), cost=cost) for i, cost in enumerate(costs)]
+    seen, label = [], figures._label
+    monkeypatch.setattr(figures, "_label", lambda *given: (seen.extend(given), label(*given)))
+    figures.accuracy_against_parameters(lb.table(results, None, "fer2013"), "A title")
+    axes, frame = seen
+    boxes = [text.get_window_extent() for text in axes.texts]
+    points = axes.transData.transform(frame[["parameters", "accuracy"]].to_numpy() * [1, 100])
+    assert len(boxes) == 30
+    assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert all(axes.get_window_extent().contains(*corner) for box in boxes for corner in box.corners())
+
+
+def test_a_figure_of_nothing_is_refused(tmp_path):
+    """There is nothing to draw for a track without results."""
+    with pytest.raises(UserError, match="no result on ferplus"):
+        lb.figure([made("a")], "ferplus", tmp_path / "x.png")
+
+
+def test_cards_are_read_back(tmp_path):
+    """What is written of the cards is plain data, and a missing file means that no card is known."""
+    assert lb.read_cards(tmp_path) == {}
+    lb.write_cards(tmp_path, [card("small_cnn")])
+    assert lb.read_cards(tmp_path)["small_cnn"] == {
+        "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
+        "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T"}], "parameters": {"7": 3_849_319},
+    }  # fmt: skip
+    (tmp_path / "methods.json").write_text("{")
+    with pytest.raises(UserError, match=r"methods\.json is broken"):
+        lb.read_cards(tmp_path)
+
+
+def test_the_readmes_block_is_replaced_and_the_rest_kept(root):
+    """Only what stands between the markers changes, and a second run changes nothing more."""
+    readme = root / "README.md"
+    readme.write_text(f"before\n{lb.START}\nstale row\n{lb.END}\nafter\n")
+    text = lb.update_readme(readme, root).read_text()
+    assert text.startswith(f"before\n{lb.START}\n\n### FER2013")
+    assert text.endswith(f"{lb.END}\nafter\n")
+    assert "stale row" not in text
+    assert "`small_cnn`" in text
+    assert "(./figures/fer2013.png)" in text
+    assert lb.update_readme(readme, root).read_text() == text
+
+
+def test_the_readmes_links_are_relative_to_it(tmp_path):
+    """From a README above the folder, the figure and the full table are reached through the folder's name."""
+    r.write_result(made("a"), tmp_path / "leaderboard")
+    readme = tmp_path / "README.md"
+    readme.write_text(lb.START + lb.END)
+    text = lb.update_readme(readme, tmp_path / "leaderboard").read_text()
+    assert "(leaderboard/figures/fer2013.png)" in text
+    assert "(leaderboard/LEADERBOARD.md)" in text
+
+
+def test_the_command_writes_the_board_and_reports_wrong_use(root, capsys):
+    """The command prints what it wrote and exits 0; a README without markers is one sentence and exit code 2."""
+    assert lb.main(["--out", str(root)]) == 0
+    assert capsys.readouterr().out.split() == [str(path) for path in lb.write_leaderboard(root)]
+    assert lb.main(["--out", str(root), "--readme", str(root / "none.md")]) == 2
+    assert "must hold the lines" in capsys.readouterr().err

@@ -1,0 +1,260 @@
+"""The result record: what it holds, what it refuses and where it stands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_bench import metrics as m
+from fer_bench import results as r
+from fer_bench.emotions import FOUR
+from fer_bench.errors import UserError
+
+RNG = np.random.default_rng(0)
+TARGETS = RNG.integers(0, 4, 120)
+LOGITS = RNG.normal(size=(120, 4)) + 2 * np.eye(4)[TARGETS]
+
+
+def make_result(**changes) -> r.Result:
+    """A valid result of `small_cnn` on fer2013-4 over 120 pictures."""
+    fields = {
+        "method": "small_cnn", "track": "fer2013-4", "recipe": "common-v1", "seed": 3, "emotions": FOUR,
+        "trained": r.Trained(track="fer2013-4", epochs=12, budget_epochs=60, pictures_seen=240_000, complete=False),
+        "weights": r.Weights(sha256="0f" * 32, bytes=7_700_000, storage="fp16+int8", accuracy_loss=0.001),
+        "data": r.Data(hash="ab12", counts={"train": 20_000, "test": 120}, test_pictures=120, skipped=["7.png: cut"]),
+        "protocol": "0123456789ab",
+        "cost": r.Cost(parameters=3_849_319, macs=90_000_000, latency_ms=1.5, latency_ratio=0.4),
+        "robustness": {"blur": {"1": 0.5}},
+        "commit": "unknown",
+        "versions": r.Versions(python="3.12", torch="2.13", numpy="2.4", fer_bench="0.1.0"),
+        "date": "2025-01-31T12:00:00+00:00",
+        **r.measure(TARGETS, LOGITS, FOUR, samples=50),
+    }  # fmt: skip
+    return r.Result(**{**fields, **changes})
+
+
+RESULT = make_result()
+
+
+def written(folder: Path, change=None) -> Path:
+    """RESULT on disk, its JSON values changed in place by `change`."""
+    path = r.write_result(RESULT, folder)
+    values = json.loads(path.read_text())
+    if change is not None:
+        change(values)
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_a_result_is_read_back_as_it_was_written(tmp_path):
+    """Writing and reading gives an equal record, at the path that its content names."""
+    path = r.write_result(RESULT, tmp_path)
+    assert path == tmp_path / "results/fer2013-4/small_cnn/common-v1-s3.json"
+    assert r.read_result(path) == RESULT
+    assert r.read_results(tmp_path) == [RESULT]
+
+
+def test_a_record_holds_numbers(tmp_path):
+    """Figures stand in the JSON as numbers under the names that scripts rely on."""
+    values = json.loads(r.write_result(RESULT, tmp_path).read_text())
+    assert values["metrics"]["accuracy"]["value"] == m.accuracy(TARGETS, LOGITS)
+    assert values["metrics"]["accuracy"].keys() == {"value", "low", "high"}
+    assert values["cost"]["parameters"] == 3_849_319
+    assert values["trained"]["pictures_seen"] == 240_000
+    assert values["emotions"] == list(FOUR)
+
+
+def test_measure_reports_what_the_metrics_say():
+    """The measured fields are those of the pure metric functions."""
+    assert RESULT.confusion_matrix == m.confusion_matrix(TARGETS, LOGITS).tolist()
+    recalls = [RESULT.per_class_recall[emotion].value for emotion in FOUR]
+    assert recalls == m.per_class_recall(TARGETS, LOGITS).tolist()
+    assert RESULT.metrics["ece"].value == m.ece(TARGETS, LOGITS)
+    assert sum(RESULT.calibration.count) == 120
+
+
+def test_measure_gives_accuracy_without_duplicates():
+    """Pictures that also stand in train are left out of the second accuracy, and only of that."""
+    duplicates = LOGITS.argmax(1) != TARGETS
+    found = r.measure(TARGETS, LOGITS, FOUR, duplicates, samples=10)["metrics"]
+    assert found["accuracy_without_duplicates"].value == 1
+    assert found["accuracy"].value == m.accuracy(TARGETS, LOGITS)
+
+
+def test_an_emotion_without_pictures_has_no_recall():
+    """A class that the test pictures lack is left out of the recalls, not written as NaN, and the record is valid."""
+    kept = TARGETS != 2
+    result = make_result(
+        data=r.Data(hash="ab", counts={}, test_pictures=int(kept.sum())),
+        **r.measure(TARGETS[kept], LOGITS[kept], FOUR, samples=10),
+    )
+    assert list(result.per_class_recall) == ["anger", "happiness", "neutral"]
+    assert r.Result.from_dict(result.to_dict()) == result
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda v: v.update(colour=1), "unknown key(s): colour"),
+        (lambda v: v["trained"].update(lr=1), "trained has unknown key(s): lr"),
+        (lambda v: v.pop("commit"), "missing key(s): commit"),
+        (lambda v: v["cost"].pop("parameters"), "cost has missing key(s): parameters"),
+        (lambda v: v["metrics"]["accuracy"].update(value="0.7"), "metrics.accuracy.value must be of type float"),
+        (lambda v: v["trained"].update(complete=1), "trained.complete must be of type bool"),
+        (lambda v: v.update(seed=True), "seed must be of type int"),
+        (lambda v: v["metrics"].pop("ece"), "metrics lacks ece"),
+        (lambda v: v["metrics"].update(auc=v["metrics"]["ece"]), "metrics has unknown names: auc"),
+        (lambda v: v["metrics"]["ece"].update(value=1.2), "ece must be a fraction"),
+        (lambda v: v["metrics"]["ece"].update(low=0.9, high=0.8), "ece must be a fraction"),
+        (lambda v: v["metrics"]["accuracy"].update(value=0.99), "accuracy 0.99 is not the confusion matrix's"),
+        (lambda v: v["per_class_recall"]["anger"].update(value=0.123), "per_class_recall is not that"),
+        (lambda v: v["confusion_matrix"].pop(), "confusion_matrix must be 4 x 4"),
+        (lambda v: v["confusion_matrix"].clear(), "confusion_matrix must be 4 x 4"),
+        (lambda v: v["data"].update(test_pictures=121), "confusion_matrix holds 120 pictures"),
+        (lambda v: v["calibration"]["count"].append(0), "calibration's bins"),
+        (lambda v: v["emotions"].reverse(), "emotions must be in the order anger"),
+        (lambda v: v["weights"].update(sha256="abc"), "weights.sha256 must be 64 hex digits"),
+        (lambda v: v.update(protocol="zzz"), "protocol must be 12 hex digits"),
+        (lambda v: v.update(date="2025-01-31T12:00:00+02:00"), "must be ISO 8601 in UTC"),
+        (lambda v: v.update(date="yesterday"), "must be ISO 8601 in UTC"),
+        (lambda v: v.update(method="../x"), "method '../x' must match"),
+        (lambda v: v.update(track="../x"), "track '../x' must be a track's name"),
+        (lambda v: v.update(schema=2), "schema is 2"),
+        (lambda v: v["cost"].update(parameters=0), "cost.parameters must be positive"),
+        (lambda v: v["cost"].update(latency_ms=float("nan")), "NaN is no number"),
+    ],
+)
+def test_a_broken_record_is_refused(tmp_path, change, sentence):
+    """Unknown, missing, mistyped and contradictory fields are refused with the file and the field named."""
+    path = written(tmp_path, change)
+    with pytest.raises(r.ResultError) as caught:
+        r.read_result(path)
+    assert str(path) in str(caught.value)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_record_is_refused(tmp_path, content):
+    """Whatever is not a JSON object is refused with the file named, never with a bare decoding error."""
+    path = written(tmp_path)
+    path.write_bytes(content)
+    with pytest.raises(r.ResultError, match=r"common-v1-s3\.json"):
+        r.read_result(path)
+
+
+def test_result_errors_are_user_and_value_errors():
+    """A broken record is the user's to mend and also a ValueError."""
+    assert issubclass(r.ResultError, UserError)
+    assert issubclass(r.ResultError, ValueError)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["fer2013-4/small_cnn/common-v1-s4", "fer2013/small_cnn/common-v1-s3", "fer2013-4/awei/common-v1-s3"],
+)
+def test_a_misplaced_record_is_refused(tmp_path, place):
+    """A record under another track, method or seed is refused, and the error says where it belongs."""
+    path = tmp_path / "results" / f"{place}.json"
+    path.parent.mkdir(parents=True)
+    written(tmp_path).rename(path)
+    with pytest.raises(r.ResultError, match=r"move it to results/fer2013-4/small_cnn/common-v1-s3\.json"):
+        r.read_results(tmp_path)
+
+
+def test_numpy_numbers_are_written_as_plain_ones(tmp_path):
+    """Numbers from numpy may stand in a record; on disk they are plain."""
+    cost = replace(RESULT.cost, parameters=np.int64(5), latency_ms=np.float32(0.5))
+    path = r.write_result(replace(RESULT, cost=cost, seed=np.int64(3)), tmp_path)
+    assert json.loads(path.read_text())["cost"]["parameters"] == 5
+    assert r.read_result(path).cost.latency_ms == 0.5
+
+
+def test_a_record_with_a_number_that_is_not_finite_is_not_written(tmp_path):
+    """NaN in a free field is refused when writing, and nothing appears on disk."""
+    with pytest.raises(r.ResultError, match="cannot be written"):
+        r.write_result(replace(RESULT, explanation={"deletion": float("nan")}), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_pictures_get_a_safe_folder_and_keep_their_name(tmp_path):
+    """A folder: track is stored under a name without separators, distinct for distinct paths, and read back in full."""
+    result = replace(RESULT, track="folder:/some/my faces|x")
+    path = r.write_result(result, tmp_path)
+    assert path.parts[-3].startswith("folder-my_faces_x-")
+    assert r.read_result(path).track == "folder:/some/my faces|x"
+    assert r.track_folder("folder:/a/faces") != r.track_folder("folder:/b/faces")
+    assert r.track_folder("csv:/a/..").startswith("csv-pictures-")
+
+
+def test_test_time_augmentation_is_another_file(tmp_path):
+    """A figure with test-time augmentation never overwrites the plain one."""
+    r.write_result(RESULT, tmp_path)
+    path = r.write_result(replace(RESULT, tta="flip"), tmp_path)
+    assert path.name == "common-v1-s3-flip.json"
+    assert [result.tta for result in r.read_results(tmp_path)] == ["flip", "none"]
+
+
+def test_an_interrupted_write_leaves_the_old_record(tmp_path, monkeypatch):
+    """Where writing fails half way, the old file stays whole and no temporary file is left."""
+    path = r.write_result(RESULT, tmp_path)
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        r.write_result(replace(RESULT, commit="other"), tmp_path)
+    assert r.read_result(path).commit == "unknown"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_logits_reproduce_the_figures(tmp_path):
+    """Metrics of the stored float16 logits are those of the record, even for large logits that lie close together."""
+    logits = LOGITS * 0.01 + 90_000
+    path = r.write_logits(RESULT, tmp_path, [f"img/{i}.png" for i in range(120)], TARGETS, logits)
+    assert path == tmp_path / "results/fer2013-4/small_cnn/common-v1-s3.npz"
+    stored = r.read_logits(path.with_suffix(".json"))
+    np.testing.assert_array_equal(stored.targets, TARGETS)
+    np.testing.assert_array_equal(stored.logits.argmax(1), logits.argmax(1))
+    assert m.nll(stored.targets, stored.logits) == pytest.approx(m.nll(TARGETS, logits), abs=1e-4)
+    assert stored.ids[7] == "img/7.png"
+    with np.load(path) as file:
+        assert [file[name].dtype.str for name in ("logits", "targets")] == ["<f2", "|i1"]
+
+
+def test_logits_far_below_the_largest_stay_finite(tmp_path):
+    """A logit that float16 cannot hold is stored as its lowest finite number."""
+    logits = np.where(np.eye(4)[TARGETS] > 0, 1e6, -1e6)
+    stored = r.read_logits(r.write_logits(RESULT, tmp_path, list(map(str, range(120))), TARGETS, logits))
+    assert stored.logits.min() == -65504
+
+
+def test_logits_need_distinct_ids_and_matching_columns(tmp_path):
+    """Repeated ids and columns that are not the record's emotions are refused."""
+    with pytest.raises(ValueError, match="distinct ids"):
+        r.write_logits(RESULT, tmp_path, ["same"] * 120, TARGETS, LOGITS)
+    with pytest.raises(ValueError, match="do not match 4 emotions"):
+        r.write_logits(RESULT, tmp_path, list(map(str, range(120))), TARGETS, np.zeros((120, 7)))
+
+
+def test_logits_are_never_unpickled(tmp_path):
+    """An .npz that holds Python objects is refused, not run."""
+    path = tmp_path / "x.npz"
+    np.savez(path, ids=np.array([{"a": 1}], dtype=object), targets=np.zeros(1, np.int8), logits=np.zeros((1, 2)))
+    with pytest.raises(r.ResultError, match="cannot be read as logits"):
+        r.read_logits(path)
+    with pytest.raises(r.ResultError, match=r"missing\.npz"):
+        r.read_logits(tmp_path / "missing.npz")
+
+
+def test_results_do_not_import_torch():
+    """Records are read without torch."""
+    code = "import sys, fer_bench.results; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
