@@ -24,53 +24,74 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
 
     picture: PIL image, path, encoded bytes, or array: uint8 or float in [0, 1], (H, W), (H, W, 1), (H, W, 3) or
     (H, W, 4). EXIF rotation is applied, alpha is laid on mid grey, 16-bit is scaled to 8, an animation gives its
-    first frame. Raises UnreadablePictureError, naming the file, for anything else.
+    first frame. Raises UnreadablePictureError, naming the file (or `name`), for anything else.
     """
-    if isinstance(picture, np.ndarray):
-        return _from_array(picture, name or "the array")
-    if isinstance(picture, Image.Image):
-        return _to_8bit(picture)
-    label = name or (str(picture) if not isinstance(picture, bytes) else "the picture")
+    label = name or _label(picture)
     try:
+        if isinstance(picture, np.ndarray):
+            return _to_8bit(_from_array(picture))
+        if isinstance(picture, Image.Image):
+            return _to_8bit(picture)
         with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)) as opened:
-            opened.load()
             return _to_8bit(opened)
     except FileNotFoundError:
         raise UnreadablePictureError(f"{label}: there is no such file.") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a broken file makes each decoder raise a kind of its own
         raise UnreadablePictureError(f"{label}: this is not a readable picture ({_brief(error)}).") from None
+
+
+def _label(picture: object) -> str:
+    if isinstance(picture, str | os.PathLike):
+        return str(picture)
+    if isinstance(picture, np.ndarray):
+        return "the array"
+    return getattr(picture, "filename", "") or "the picture"
 
 
 def _brief(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "its format is unknown"
-    return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    return str(error).splitlines()[0].rstrip(".")[:120] if str(error) else type(error).__name__
 
 
-def _from_array(array: np.ndarray, label: str) -> Image.Image:
+def _from_array(array: np.ndarray) -> Image.Image:
+    """uint8 or float in [0, 1] -> 8-bit image. Raises ValueError, saying what is wrong, for anything else."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
-        raise UnreadablePictureError(f"{label}: a picture is (H, W), (H, W, 3) or (H, W, 4), not {array.shape}.")
-    if array.dtype != np.uint8:
-        if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or not 0 <= array.min() <= array.max() <= 1:
-            raise UnreadablePictureError(f"{label}: pixels are uint8 in 0..255 or floats in 0..1, not {array.dtype}.")
-        array = (array * 255).round().astype(np.uint8)
-    return _to_8bit(Image.fromarray(array))
+        raise ValueError(f"its shape must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+    if array.dtype == np.uint8:
+        return Image.fromarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"its pixels must be uint8 in 0..255 or floats in 0..1, not {array.dtype}")
+    if not np.isfinite(array).all():
+        raise ValueError("it has pixels that are not finite")
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(f"its floats must lie in 0..1, not {array.min():g}..{array.max():g}")
+    return Image.fromarray((array * 255).round().astype(np.uint8))
 
 
 def _to_8bit(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if image.mode.startswith("I") and values.max(initial=0) > 255 else 255.0
-        return Image.fromarray((values * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
-    if image.mode in ("1", "L"):
-        return image.convert("L")
-    if "A" in image.mode or "transparency" in image.info:
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _from_deep(image)
+    grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
         backdrop = Image.new("RGBA", image.size, (128, 128, 128, 255))
-        return Image.alpha_composite(backdrop, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
+    return image.convert("L" if grey else "RGB")
+
+
+def _from_deep(image: Image.Image) -> Image.Image:
+    """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits."""
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has pixels that are not finite")
+    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
+    top = next((top for top in usual if values.max() <= top), usual[-1])
+    return Image.fromarray((values * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

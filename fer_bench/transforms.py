@@ -63,6 +63,8 @@ def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generat
 
 def _channels_first(images: Tensor, channels: int) -> Tensor:
     """uint8 pictures -> float32 (N, channels, H, W) in [0, 1]; RGB to grey by ITU-R 601, grey to RGB by repetition."""
+    if images.dtype != torch.uint8 or not (images.ndim == 3 or (images.ndim == 4 and images.shape[3] == 3)):
+        raise TypeError(f"pictures must be uint8 (N, H, W) or (N, H, W, 3), not {images.dtype} {tuple(images.shape)}")
     x = images.to(torch.float32).div_(255)
     x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
     if x.shape[1] == 3 and channels == 1:

@@ -19,7 +19,7 @@ from fer_bench.registry import Registry
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FaceSet:
     """One split of a data set, in memory.
 
@@ -43,7 +43,8 @@ class FaceSet:
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        if self.images.dtype != np.uint8 or self.images.ndim not in (3, 4):
+        shape = self.images.shape
+        if self.images.dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):
             raise ValueError("images must be uint8 (N, H, W) or (N, H, W, 3)")
         if len(self.labels) != count or len(self.ids) != count:
             raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
@@ -128,7 +129,11 @@ _forbidden: list[str] = []
 
 @contextlib.contextmanager
 def forbid_split(split: str) -> Iterator[None]:
-    """While this is open, loading that split of anything raises RuntimeError. Training runs inside it."""
+    """While this is open, loading that split of anything raises RuntimeError. Training runs inside it.
+
+    Raises ValueError where there is no such split.
+    """
+    _check_split(split)
     _forbidden.append(split)
     try:
         yield
@@ -138,7 +143,11 @@ def forbid_split(split: str) -> Iterator[None]:
 
 def check_allowed(split: str) -> None:
     """Raise RuntimeError where `forbid_split` is open for this split, ValueError where there is no such split."""
-    if split not in SPLITS:
-        raise ValueError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")
+    _check_split(split)
     if split in _forbidden:
         raise RuntimeError(f"the {split} split must not be read here: training never sees it")
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}")

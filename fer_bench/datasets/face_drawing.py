@@ -113,14 +113,14 @@ class Painter:
         x, y = xs[:, cols], self.canvas.ys[rows]
         frown = (0.06 * age**2 + (0.30 + 0.15 * age) * a[4]) * bell(y, person.brow_y + 0.02 - 0.03 * a[1], 0.11)
         self.picture[rows, cols] *= 1 - frown * (bell(np.abs(x), 0.062 + 0.03 * (y - person.brow_y), 0.017) - 0.25 * bell(x, 0, 0.03))
-        scrunch = 0.38 * a[9]
+        scrunch = 0.45 * a[9]
         for k in range(3):
             bend = -0.06 + 0.065 * k + 0.05 * np.cos(9 * x)
             self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.10) * (bell(y, bend, 0.014) - 0.3 * bell(y, bend + 0.03, 0.014))
         # Lines down the sides of a wrinkled nose.
         rows, cols = self.canvas.window(-0.4, 0.4, 0.05, 0.6)
         x, y = np.abs(xs[:, cols]), self.canvas.ys[rows]
-        self.picture[rows, cols] *= 1 - 0.42 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
+        self.picture[rows, cols] *= 1 - 0.55 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
         # Crow's feet and the furrow below the eye.
         squint = 0.05 * age**2 + (0.12 + 0.22 * age) * a[6]
         for side in (-1, 1):
@@ -255,7 +255,7 @@ class Painter:
         part *= 1 - 0.62 * bell(x, 0.080 * nw, 0.036) * bell(y, tip + 0.108 - 0.02 * x / 0.1, 0.020)
         part *= 1 - 0.08 * bell(x, 0, 0.15 * nw) * bell(y, tip + 0.15, 0.035)
         wing = 0.205 * nw
-        part *= 1 - (0.20 + 0.18 * shape.level[9]) * bell(x, wing, 0.022) * bell(y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05)
+        part *= 1 - (0.20 + 0.30 * shape.level[9]) * bell(x, wing, 0.022) * bell(y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05)
 
     # what grows on and stands around the face
 
@@ -283,7 +283,7 @@ class Painter:
         r = (dx**4 + dy**4) ** 0.25
         part = self.picture[rows, cols]
         part *= 1 - 0.05 * step(1 - r, 0.03)
-        ring = bell(r, 1.0, 0.07) + bell(y, -0.02, 0.022) * step(person.eye_x - 0.27 - x, 0.02) + bell(y, -0.06, 0.022) * step(x - person.eye_x - 0.30, 0.02)
+        ring = bell(r, 1.0, 0.055) + bell(y, -0.02, 0.022) * step(person.eye_x - 0.27 - x, 0.02) + bell(y, -0.06, 0.022) * step(x - person.eye_x - 0.30, 0.02)
         part *= 1 - person.glasses * np.clip(ring, 0, 1)
 
     def _surround(self, background: np.ndarray) -> None:

@@ -123,13 +123,13 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     a = level
     jaw = 0.20 * a[26] + 0.45 * a[27]
     # AU4 with AU1 draws the brows together more than down (the oblique brow of grief and fear).
-    lower = a[4] * (1 - 0.65 * a[1])
+    lower = a[4] * (1 - 0.55 * a[1])
 
     def brow(side: int) -> Brow:
         s = 1 + side * person.asymmetry
         return Brow(
-            inner=person.brow_y + 0.02 + s * (-0.17 * a[1] + 0.18 * lower + 0.10 * a[9]),
-            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.08 * a[9] + 0.015 * a[6]),
+            inner=person.brow_y + 0.02 + s * (-0.185 * a[1] + 0.18 * lower * (1 - 0.3 * a[1]) + 0.08 * a[9]),
+            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.06 * a[9] + 0.015 * a[6]),
             outer=person.brow_y + 0.05 + s * (0.03 * a[1] - 0.14 * a[2] + 0.05 * lower + 0.03 * a[9] + 0.01 * a[6]),
             start=0.16 - 0.055 * a[4] - 0.02 * a[9],
         )
@@ -149,14 +149,14 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     part = 0.05 * a[25]
     raise_upper = 0.10 * a[10] + 0.05 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
     drop_lower = jaw * 0.95 + 0.75 * part + 0.12 * a[16] + 0.03 * a[20] * a[25] + 0.045 * a[12] * a[25]
-    apart = a[25] > 0 or jaw > 0.02
     # Lips that touch move together, so raising one cannot open the mouth.
-    upper_in = middle - (raise_upper if apart else 0.5 * raise_upper)
-    lower_in = middle + drop_lower if apart else upper_in
+    apart = min(1.0, max(4 * a[25], 20 * jaw))
+    upper_in = middle - (0.5 + 0.5 * apart) * raise_upper
+    lower_in = upper_in + apart * (drop_lower + raise_upper)
 
     def corner(side: int) -> float:
         s = 1 + side * person.asymmetry
-        return person.mouth_y + s * (-0.16 * a[12] + 0.11 * a[15] + 0.07 * a[20] + 0.03 * a[16] + 0.02 * a[17]) - 0.03 * a[9] + 0.35 * jaw
+        return person.mouth_y + s * (-0.16 * a[12] + 0.11 * a[15] + 0.12 * a[20] + 0.03 * a[16] + 0.02 * a[17]) - 0.03 * a[9] + 0.35 * jaw
 
     return Shape(
         level=level,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from fer_bench.datasets.base import FaceSet, check_allowed
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError
-from fer_bench.faces import UnreadablePictureError, open_picture, stack
+from fer_bench.faces import UnreadablePictureError, open_picture, square, stack
 
 SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -21,7 +22,7 @@ SIDES = (48, 224)
 
 
 def load_folder(path: Path, split: str) -> FaceSet:
-    """One sub-folder per emotion, in any usual spelling ("happy", "Happiness").
+    """One sub-folder per emotion, in any usual spelling ("happy", "Happiness"); pictures may lie deeper inside.
 
     With sub-folders train, validation (or val) and test, each is that split; without, all of it is the test split.
     Raises DataError where the folder is missing, empty or has no emotion folders.
@@ -51,40 +52,53 @@ def load_csv(path: Path, split: str) -> FaceSet:
     """A CSV with a column path (or filepath, file, image) and a column emotion (or label); paths relative to the file.
 
     A column split (train, validation, test) chooses; without it, all rows are the test split. Raises DataError,
-    naming the file and line, for a missing file, missing columns, or an unknown emotion or split.
+    naming the file and line, for a missing file, missing columns, an unknown emotion or split, or a repeated picture.
     """
     check_allowed(split)
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
-    files: list[tuple[Path, str]] = []
+    files: dict[Path, str] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [column.strip().lower() for column in next(reader, [])]
-            where = next((header.index(name) for name in ("path", "filepath", "file", "image") if name in header), None)
-            what = next((header.index(name) for name in ("emotion", "label") if name in header), None)
-            which = header.index("split") if "split" in header else None
-            if where is None or what is None:
-                raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
-            for line in reader:
-                if not any(cell.strip() for cell in line):
+            for line, picture, emotion, its_split in _rows(file, path):
+                if its_split != split:
                     continue
-                if len(line) != len(header):
-                    raise DataError(f"{path}, line {reader.line_num}: {len(line)} columns where there must be {len(header)}.")
-                if which is not None and not any(line[which].strip().lower() in names for names in SPLIT_NAMES.values()):
-                    raise DataError(f"{path}, line {reader.line_num}: the split must be train, validation or test.")
-                try:
-                    emotion = canonical(line[what])
-                except ValueError as error:
-                    raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
-                mine = split == "test" if which is None else line[which].strip().lower() in SPLIT_NAMES[split]
-                if mine:
-                    files.append((path.parent / line[where].strip(), emotion))
+                if picture in files:
+                    raise DataError(f"{path}, line {line}: {picture} is listed twice; keep one row per picture.")
+                files[picture] = emotion
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}).") from None
+        raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
     if not files:
         raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
-    return _decode(f"csv:{path}", split, files, path.parent, ())
+    return _decode(f"csv:{path}", split, list(files.items()), path.parent, ())
+
+
+def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, Path, str, str]]:
+    """(line, picture, emotion, split) of every row; DataError, naming the line, for a bad one."""
+    reader = csv.reader(lines)
+    header = [column.strip().lower() for column in next(reader, [])]
+    picture = next((header.index(name) for name in ("path", "filepath", "file", "image") if name in header), None)
+    emotion = next((header.index(name) for name in ("emotion", "label") if name in header), None)
+    if picture is None or emotion is None:
+        raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
+    for cells in reader:
+        row = [cell.strip() for cell in cells]
+        where = f"{path}, line {reader.line_num}"
+        if not any(row):
+            continue
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line 1.")
+        if not row[picture]:
+            raise DataError(f"{where}: the path is empty; name a picture.")
+        try:
+            label = canonical(row[emotion])
+        except ValueError as error:
+            raise DataError(f"{where}: {error}.") from None
+        named = row[header.index("split")].lower() if "split" in header else "test"
+        split = next((split for split, names in SPLIT_NAMES.items() if named in names), None)
+        if split is None:
+            raise DataError(f"{where}: the split must be train, validation or test, not {named!r}.")
+        yield reader.line_num, path.parent / row[picture], label, split
 
 
 def _split_folder(path: Path, split: str) -> Path:
@@ -95,28 +109,36 @@ def _split_folder(path: Path, split: str) -> Path:
     for name in SPLIT_NAMES[split]:
         if (path / name).is_dir():
             return path / name
-    raise DataError(f"{path}: there is no sub-folder {split}.")
+    raise DataError(f"{path}: no {split} split; add a sub-folder {split} beside those that are there.")
 
 
 def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, notes: tuple[str, ...]) -> FaceSet:
+    # Sizes first (from the files' heads alone), so that no more than one picture is ever in memory at its full size.
+    sides = [side for file, _ in files if (side := _shorter_side(file))]
+    side = int(np.clip(np.median(sides or SIDES[:1]), *SIDES))
     images: list[Image.Image] = []
     kept: list[tuple[Path, str]] = []
     skipped: list[str] = []
     for file, emotion in files:
         try:
-            picture = open_picture(file)
+            images.append(square(open_picture(file), side))
         except UnreadablePictureError as error:
             skipped.append(str(error))
             print(f"skipped {error}", file=sys.stderr)
             continue
-        if max(picture.size) > 2 * SIDES[1]:
-            picture.thumbnail((2 * SIDES[1], 2 * SIDES[1]))  # bounds memory; nothing larger is ever used
-        images.append(picture)
         kept.append((file, emotion))
     if not kept:
         raise DataError(f"{base}: none of its {len(files):,} pictures could be read; the first: {skipped[0]}")
-    side = int(np.clip(np.median([min(image.size) for image in images]), *SIDES))
     emotions = in_order(emotion for _, emotion in kept)
     labels = np.array([emotions.index(emotion) for _, emotion in kept], dtype=np.int64)
     ids = tuple(file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file) for file, _ in kept)
     return FaceSet(name, split, emotions, stack(images, side), labels, ids, tuple(skipped), notes)
+
+
+def _shorter_side(file: Path) -> int:
+    """In pixels, without decoding; 0 where the file is no picture (`open_picture` says so by name)."""
+    try:
+        with Image.open(file) as image:
+            return min(image.size)
+    except Exception:
+        return 0

@@ -40,7 +40,7 @@ def test_the_warp_stays_in_float32_under_autocast() -> None:
 
 
 def test_only_the_sequential_row_warps_the_picture() -> None:
-    """Ahead of the first feature convolution, the sequential row sees a shifted picture and the parallel row the original."""
+    """The sequential row computes its features on the warped picture, the parallel row on the picture itself."""
     picture = torch.randn(1, 1, 48, 48)
     seen = {}
     for name in ("deep_emotion_sequential", "deep_emotion_parallel"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ def test_every_cell_of_table_3_builds(layers: int, kernel: int) -> None:
     network = SmallCNN(7, layers, kernel)
     widths = [1, *(32 * 2**i for i in range(layers))]
     side = max(1, 48 // 2 ** (layers - 1))
-    convolutions = sum(a * b * kernel**2 + b for a, b in zip(widths[:-1], widths[1:], strict=True))
+    convolutions = sum(a * b * kernel**2 + b for a, b in pairwise(widths))
     dense = widths[-1] * side**2 * 512 + 512 + 2 * (512 * 512 + 512) + 512 * 7 + 7
     assert count_parameters(network) == convolutions + dense
     with torch.inference_mode():
@@ -31,6 +33,7 @@ def test_cells_outside_table_3_are_refused(layers: int, kernel: int) -> None:
         SmallCNN(7, layers, kernel)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding")
 @pytest.mark.parametrize("kernel", [2, 3, 4, 5])
 def test_the_pad_equals_padding_same(kernel: int) -> None:
     """SamePad and an unpadded convolution give what padding="same" gives."""

@@ -1,0 +1,114 @@
+"""Cards are refused where they contradict themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from fer_bench.cards import Augmentation, DatasetCard, InputSpec, MethodCard, Recipe, Reported, Track
+
+GREY = InputSpec(48, 1, (0.5,), (0.25,))
+METHOD = MethodCard("a_net", "A net", "Someone, 2020", "It looks.", GREY, "features.3")
+RECIPE = Recipe("mine", epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"channels": 2}, "channels must be 1 or 3, not 2"),
+        ({"size": 7}, "size must be at least 8 pixels, not 7"),
+        ({"channels": 3}, "mean and std need 3 value"),
+        ({"mean": (0.5, 0.5)}, "mean and std need 1 value"),
+        ({"std": ()}, "mean and std need 1 value"),
+        ({"std": (0.0,)}, "std must be positive"),
+        ({"std": (-1.0,)}, "std must be positive"),
+    ],
+)
+def test_an_input_that_contradicts_itself(change: dict, reason: str) -> None:
+    """An input spec with impossible channels, size, mean or std is refused with the reason."""
+    with pytest.raises(ValueError, match=reason):
+        replace(GREY, **change)
+
+
+def test_an_input_spec_survives_json() -> None:
+    """An input spec written to JSON and read back is equal, and an unknown key is refused."""
+    spec = InputSpec(224, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), margin=0.1)
+    assert InputSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    with pytest.raises(TypeError, match="colour"):
+        InputSpec.from_dict({**spec.to_dict(), "colour": True})
+
+
+def test_reading_an_input_spec_checks_it() -> None:
+    """A stored spec that contradicts itself is refused as one that is made."""
+    with pytest.raises(ValueError, match="std must be positive"):
+        InputSpec.from_dict({**GREY.to_dict(), "std": [0.0]})
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0, 69.32, -0.1])
+def test_a_reported_percentage_is_refused(accuracy: float) -> None:
+    """A reported accuracy that is no fraction strictly between 0 and 1 is refused, and quoted."""
+    with pytest.raises(ValueError, match=f"a reported accuracy is a fraction, not {accuracy}"):
+        Reported("fer2013", accuracy, "Table 1")
+
+
+@pytest.mark.parametrize("name", ["shift", "scale", "perspective", "brightness", "contrast", "erase"])
+@pytest.mark.parametrize("value", [-0.01, 1.0])
+def test_an_impossible_augmentation(name: str, value: float) -> None:
+    """A strength outside [0, 1) is refused by its name."""
+    with pytest.raises(ValueError, match=rf"{name} must lie in \[0, 1\), not {value}"):
+        Augmentation(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"optimizer": "lion"}, "optimizer must be adamw, adam or sgd, not 'lion'"),
+        ({"schedule": "step"}, "schedule must be cosine or constant, not 'step'"),
+        ({"epochs": 0}, "epochs and batch_size must be at least 1"),
+        ({"batch_size": 0}, "epochs and batch_size must be at least 1"),
+        ({"label_smoothing": 1.0}, "label_smoothing and warmup"),
+        ({"warmup": 1.0}, "label_smoothing and warmup"),
+        ({"lr": 0.0}, "lr must be positive"),
+    ],
+)
+def test_an_impossible_recipe(change: dict, reason: str) -> None:
+    """A recipe with an unknown optimiser or schedule, or an impossible number, is refused with the reason."""
+    with pytest.raises(ValueError, match=reason):
+        replace(RECIPE, **change)
+
+
+@pytest.mark.parametrize("change", [{"epochs": 4}, {"name": "yours"}, {"augmentation": Augmentation(flip=True)}])
+def test_a_recipes_hash_covers_all_of_it(change: dict) -> None:
+    """Equal recipes have equal hashes; a change anywhere, augmentation included, changes the hash."""
+    assert replace(RECIPE).hash() == RECIPE.hash()
+    assert replace(RECIPE, **change).hash() != RECIPE.hash()
+
+
+@pytest.mark.parametrize("name", ["ANet", "a-net", "a net", "", "_"])
+def test_a_method_name_that_cannot_be_a_file(name: str) -> None:
+    """A method's name with capitals, hyphens, blanks or nothing in it is refused, and quoted."""
+    with pytest.raises(ValueError, match="lower case letters, digits and underscores") as caught:
+        replace(METHOD, name=name)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_data_set_with_unknown_emotions() -> None:
+    """A data set's card that names no emotion of ours is refused, with its name and the strange ones."""
+    with pytest.raises(ValueError, match=r"faces: unknown emotions \['boredom', 'happy'\]"):
+        DatasetCard("faces", "Faces", ("anger", "happy", "boredom"), (), "free", "nowhere")
+
+
+def test_cards_cannot_be_changed() -> None:
+    """A card is frozen: what was checked when it was made stays true."""
+    with pytest.raises(FrozenInstanceError):
+        GREY.size = 3  # type: ignore[misc]
+
+
+def test_a_tracks_hash_covers_all_of_it() -> None:
+    """Equal tracks have equal hashes; another test split or label set changes the hash."""
+    track = Track("t", "T", "fer2013", ("anger", "fear"), trained_on="t")
+    assert replace(track).hash() == track.hash()
+    hashes = {track.hash(), replace(track, test="validation").hash(), replace(track, emotions=("anger",)).hash()}
+    assert len(hashes) == 3

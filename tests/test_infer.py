@@ -1,0 +1,142 @@
+"""Loading and predicting."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import fer_bench
+from fer_bench.cards import Recipe, Track
+from fer_bench.faces import UnreadablePictureError
+from fer_bench.infer import Model, load, logits
+from fer_bench.methods import METHODS, build
+from fer_bench.train import Options, Run
+from fer_bench.transforms import to_input
+from fer_bench.weights import WeightsError, read_tensors, write_tensors
+from tests.helpers import picture, write_folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """(training output folder, track) of deep_emotion trained for one epoch."""
+    base = tmp_path_factory.mktemp("trained")
+    name = f"folder:{write_folder(base / 'data', per_class=2)}"
+    recipe = Recipe(name="common-v1", epochs=1, batch_size=8)
+    Run(METHODS["deep_emotion"], Track(name, name, name, (), name), recipe, Options(device="cpu"), base / "runs").fit()
+    return base / "runs", name
+
+
+@pytest.fixture()
+def model(trained: tuple[Path, str]) -> Model:
+    return load("deep_emotion", trained[1], runs=trained[0])
+
+
+def test_predict_gives_probabilities_per_emotion_for_every_kind_of_picture(model: Model, tmp_path: Path) -> None:
+    """The same face as array, PIL image, path and bytes gets the same answer, which sums to 1 over the emotions."""
+    pixels = picture(3, 0)
+    path = tmp_path / "face.png"
+    Image.fromarray(pixels).save(path)
+    kinds = [pixels, Image.fromarray(pixels), path, str(path), path.read_bytes(), pixels.astype(np.float64) / 255]
+    answers = model.predict(kinds)
+    assert len(answers) == len(kinds)
+    for answer in answers:
+        assert tuple(answer) == model.emotions
+        assert sum(answer.values()) == pytest.approx(1, abs=1e-6)
+        assert answer == pytest.approx(answers[0], abs=1e-6)
+
+
+def test_predict_takes_a_single_picture(model: Model) -> None:
+    """One picture that is not in a list gives a list of one."""
+    assert model.predict(picture(1, 1)) == model.predict([picture(1, 1)])
+
+
+def test_a_text_file_named_jpg_is_named(model: Model, tmp_path: Path) -> None:
+    """What is no picture raises one clear sentence with its path."""
+    path = tmp_path / "note.jpg"
+    path.write_text("hello")
+    with pytest.raises(UnreadablePictureError, match="note.jpg"):
+        model.predict(path)
+
+
+def test_logits_do_not_depend_on_the_batch_size(model: Model) -> None:
+    """Batches of 1, 3 and 64 give the same float32 logits, and the network is left in the mode it was in."""
+    images = np.stack([picture(label, label) for label in range(7)])
+    whole = logits(model, images, 64)
+    assert whole.dtype == np.float32
+    assert np.allclose(logits(model, images, 1), whole, atol=1e-5)
+    assert np.allclose(logits(model, images, 3), whole, atol=1e-5)
+    model.network.train()
+    again = logits(model, images, 64)
+    assert np.array_equal(again, whole)
+    assert model.network.training
+
+
+def test_logits_are_the_networks_own(model: Model) -> None:
+    """The loop adds nothing: network(to_input(images)) is what it returns."""
+    images = np.stack([picture(label, label) for label in range(3)])
+    with torch.inference_mode():
+        expected = model.network(to_input(torch.from_numpy(images), model.input_spec)).numpy()
+    assert np.allclose(logits(model, images), expected, atol=1e-6)
+
+
+def test_no_pictures_give_no_logits(model: Model) -> None:
+    """An empty set is answered with an array of no rows and as many columns as emotions."""
+    assert logits(model, np.zeros((0, 48, 48), np.uint8)).shape == (0, 7)
+
+
+def test_missing_weights_name_the_command_that_makes_them() -> None:
+    """A method without weights says how to train them."""
+    with pytest.raises(WeightsError, match="python -m fer_bench.train --method vgg16 --track ferplus"):
+        load("vgg16", "ferplus")
+
+
+def test_unknown_names_are_explained() -> None:
+    """A misspelt method or track gives the nearest name."""
+    with pytest.raises(KeyError, match="Did you mean 'small_cnn'"):
+        load("small-cnn")
+    with pytest.raises(KeyError, match="Did you mean 'fer2013'"):
+        load("small_cnn", "fer-2013")
+
+
+def test_weights_of_another_network_are_refused(trained: tuple[Path, str]) -> None:
+    """A file whose tensors do not fit the network, or that belongs to another method, is named and refused."""
+    runs, track = trained
+    source = load("deep_emotion", track, runs=runs).path
+    tensors, record = read_tensors(source)
+    folder = source.parent.parent.parent
+    for method, said in (("small_cnn", "small_cnn"), ("deep_emotion_parallel", "deep_emotion_parallel")):
+        target = folder / method / source.parent.name / "model.safetensors"
+        write_tensors(target, tensors, record | {"method": said})
+        with pytest.raises(WeightsError, match="do not fit the network"):
+            load(method, track, runs=runs)
+        write_tensors(target, tensors, record)
+        with pytest.raises(WeightsError, match="weights of deep_emotion, not of"):
+            load(method, track, runs=runs)
+
+
+def test_the_input_spec_travels_with_the_weights(trained: tuple[Path, str]) -> None:
+    """What a loaded model normalises by is what its file says, whatever the card says today."""
+    runs, track = trained
+    source = load("deep_emotion", track, runs=runs).path
+    tensors, record = read_tensors(source)
+    spec = record["input"] | {"mean": [0.25]}
+    target = source.parent.with_name("common-v1-s9") / "model.safetensors"
+    write_tensors(target, tensors, record | {"input": spec, "seed": 9})
+    loaded = load("deep_emotion", track, seed=9, runs=runs)
+    assert loaded.input_spec == replace(METHODS["deep_emotion"].card.input, mean=(0.25,))
+
+
+def test_the_public_api_has_the_promised_names() -> None:
+    """list_methods, build, load, load_dataset and benchmark are what fer_bench itself offers."""
+    assert "small_cnn" in fer_bench.list_methods()
+    assert isinstance(fer_bench.build("small_cnn", num_classes=8), torch.nn.Module)
+    assert all(callable(getattr(fer_bench, name)) for name in ("load", "load_dataset", "benchmark"))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fer_bench.nothing
+    with pytest.raises(ValueError, match="at least 2"):
+        build("small_cnn", num_classes=1)

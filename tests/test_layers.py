@@ -1,0 +1,47 @@
+"""The layers of the design: imports point down only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fer_bench
+
+PACKAGE = Path(fer_bench.__file__).parent
+LAYERS = (
+    {"errors", "emotions", "registry", "torchvision_repair", "figures", "progress"},
+    {"cards", "metrics"},
+    {"statistics", "weights"},
+    {"results", "faces", "transforms", "optimizers", "pretrained"},
+    {"datasets", "methods", "protocols"},
+    {"infer", "leaderboard"},
+    {"train", "evaluate"},
+    {"__main__"},
+)
+LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+
+
+def imports_of(path: Path) -> set[str]:
+    """The modules and packages of fer_bench that a file imports, by their first name below fer_bench."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fer_bench.")}
+        elif isinstance(node, ast.ImportFrom) and node.module == "fer_bench":
+            found |= {alias.name for alias in node.names if alias.name != "__version__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fer_bench."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "__init__.py"}), ids=lambda p: str(p.relative_to(PACKAGE))
+)
+def test_imports_point_down(path: Path) -> None:
+    """A module imports from lower layers or from its own package, never from a neighbour or from above."""
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert own in LEVEL, f"{own} has no layer: enter it in LAYERS"
+    for other in imports_of(path) - {own}:
+        assert LEVEL[other] < LEVEL[own], f"{own} must not import {other}"

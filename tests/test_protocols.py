@@ -1,0 +1,101 @@
+"""Tracks and recipes."""
+
+from __future__ import annotations
+
+import pytest
+
+from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Track
+from fer_bench.datasets import DATASETS
+from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX, in_order
+from fer_bench.errors import UserError
+from fer_bench.protocols import RECIPES, TRACKS, recipe_for, track_named
+from fer_bench.registry import UnknownNameError
+
+CARD = MethodCard("a_net", "A net", "Someone, 2020", "It looks.", InputSpec(48, 1, (0.0,), (1.0,)), "features")
+
+
+@pytest.mark.parametrize("name", list(TRACKS))
+def test_a_track_is_consistent(name: str) -> None:
+    """A track is registered under its own name, has a data set, orders its emotions and keeps its splits apart."""
+    track = TRACKS[name]
+    assert track.name == name
+    assert track.dataset in DATASETS
+    assert in_order(track.emotions) == track.emotions
+    assert set(track.emotions) <= set(DATASETS[track.dataset].card.emotions)
+    assert len({track.train, track.validation, track.test}) == 3
+    assert TRACKS[track.trained_on].trained_on == track.trained_on
+
+
+def test_the_label_sets_of_the_tracks() -> None:
+    """The papers' tracks score seven, eight, six and four emotions, and rendered takes FER2013's weights."""
+    wanted = {"fer2013": SEVEN, "ferplus": EIGHT, "fer2013-6": SIX, "fer2013-4": FOUR, "rendered": SEVEN}
+    assert {name: TRACKS[name].emotions for name in wanted} == wanted
+    assert TRACKS["rendered"].trained_on == "fer2013"
+
+
+def test_no_two_tracks_share_a_hash() -> None:
+    """Results of different tracks cannot be mixed: every hash differs."""
+    assert len({TRACKS[name].hash() for name in TRACKS}) == len(TRACKS)
+
+
+def test_hashes_are_the_same_everywhere() -> None:
+    """The hash of a protocol is a function of its content alone, so that yesterday's results stay comparable."""
+    track = Track("t", "T", "faces", ("anger", "fear"), trained_on="t")
+    assert track.hash() == "d8221646f8a5"
+    assert Recipe("r", epochs=2, augmentation=Augmentation(rotate=5)).hash() == "6c4a729e2fb5"
+
+
+@pytest.mark.parametrize("name", ["folder:my/faces", "csv:C:\\faces\\all.csv", "folder:~/faces"])
+def test_a_track_of_ones_own_pictures(name: str) -> None:
+    """`folder:PATH` and `csv:PATH` make a track whose data set is that path, tested with the weights of fer2013."""
+    track = track_named(name)
+    assert (track.name, track.dataset, track.trained_on, track.emotions) == (name, name, "fer2013", SEVEN)
+
+
+def test_two_folders_are_two_tracks() -> None:
+    """Tracks of different folders have different hashes."""
+    assert track_named("folder:a").hash() != track_named("folder:b").hash()
+
+
+def test_a_registered_track_by_name() -> None:
+    """A track's name gives the registered track itself."""
+    assert track_named("ferplus") is TRACKS["ferplus"]
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("fer2031", "fer2013"), ("fer-plus", "ferplus"), ("render", "rendered")])
+def test_an_unknown_track_gives_the_nearest(wrong: str, near: str) -> None:
+    """A misspelt track is answered with the nearest one and all valid names."""
+    with pytest.raises(UnknownNameError, match=f"there is no track '{wrong}'. Did you mean '{near}'") as caught:
+        track_named(wrong)
+    assert ", ".join(TRACKS) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["folder:", "csv:", "zip:a.zip"])
+def test_a_prefix_without_a_path_is_no_track(name: str) -> None:
+    """A prefix with no path after it, or an unknown prefix, is an unknown track."""
+    with pytest.raises(UnknownNameError, match=f"there is no track '{name}'"):
+        track_named(name)
+
+
+def test_the_common_recipe_is_the_same_for_every_method() -> None:
+    """`common-v1` is one recipe, whatever the method's paper says."""
+    own = MethodCard(**{**vars(CARD), "paper_recipe": Recipe("paper", epochs=1)})
+    assert recipe_for("common-v1", CARD) is recipe_for("common-v1", own) is RECIPES["common-v1"]
+
+
+def test_the_papers_recipe_comes_from_the_card() -> None:
+    """`paper` is the recipe on the method's card."""
+    recipe = Recipe("paper", epochs=1)
+    assert recipe_for("paper", MethodCard(**{**vars(CARD), "paper_recipe": recipe})) is recipe
+
+
+def test_a_method_without_a_paper_recipe() -> None:
+    """Where the paper gives no recipe, `paper` is refused with the method's name and the option to use instead."""
+    with pytest.raises(UserError, match=r"a_net has no recipe of its own .* use --recipe common-v1\."):
+        recipe_for("paper", CARD)
+
+
+def test_an_unknown_recipe_gives_the_nearest() -> None:
+    """A misspelt recipe is answered with the nearest one."""
+    with pytest.raises(UnknownNameError, match=r"there is no recipe 'common-1'\. Did you mean 'common-v1'"):
+        recipe_for("common-1", CARD)

@@ -1,0 +1,277 @@
+"""Training: resumable to the bit, clean ends, clear refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_bench import train
+from fer_bench.cards import Recipe, Track
+from fer_bench.methods import METHODS
+from fer_bench.methods.base import Stage
+from fer_bench.optimizers import flatten_state, optimizer_for, rate, restore_state
+from fer_bench.train import Options, Run, TrainingError, main, stage_epochs
+from fer_bench.weights import read_tensors
+from tests.helpers import write_folder
+
+RECIPE = Recipe(name="tiny", epochs=4, batch_size=8, lr=3e-3, warmup=0.1, label_smoothing=0.1, clip=1.0)
+
+
+@pytest.fixture()
+def track(tmp_path: Path) -> Track:
+    """A track over a tiny folder of learnable pictures."""
+    name = f"folder:{write_folder(tmp_path / 'data')}"
+    return Track(name, name, name, (), trained_on=name)
+
+
+def run(track: Track, out: Path, method: str = "deep_emotion", recipe: Recipe = RECIPE, **options: object) -> Run:
+    return Run(METHODS[method], track, recipe, Options(device="cpu", **options), out)
+
+
+@pytest.mark.parametrize("method", ["deep_emotion", "patch_cam"])
+@pytest.mark.parametrize("killed_in", [1, 3])
+def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, killed_in: int
+) -> None:
+    """Killed in the middle of any epoch, of any stage, and resumed, training ends with the same bits."""
+    whole = run(track, tmp_path / "whole", method).fit()
+    original = Run.epoch
+
+    def killed(self: Run, *args: object) -> tuple[bool, float]:
+        if len(self.state["curve"]) == killed_in:
+            monkeypatch.setattr(Run, "epoch", original)
+            torch.rand(7)  # what happened before the kill leaves no trace
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Run, "epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(track, tmp_path / "broken", method).fit()
+    torch.rand(3)
+    resumed = run(track, tmp_path / "broken", method, resume=True).fit()
+    expected, record = read_tensors(whole)
+    found, again = read_tensors(resumed)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    timeless = {"wall_seconds": 0.0}
+    assert again["trained"] | timeless == record["trained"] | timeless
+
+
+def test_training_learns(track: Track, tmp_path: Path) -> None:
+    """On pictures whose label is plain to see, a few epochs reach far more than chance on validation."""
+    method = METHODS["patch_cam"]
+    path = Run(method, track, replace(RECIPE, epochs=12), Options(device="cpu"), tmp_path / "out").fit()
+    assert read_tensors(path)[1]["trained"]["selected_value"] > 0.6
+
+
+def test_the_record_says_how_the_weights_came_about(track: Track, tmp_path: Path) -> None:
+    """Epochs, pictures seen, selection, device and whether the budget was complete stand in the weight file."""
+    path = run(track, tmp_path / "out", epochs=2, limit=16).fit()
+    trained = read_tensors(path)[1]["trained"]
+    assert (trained["epochs"], trained["budget_epochs"], trained["pictures_seen"]) == (2, 4, 32)
+    assert trained["train_pictures"] == 16
+    assert trained["complete"] is False
+    assert trained["selection"] == "validation accuracy"
+    curve = json.loads((path.parent / "record.json").read_text())["curve"]
+    assert [row[0] for row in curve] == [1, 2]
+    best = max(curve, key=lambda row: row[2])
+    assert trained["best_epoch"] == best[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_epoch_and_the_mend(track: Track, tmp_path: Path) -> None:
+    """A NaN ends the run at once, names the epoch and the folder with the last good checkpoint, and writes no model."""
+    nan = Stage("main", loss=lambda net, x, y, criterion: criterion(net(x), y) * float("nan"))
+    method = replace(METHODS["deep_emotion"], stages=(nan,))
+    with pytest.raises(TrainingError, match="not finite in epoch 1.*lower learning rate"):
+        Run(method, track, RECIPE, Options(device="cpu"), tmp_path / "out").fit()
+    assert not list(tmp_path.glob("out/**/model.safetensors"))
+
+
+def test_max_minutes_ends_cleanly_with_weights_and_can_be_resumed(track: Track, tmp_path: Path) -> None:
+    """Out of time in the first epoch, a usable model is written and marked; --resume then runs the full budget."""
+    path = run(track, tmp_path / "out", max_minutes=1e-9).fit()
+    trained = read_tensors(path)[1]["trained"]
+    assert (trained["ended"], trained["complete"], trained["epochs"]) == ("max-minutes", False, 1)
+    assert trained["pictures_seen"] == 8
+    again = read_tensors(run(track, tmp_path / "out", resume=True).fit())[1]["trained"]
+    assert (again["ended"], again["complete"], again["epochs"]) == ("complete", True, 4)
+
+
+def test_early_stopping_waits_for_patience(track: Track, tmp_path: Path) -> None:
+    """With a rate too small to change anything, training stops `patience` epochs after the first."""
+    path = run(track, tmp_path / "out", recipe=replace(RECIPE, lr=1e-12, epochs=9), patience=2).fit()
+    trained = read_tensors(path)[1]["trained"]
+    assert (trained["epochs"], trained["best_epoch"], trained["ended"]) == (3, 1, "patience")
+
+
+def test_patience_in_an_early_stage_moves_on_to_the_next(track: Track, tmp_path: Path) -> None:
+    """A two-stage method that stalls in its first stage still fits the second."""
+    recipe = replace(RECIPE, lr=1e-12, epochs=20)
+    path = run(track, tmp_path / "out", "patch_cam", recipe, patience=1).fit()
+    tensors, record = read_tensors(path)
+    assert int(tensors["fused"]) == 1
+    assert record["trained"]["epochs"] == 4
+
+
+def test_a_checkpoint_of_another_run_is_refused(track: Track, tmp_path: Path) -> None:
+    """Resuming with other epochs would mix two schedules: it is refused with what to do."""
+    run(track, tmp_path / "out").fit()
+    with pytest.raises(train.UserError, match="another run.*leave out --resume"):
+        run(track, tmp_path / "out", resume=True, epochs=9).fit()
+
+
+def test_a_finished_run_resumed_gives_the_same_model(track: Track, tmp_path: Path) -> None:
+    """--resume after the end trains nothing and writes the same weights."""
+    first = read_tensors(run(track, tmp_path / "out").fit())
+    again = read_tensors(run(track, tmp_path / "out", resume=True).fit())
+    assert again[1]["trained"] == first[1]["trained"]
+    assert all(torch.equal(again[0][name], first[0][name]) for name in first[0])
+
+
+def test_training_cannot_read_the_test_split(track: Track, tmp_path: Path) -> None:
+    """A track that names its test split for training is stopped by the data layer itself."""
+    with pytest.raises(RuntimeError, match="training never sees it"):
+        run(replace(track, train="test"), tmp_path / "out")
+
+
+def test_seeds_differ_and_repeat(track: Track, tmp_path: Path) -> None:
+    """The same seed gives the same weights, another seed others."""
+    recipe = replace(RECIPE, epochs=1)
+    paths = [run(track, tmp_path / str(i), recipe=recipe, seed=seed).fit() for i, seed in enumerate((0, 0, 1))]
+    one, same, other = (read_tensors(path)[0] for path in paths)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_stage_epochs_share_the_budget() -> None:
+    """Every stage gets at least one epoch, and the last takes the remainder."""
+    stages = (Stage("a", 0.7), Stage("b", 0.3))
+    assert stage_epochs(stages, 60) == [42, 18]
+    assert stage_epochs(stages, 1) == [1, 1]
+    assert stage_epochs((Stage("only"),), 5) == [5]
+
+
+def test_the_rate_warms_up_and_falls_to_nothing() -> None:
+    """Linear over the first tenth, 1 at its end, half way down in the middle of the rest, near 0 at the end."""
+    recipe = Recipe(name="r", epochs=1, warmup=0.1)
+    assert [rate(recipe, step, 100) for step in (0, 4, 9, 10, 55)] == pytest.approx([0.1, 0.5, 1, 1, 0.5])
+    assert rate(recipe, 99, 100) < 0.001
+    assert rate(replace(recipe, schedule="constant"), 99, 100) == 1
+
+
+def test_vectors_are_not_decayed() -> None:
+    """Weight decay applies to matrices and kernels, not to biases, norms and tensors stored as an update."""
+    network = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    network.seeded_tensors = {"2.weight": (0, 1.0)}
+    recipe = Recipe(name="r", epochs=1, weight_decay=0.1)
+    decayed, others = optimizer_for(recipe, network, list(network.parameters())).param_groups
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert len(others["params"]) == 5
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_optimiser_state_survives_as_plain_tensors(kind: str) -> None:
+    """Two steps, stored, restored and a third give what three steps in a row give."""
+    recipe = Recipe(name="r", epochs=1, optimizer=kind, lr=0.1)
+
+    def steps(network: torch.nn.Linear, optimizer: torch.optim.Optimizer, count: int) -> None:
+        for _ in range(count):
+            optimizer.zero_grad()
+            network(torch.ones(1, 3)).square().sum().backward()
+            optimizer.step()
+
+    torch.manual_seed(0)
+    straight = torch.nn.Linear(3, 2)
+    torch.manual_seed(0)
+    broken = torch.nn.Linear(3, 2)
+    steps(straight, optimizer_for(recipe, straight, list(straight.parameters())), 3)
+    before = optimizer_for(recipe, broken, list(broken.parameters()))
+    steps(broken, before, 2)
+    tensors, layout = flatten_state(before)
+    after = optimizer_for(recipe, broken, list(broken.parameters()))
+    restore_state(after, tensors, json.loads(json.dumps(layout)))
+    steps(broken, after, 1)
+    assert torch.equal(straight.weight, broken.weight)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--method", "smal_cnn"], "Did you mean 'small_cnn'"),
+        (["--method", "small_cnn", "--track", "fer2103"], "Did you mean 'fer2013'"),
+        (["--method", "small_cnn", "--track", "folder:nowhere"], "nowhere: there is no such folder"),
+        (["--method", "small_cnn", "--track", "rendered"], "train on fer2013"),
+        (["--method", "resnet18", "--recipe", "paper", "--track", "folder:nowhere"], "no recipe of its own"),
+        (["--method", "small_cnn", "--recipe", "comon-v1", "--track", "folder:nowhere"], "Did you mean 'common-v1'"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_exit_code_2(
+    arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unknown names and missing data end with exit code 2, one line on standard error and nothing written."""
+    assert main([*arguments, "--out", str(tmp_path / "runs")]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_interrupting_by_hand_says_how_to_go_on(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends with exit code 1 and the word --resume, not with a traceback."""
+
+    def interrupted(self: Run, *args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "epoch", interrupted)
+    assert main(["--method", "deep_emotion", "--track", track.name, "--out", str(tmp_path / "out")]) == 1
+    assert "--resume" in capsys.readouterr().err
+
+
+BARE = """
+import sys
+for name in ("pandas", "pyarrow", "gradio", "datasets", "sklearn", "matplotlib", "plotly", "tqdm", "huggingface_hub"):
+    sys.modules[name] = None
+from fer_bench.train import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_training_needs_torch_numpy_pil_and_safetensors_only(track: Track, tmp_path: Path) -> None:
+    """With every other library out of reach, a method is trained from the command line."""
+    command = [sys.executable, "-c", BARE, "--method", "deep_emotion", "--track", track.name, "--epochs", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("out/**/model.safetensors"))) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_one_epoch(track: Track, tmp_path: Path) -> None:
+    """SIGKILL at any moment leaves a checkpoint that is whole, from which --resume goes on."""
+    command = [sys.executable, "-m", "fer_bench.train", "--method", "deep_emotion", "--track", track.name]
+    command += ["--epochs", "400", "--out", str(tmp_path / "out"), "--resume"]
+    done = 0
+    for pause in (1.3, 0.4):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in process.stderr:
+            if f"epoch {done + 3}/" in line:
+                break
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        said = process.stderr.read()
+        process.wait()
+        seen = max([done + 3] + [int(line.split(" epoch ")[1].split("/")[0]) for line in said.splitlines()])
+        (last,) = tmp_path.glob("out/**/last.safetensors")
+        done = read_tensors(last)[1]["state"]["stage_epoch"]
+        assert done >= seen - 1

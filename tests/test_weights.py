@@ -1,0 +1,138 @@
+"""Weight files: the compact form, atomic writing, the index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fer_bench import weights
+from fer_bench.weights import WeightsError, pack, read_tensors, seeded_uniform, unpack, write_tensors
+
+
+def test_large_matrices_become_int8_with_a_scale_per_output_channel() -> None:
+    """Each output channel is off by at most half of its own step, however different the channels' sizes are."""
+    torch.manual_seed(0)
+    tensor = torch.randn(256, 32, 3, 3) * torch.logspace(-4, 2, 256).view(-1, 1, 1, 1)
+    packed, note = pack({"conv.weight": tensor})
+    assert packed["conv.weight:int8"].dtype == torch.int8
+    assert packed["conv.weight:scale"].shape == (256,)
+    restored = unpack(packed, note)["conv.weight"]
+    step = tensor.flatten(1).abs().amax(1) / 127
+    assert bool(((restored - tensor).flatten(1).abs().amax(1) <= step * 0.5001).all())
+
+
+def test_small_matrices_become_half_and_vectors_and_counters_stay_exact() -> None:
+    """Biases, batch-norm statistics and integer buffers come back bit for bit; small matrices as float16 has them."""
+    state = {"w": torch.randn(8, 8), "bias": torch.randn(300_000), "batches": torch.tensor(70_000)}
+    packed, note = pack(state)
+    restored = unpack(packed, note)
+    assert packed["w"].dtype == torch.float16
+    assert torch.equal(restored["w"], state["w"].half().float())
+    assert torch.equal(restored["bias"], state["bias"])
+    assert torch.equal(restored["batches"], state["batches"])
+    assert restored["batches"].dtype == torch.int64
+
+
+def test_an_all_zero_channel_comes_back_as_zeros() -> None:
+    """A dead channel has no scale to speak of and must not turn into NaN."""
+    packed, note = pack({"w": torch.zeros(256, 256)})
+    assert torch.equal(unpack(packed, note)["w"], torch.zeros(256, 256))
+
+
+def test_seeded_uniform_is_the_same_stream_on_every_platform() -> None:
+    """The numbers are NumPy's PCG64, pinned here, scaled to the bound."""
+    drawn = seeded_uniform((2, 2), seed=7, bound=0.5)
+    assert np.allclose(drawn.numpy(), [[0.44490492, 0.12509543], [0.1841799, 0.39721376]], atol=1e-7)
+
+
+def test_a_seeded_tensor_is_stored_as_its_low_rank_update() -> None:
+    """A start of 512 x 1024 random numbers plus an update of rank 8 takes a tenth of int8's room and comes back."""
+    torch.manual_seed(1)
+    start = seeded_uniform((512, 1024), 3, 0.05)
+    update = torch.randn(512, 8) @ torch.randn(8, 1024) * 0.01
+    tensor = 0.97 * start + update
+    packed, note = pack({"fc.weight": tensor}, {"fc.weight": (3, 0.05)})
+    assert sum(part.numel() * part.element_size() for part in packed.values()) < 0.25 * tensor.numel()
+    restored = unpack(packed, note)["fc.weight"]
+    assert float((restored - tensor).norm() / update.norm()) < 0.03
+
+
+def test_packing_leaves_the_random_stream_alone() -> None:
+    """Packing in the middle of a run must not change what the run draws next."""
+    tensor = seeded_uniform((128, 128), 1, 0.1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    pack({"w": tensor + 0.01}, {"w": (1, 0.1)})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where writing fails half way, the file that was there stays and nothing is left lying about."""
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, {"w": torch.ones(3)}, {"n": 1})
+
+    def fails(_tensors: dict, name: str, metadata: dict) -> None:
+        Path(name).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(weights, "save_file", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_tensors(path, {"w": torch.zeros(3)}, {"n": 2})
+    tensors, record = read_tensors(path)
+    assert torch.equal(tensors["w"], torch.ones(3))
+    assert record == {"n": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not safetensors at all", b"\x80\x04\x95pickle"])
+def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
+    """What is not a safetensors file, a pickle included, is refused with its path and never loaded."""
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="not a readable safetensors file"):
+        read_tensors(path)
+
+
+def test_a_missing_file_and_a_foreign_file_are_told_apart(tmp_path: Path) -> None:
+    """No file, and a safetensors file without this project's record, each have their own sentence."""
+    from safetensors.torch import save_file
+
+    with pytest.raises(WeightsError, match="no such weight file"):
+        read_tensors(tmp_path / "none.safetensors")
+    save_file({"w": torch.ones(1)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(WeightsError, match="no fer_bench record"):
+        read_tensors(tmp_path / "foreign.safetensors")
+
+
+def test_adding_a_run_enters_it_in_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`add` copies the file, and the index gives its size and hash; adding again replaces the entry."""
+    record = {"method": "m", "track": "fer2013", "recipe": "common-v1", "seed": 0}
+    run = tmp_path / "run" / "model.safetensors"
+    for value in (1.0, 2.0):
+        write_tensors(run, {"w": torch.full((2,), value)}, record)
+        target = weights.add(run, tmp_path / "weights")
+    index = json.loads((tmp_path / "weights" / "index.json").read_text())
+    assert list(index) == ["m/fer2013/common-v1-s0"]
+    entry = index["m/fer2013/common-v1-s0"]
+    assert entry["sha256"] == weights.sha256(target)
+    assert entry["bytes"] == target.stat().st_size
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    assert weights.find("m", "fer2013") == target
+    assert weights.find("m", "ferplus") is None
+
+
+def test_shipped_weights_are_what_the_index_says() -> None:
+    """Every file of weights/ has its entry, its size and hash agree, and its own record names the same row."""
+    folder = weights.weights_folder()
+    index = weights.read_index(folder)
+    assert {entry["file"] for entry in index.values()} == {path.name for path in folder.glob("*.safetensors")}
+    for key, entry in index.items():
+        path = folder / entry["file"]
+        _, record = read_tensors(path)
+        assert key == weights.index_key(record["method"], record["track"], record["recipe"], record["seed"])
+        assert (entry["bytes"], entry["sha256"]) == (path.stat().st_size, weights.sha256(path)), key
