@@ -216,8 +216,8 @@ class Run:
         """Raise TrainingError for a loss that is NaN or infinite."""
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss of {self.method.card.name} is not finite in epoch {epoch}; {self.folder} keeps the last good "
-                "checkpoint, train with a lower learning rate or with gradient clipping."
+                f"the loss of {self.method.card.name} is not finite in epoch {epoch}; {self.folder} keeps the last "
+                "good checkpoint, train with a lower learning rate or with gradient clipping."
             )
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return base / "runs", name
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(trained: tuple[Path, str]) -> Model:
     return load("deep_emotion", trained[1], runs=trained[0])
 

@@ -26,7 +26,7 @@ from tests.helpers import write_folder
 RECIPE = Recipe(name="tiny", epochs=4, batch_size=8, lr=3e-3, warmup=0.1, label_smoothing=0.1, clip=1.0)
 
 
-@pytest.fixture()
+@pytest.fixture
 def track(tmp_path: Path) -> Track:
     """A track over a tiny folder of learnable pictures."""
     name = f"folder:{write_folder(tmp_path / 'data')}"

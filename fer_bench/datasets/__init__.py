@@ -9,7 +9,10 @@ from fer_bench.datasets import fer2013, rendered
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
 from fer_bench.datasets.own import load_csv, load_folder
 
-__all__ = ["DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "fer2013", "forbid_split", "load_dataset", "rendered"]
+__all__ = [
+    "DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "fer2013", "forbid_split", "load_dataset",
+    "rendered",
+]  # fmt: skip
 
 FOLDERS = {"ferplus": "fer2013"}
 """Data sets that live in another one's folder."""

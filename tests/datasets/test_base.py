@@ -1,0 +1,226 @@
+"""FaceSet, the guard of the test split, and how data sets are found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, forbid_split, load_dataset
+from fer_bench.emotions import FOUR, SEVEN
+from fer_bench.errors import DataError
+from fer_bench.registry import UnknownNameError
+
+
+def faces(count: int = 14, seed: int = 0) -> FaceSet:
+    """`count` random pictures of 4x4 pixels; the emotions take turns."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, 4, 4), dtype=np.uint8)
+    ids = tuple(f"p{index}" for index in range(count))
+    labels = np.arange(count) % 7
+    return FaceSet("some", "test", SEVEN, images, labels, ids, ("x.jpg: broken",), ("incomplete",))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"images": np.zeros((14, 4, 4))}, "images must be uint8"),
+        ({"images": np.zeros((14, 16), np.uint8)}, "images must be uint8"),
+        ({"images": np.zeros((14, 4, 4, 4), np.uint8)}, "images must be uint8"),
+        ({"images": np.zeros((13, 4, 4), np.uint8)}, "13 images, 14 labels and 14 ids do not agree"),
+        ({"ids": ("a", "b")}, "14 images, 14 labels and 2 ids do not agree"),
+        ({"labels": np.full(14, 7)}, "labels must lie in 0..6"),
+        ({"labels": np.full(14, -1)}, "labels must lie in 0..6"),
+    ],
+)
+def test_a_face_set_that_contradicts_itself(change: dict, reason: str) -> None:
+    """Images of another type or shape, lengths that differ and labels out of range are refused with the reason."""
+    with pytest.raises(ValueError, match=reason):
+        replace(faces(), **change)
+
+
+def test_counts_name_every_emotion() -> None:
+    """Counts are per emotion in order, with a zero where there is no picture."""
+    few = faces(3)
+    assert len(few) == 3
+    assert few.counts == dict(zip(SEVEN, (1, 1, 1, 0, 0, 0, 0), strict=True))
+
+
+def test_take_keeps_everything_together() -> None:
+    """Pictures, labels, ids, masks and intensities are taken at the same positions, in the order asked for."""
+    whole = replace(faces(), masks=np.arange(14)[:, None, None] > np.zeros((14, 4, 4)), intensity=np.arange(14) / 13)
+    part = whole.take([5, 2])
+    np.testing.assert_array_equal(part.images, whole.images[[5, 2]])
+    assert (part.ids, part.labels.tolist(), part.intensity.tolist()) == (("p5", "p2"), [5, 2], [5 / 13, 2 / 13])
+    assert part.masks.shape == (2, 4, 4)
+    assert (part.emotions, part.skipped, part.notes) == (SEVEN, ("x.jpg: broken",), ("incomplete",))
+
+
+@pytest.mark.parametrize(("count", "ids"), [(0, ""), (1, "p0"), (2, "p0 p13"), (4, "p0 p4 p9 p13"), (3, "p0 p6 p13")])
+def test_limit_spreads_evenly(count: int, ids: str) -> None:
+    """`limit` takes distinct pictures spread from the first to the last, the same ones every time."""
+    assert " ".join(faces().limit(count).ids) == ids
+    assert faces().limit(count).ids == faces().limit(count).ids
+
+
+@pytest.mark.parametrize("count", [None, 14, 100])
+def test_limit_keeps_all(count: int | None) -> None:
+    """None, or as many as there are, keeps the set as it is."""
+    whole = faces()
+    assert whole.limit(count) is whole
+
+
+@pytest.mark.parametrize("count", range(1, 14))
+def test_limit_gives_exactly_as_many(count: int) -> None:
+    """Every limit gives that many distinct pictures."""
+    assert len(set(faces().limit(count).ids)) == count
+
+
+def test_restrict_renumbers_in_the_canonical_order() -> None:
+    """Only the pictures of the named emotions stay, numbered in the canonical order, however they were named."""
+    kept = faces().restrict(("Neutral", "happy", "sadness", "angry"))
+    assert kept.emotions == FOUR == ("anger", "happiness", "sadness", "neutral")
+    assert kept.ids == ("p0", "p3", "p4", "p6", "p7", "p10", "p11", "p13")
+    assert kept.labels.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+def test_restrict_to_what_is_there_changes_nothing() -> None:
+    """All seven emotions, in any order, give the set itself."""
+    whole = faces()
+    assert whole.restrict(SEVEN[::-1]) is whole
+
+
+def test_restrict_to_an_emotion_that_no_picture_has() -> None:
+    """An emotion that the data set does not know is refused by both names."""
+    with pytest.raises(DataError, match="some has no pictures labelled contempt"):
+        faces().restrict(("anger", "contempt"))
+
+
+def test_the_content_hash_is_of_the_content() -> None:
+    """The hash ignores names and notes, and does not change between runs and machines."""
+    zeros = np.zeros((2, 4, 4), np.uint8)
+    plain = FaceSet("a", "test", SEVEN, zeros, np.array([0, 1]), ("x", "y"))
+    other = FaceSet("b", "train", SEVEN, zeros.copy(), np.array([0, 1]), ("1", "2"), notes=("odd",))
+    assert plain.content_hash() == other.content_hash()
+    assert plain.content_hash() == "059d125ad9b9e9893fc8aa5f419d0c5a141dd47313f56fc0f31d0d0fa51fbe42"
+
+
+def test_the_content_hash_sees_every_change() -> None:
+    """One pixel, one label, the order, the shape, one picture more or less: each gives another hash."""
+    whole = faces()
+    pixel, label = whole.images.copy(), whole.labels.copy()
+    pixel[7, 2, 2] ^= 1
+    label[7] = (label[7] + 1) % 7
+    changed = [
+        whole,
+        replace(whole, images=pixel),
+        replace(whole, labels=label),
+        whole.take(np.arange(14)[::-1]),
+        replace(whole, images=whole.images.reshape(14, 2, 8)),
+        whole.take(np.arange(13)),
+        whole.restrict(FOUR),
+    ]
+    assert len({faceset.content_hash() for faceset in changed}) == len(changed)
+
+
+def test_the_content_hash_goes_by_the_emotions_name() -> None:
+    """The same pictures of the same emotions have the same hash under either numbering."""
+    whole = faces().restrict(FOUR)
+    renamed = replace(whole, emotions=SEVEN, labels=np.array([SEVEN.index(FOUR[label]) for label in whole.labels]))
+    assert renamed.content_hash() == whole.content_hash()
+
+
+def test_duplicates_are_found_by_their_pixels() -> None:
+    """A picture counts as duplicated where the other set has the same pixels under any label or name."""
+    first, second = faces(6, seed=1), faces(6, seed=2)
+    images = second.images.copy()
+    images[4], images[0] = first.images[1], first.images[5]
+    second = replace(second, images=images)
+    assert duplicated_in(first, second).tolist() == [False, True, False, False, False, True]
+    assert duplicated_in(second, first).tolist() == [True, False, False, False, True, False]
+
+
+def test_duplicates_in_nothing() -> None:
+    """Nothing is duplicated in an empty set, and an empty set has no duplicates."""
+    assert not duplicated_in(faces(3), faces(0)).any()
+    assert duplicated_in(faces(0), faces(3)).shape == (0,)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """The smallest data set: one picture, in all three splits."""
+    from PIL import Image
+
+    for split in ("train", "validation", "test"):
+        folder = tmp_path / "own" / split / "happy"
+        folder.mkdir(parents=True)
+        Image.new("L", (48, 48)).save(folder / "1.png")
+    return f"folder:{tmp_path / 'own'}"
+
+
+@pytest.mark.parametrize("name", ["fer2013", "ferplus", "rendered", "folder", "csv"])
+def test_a_forbidden_split_cannot_be_read(name: str, own: str, tmp_path: Path) -> None:
+    """While `forbid_split("test")` is open, no loader gives the test split, before it looks for any file."""
+    name = {"folder": own, "csv": f"csv:{tmp_path / 'no.csv'}"}.get(name, name)
+    with forbid_split("test"), pytest.raises(RuntimeError, match="the test split must not be read here"):
+        load_dataset(name, "test", root=tmp_path)
+
+
+def test_other_splits_stay_open(own: str) -> None:
+    """Train and validation are read as ever while test is forbidden."""
+    with forbid_split("test"):
+        assert load_dataset(own, "train").split == "train"
+        assert load_dataset(own, "validation").split == "validation"
+
+
+def test_the_guard_is_released_after_an_exception(own: str) -> None:
+    """When what ran inside fails, test can be read again; an inner guard's end does not open an outer one."""
+    with pytest.raises(ZeroDivisionError), forbid_split("test"):
+        raise ZeroDivisionError
+    assert len(load_dataset(own, "test")) == 1
+    with forbid_split("test"):
+        with forbid_split("test"):
+            pass
+        with pytest.raises(RuntimeError, match="must not be read"):
+            load_dataset(own, "test")
+    assert len(load_dataset(own, "test")) == 1
+
+
+def test_a_misspelt_split_is_refused(own: str) -> None:
+    """A split that does not exist is refused with the valid ones, by the loader and by the guard."""
+    with pytest.raises(ValueError, match="there is no split 'tset'; the splits are train, validation, test"):
+        load_dataset(own, "tset")
+    with pytest.raises(ValueError, match="there is no split 'tset'"), forbid_split("tset"):
+        pass
+
+
+def test_an_unknown_data_set_gives_the_nearest() -> None:
+    """A misspelt data set is answered with the nearest and all valid names."""
+    with pytest.raises(UnknownNameError, match="there is no data set 'fer2012'. Did you mean 'fer2013'") as caught:
+        load_dataset("fer2012")
+    assert ", ".join(DATASETS) in str(caught.value)
+
+
+def test_data_is_found_by_the_environment_then_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """$FER_BENCH_DATA comes before ./data; FER+ lives in FER2013's folder; what is nowhere is None."""
+    monkeypatch.chdir(tmp_path)
+    assert data_folder("fer2013") is None
+    (tmp_path / "data" / "fer2013").mkdir(parents=True)
+    assert data_folder("fer2013").samefile(tmp_path / "data" / "fer2013")
+    monkeypatch.setenv("FER_BENCH_DATA", str(tmp_path / "elsewhere"))
+    assert data_folder("fer2013").samefile(tmp_path / "data" / "fer2013")
+    (tmp_path / "elsewhere" / "fer2013").mkdir(parents=True)
+    assert data_folder("ferplus") == tmp_path / "elsewhere" / "fer2013"
+    assert data_folder("rafdb") is None
+
+
+def test_a_tilde_means_home(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`folder:~/own` is read from the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(load_dataset("folder:~/own", "train")) == 1
+
+
+def test_every_data_set_is_registered_under_its_cards_name() -> None:
+    """The registry's name, the card's and the loaded set's are one."""
+    assert {name: DATASETS[name].card.name for name in DATASETS} == {name: name for name in DATASETS}

@@ -1,0 +1,30 @@
+"""The console script."""
+
+from __future__ import annotations
+
+import pytest
+
+from fer_bench.__main__ import COMMANDS, main
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`fer-bench --help` names each command and what it is for, exit code 0."""
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said and text in said for name, text in COMMANDS.items())
+
+
+def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt command and no command at all end with exit code 2."""
+    assert main(["evalaute"]) == 2
+    assert "there is no command 'evalaute'" in capsys.readouterr().err
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each command answers --help with its usage."""
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"fer_bench.{command}" in capsys.readouterr().out

@@ -1,0 +1,75 @@
+"""The README's examples run as they stand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import fer_bench
+from fer_bench.emotions import SEVEN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+BASH = [text for language, text in BLOCKS if language == "bash"]
+
+
+def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_the_first_two_commands_are_what_ci_runs() -> None:
+    """The two commands stand first in the README, and .ci/run runs them."""
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert BASH[0].strip() == "pip install -e . && python -m fer_bench.evaluate --all"
+    assert BASH[1].strip() == "pip install -e '.[test]' && python -m pytest"
+    assert "python -m fer_bench.evaluate --all" in ci
+    assert BASH[1].strip() in ci
+
+
+@pytest.mark.parametrize("index", range(len(PYTHON)))
+def test_python_examples_run(index: int, tmp_path: Path) -> None:
+    """Each Python example runs in an empty folder, in an interpreter of its own."""
+    done = python(PYTHON[index], tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_is_short() -> None:
+    """The first example is at most 20 lines of code."""
+    assert len([line for line in PYTHON[0].splitlines() if line.strip()]) <= 20
+
+
+def test_the_commands_for_own_pictures_run(tmp_path: Path) -> None:
+    """The commands on a user's own pictures run one after the other, on rendered faces saved as such a folder."""
+    faces = fer_bench.load_dataset("rendered", "test").limit(63)
+    for index, (image, label) in enumerate(zip(faces.images, faces.labels, strict=True)):
+        split = ("train", "validation", "test")[index % 3]
+        folder = tmp_path / "my_faces" / split / SEVEN[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    commands = [line for block in BASH[2:] for line in block.splitlines()]
+    assert len(commands) >= 4
+    for command in commands:
+        assert command.startswith("python -m fer_bench.")
+        done = subprocess.run(
+            [sys.executable, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "judged" / "LEADERBOARD.md").is_file()
+
+
+def test_the_table_is_the_leaderboards() -> None:
+    """The README's table is what the results on disk give today."""
+    from fer_bench.leaderboard import update_readme
+
+    copy = ROOT / ".pytest_cache" / "README.md"
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(README)
+    update_readme(copy, ROOT / "leaderboard")
+    assert copy.read_text() == README
