@@ -109,7 +109,7 @@ def cost(model: Model) -> Cost:
     """Parameters, multiply-accumulates for one face, and single-face latency beside the reference network's."""
     own, reference = latency_pair(model)
     return Cost(
-        parameters=count_parameters(build(model.name, len(model.emotions))),
+        parameters=count_parameters(model.network),
         macs=macs(model.network, model.input_spec),
         latency_ms=own * 1000, latency_ratio=own / reference, checkpoint_bytes=model.record["bytes"],
     )  # fmt: skip

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from fer_bench.datasets.face_drawing import Light, Painter, region_mask, resized, smooth_noise
-from fer_bench.datasets.face_relief import HALF, Canvas
+from fer_bench.datasets.face_drawing import Light, Painter, resized, smooth_noise
+from fer_bench.datasets.face_relief import HALF, Canvas, region_mask
 from fer_bench.datasets.face_shape import Person, Shape
+from fer_bench.datasets.face_surround import add_beard, add_glasses, add_surroundings
 
 FRAME = 1.18
 """Half the side of a picture in face units at scale 1: brows to chin with a little hair, as in FER2013."""
@@ -37,31 +38,35 @@ class Scene:
     """Deviation of the blur in pixels of a 48-pixel picture."""
     contrast: float
     brightness: float
-    """Mean brightness the picture is pulled towards, 0..1."""
+    """Deviation and mean of the skin's brightness (0..1) that exposure aims at."""
     noise: float
     """Deviation of the sensor's noise, 0..1."""
     quality: float
     """Strength of the JPEG-like rounding; 0 is none."""
 
 
-def photograph(person: Person, shape: Shape, scene: Scene, rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The picture, uint8 (size, size), and the mask of the displaced parts, bool (size, size)."""
-    side = size * max(1, round(144 / size)) if size < 144 else size
-    canvas = Canvas(side * scene.scale / (2 * FRAME))
-    painter = Painter(person, shape, scene.light, canvas, rng)
-    painter.gaze, painter.clothes = scene.gaze, scene.clothes
-    clutter = scene.background + scene.clutter * smooth_noise(rng, 5, 5, canvas.n)
-    painter.paint(np.clip(clutter, 0.02, 1))
-    noise = rng.standard_normal((48, 48))
+def photograph(
+    person: Person, shape: Shape, scene: Scene, rng: np.random.Generator, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The picture, uint8 (size, size), and the mask of the displaced parts that are in sight, bool (size, size).
 
-    x, y = _where(painter.relief, scene, side)
-    picture = _sample(painter.picture, x, y)
-    skin = _sample(painter.skin, x, y)
-    mask = _sample(region_mask(person, shape, canvas).astype(np.float64), x, y)
+    What is drawn from `rng` does not depend on the shape, so that only the expression differs between two shapes.
+    """
+    # Small pictures are drawn larger and averaged, as a sensor does.
+    side = size * max(1, round(144 / size))
+    canvas = Canvas(side * scene.scale / (2 * FRAME))
+    face = Painter(person, shape, scene.light, scene.gaze, canvas, rng)
+    add_beard(face)
+    add_glasses(face)
+    clutter = scene.background + scene.clutter * smooth_noise(rng, 5, 5, canvas.n)
+    skin = add_surroundings(face, np.clip(clutter, 0.02, 1), scene.clothes)
+
+    x, y = _where(face.relief, scene, side)
+    picture, skin = _sample(face.picture, x, y), _sample(skin, x, y)
+    mask = _sample(region_mask(person, shape, canvas).astype(np.float64), x, y) * skin
     if side != size:
-        picture = resized(picture, (size, size), Image.Resampling.BOX)
-        mask, skin = (resized(v, (size, size), Image.Resampling.BOX) for v in (mask, skin))
-    return _develop(picture, skin, scene, noise), mask > 0.5
+        picture, skin, mask = (resized(v, (size, size), Image.Resampling.BOX) for v in (picture, skin, mask))
+    return _develop(picture, skin, scene, rng.standard_normal((size, size))), mask > 0.5
 
 
 def _where(relief: np.ndarray, scene: Scene, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -99,15 +104,13 @@ def _sample(values: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _develop(picture: np.ndarray, skin: np.ndarray, scene: Scene, noise: np.ndarray) -> np.ndarray:
     size = len(picture)
-    if scene.blur > 0.05:
+    if scene.blur:
         picture = _blurred(picture, scene.blur * size / 48)
     # Exposure follows the face, not the background.
     share = skin / max(skin.sum(), 1.0)
     mean = (share * picture).sum()
     spread = max(np.sqrt((share * (picture - mean) ** 2).sum()), 0.02)
     picture = scene.brightness + (picture - mean) * scene.contrast / spread
-    if size != 48:
-        noise = resized(noise, (size, size), Image.Resampling.BICUBIC)
     picture = picture + scene.noise * noise
     # Highlights and shadows roll off instead of being cut.
     picture = np.where(picture > 0.85, 0.85 + 0.15 * np.tanh((picture - 0.85) / 0.15), picture)
@@ -133,7 +136,7 @@ _DCT = np.sqrt(np.where(_K == 0, 1, 2) / 8)[:, None] * np.cos(np.pi * (2 * _K[No
 
 
 def _compressed(picture: np.ndarray, strength: float) -> np.ndarray:
-    """Round the cosine transform of 8x8 blocks, coarser for fine detail, as JPEG does (sizes that 8 divides; else as is)."""
+    """Round the cosine transform of 8x8 blocks, coarser for fine detail, as JPEG does; as is where 8 does not fit."""
     n = len(picture)
     if n % 8:
         return picture

@@ -1,4 +1,7 @@
-"""Painting a drawn face: relief and shape in, brightness out (see face_shape for the coordinates)."""
+"""Painting the skin, mouth, eyes and brows of a drawn face: relief and shape in, brightness out.
+
+Lengths are face units (see face_shape). Painting multiplies or blends smooth masks, so it works at any resolution.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,6 @@ from PIL import Image
 
 from fer_bench.datasets.face_relief import Canvas, Mouth, bell, crease, mouth_of, relief_of, step
 from fer_bench.datasets.face_shape import Person, Shape
-
-HAIR_STYLES = ("bald", "short", "receding", "fringe", "side", "long", "curly", "tied")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Light:
     ambient: float
     """Share of the light that comes from everywhere, 0..1."""
     gloss: float
+    """Strength of the highlights on the skin."""
 
 
 def resized(values: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
@@ -36,10 +38,22 @@ def smooth_noise(rng: np.random.Generator, rows: int, cols: int, n: int) -> np.n
 
 
 class Painter:
-    """Paints one face on one canvas. After `paint`, `picture` (n, n) holds brightness, about 0..1, and `relief` heights."""
+    """One face on one canvas, painted without hair, glasses and surroundings (face_surround adds them).
 
-    def __init__(self, person: Person, shape: Shape, light: Light, canvas: Canvas, rng: np.random.Generator) -> None:
-        self.person, self.shape, self.light, self.canvas, self.rng = person, shape, light, canvas, rng
+    picture: brightness (n, n), about 0..1.   relief: heights (n, n).   inside: 1 within the head, 0 outside.
+    lit: the light that each point of the skin gets.   grain, blotch, strands, curls: noise of unit deviation.
+    """
+
+    def __init__(
+        self,
+        person: Person,
+        shape: Shape,
+        light: Light,
+        gaze: tuple[float, float],
+        canvas: Canvas,
+        rng: np.random.Generator,
+    ) -> None:
+        self.person, self.shape, self.light, self.gaze, self.canvas = person, shape, light, gaze, canvas
         self.mouth: Mouth = mouth_of(shape, canvas)
         self.relief, self.inside = relief_of(person, shape, canvas, self.mouth)
         self.edge = 0.8 * canvas.pixel
@@ -48,25 +62,15 @@ class Painter:
         self.blotch = smooth_noise(rng, 14, 14, canvas.n)
         self.strands = smooth_noise(rng, 10, 80, canvas.n)
         self.curls = smooth_noise(rng, 40, 40, canvas.n)
-
-    def paint(self, background: np.ndarray) -> np.ndarray:
-        """The finished brightness (n, n) over a background (n, n)."""
         self._shade()
-        skin = self._skin()
-        self.picture = np.clip(skin * self.lit + self.shine, 0, 1.1)
-        self._wrinkles()
+        self.picture = np.clip(self._skin() * self.lit + self.shine, 0, 1.1)
+        self._wrinkles(rng.uniform(-1, 1, 4))
+        self._folds()
         self._mouth()
         for side in (-1, 1):
             self._eye(side)
             self._brow(side)
         self._nostrils()
-        self._beard()
-        if self.person.glasses:
-            self._glasses()
-        self._surround(background)
-        return self.picture
-
-    # light
 
     def _shade(self) -> None:
         z, light, p = self.relief, self.light, self.canvas.pixel
@@ -83,26 +87,28 @@ class Painter:
         self.lit = (light.ambient + (1 - light.ambient) * np.clip((dot + 0.25) / 1.25, 0, 1)) * hollow
         self.shine = light.gloss * np.clip(dot, 0, 1) ** 14 * self.inside
 
-    # skin
-
     def _skin(self) -> np.ndarray:
         person, shape, xs, ys = self.person, self.shape, self.canvas.xs, self.canvas.ys
         tone = person.skin * (1 + 0.035 * self.blotch + 0.02 * self.grain)
         tired = bell(ys, 0.11, 0.06) * (bell(xs, person.eye_x, 0.14) + bell(xs, -person.eye_x, 0.14))
         socket = bell(ys, -0.06, 0.11) * (bell(xs, person.eye_x - 0.06, 0.20) + bell(xs, 0.06 - person.eye_x, 0.20))
-        return tone * (1 - (0.05 + 0.08 * person.age) * tired - (0.17 + 0.22 * shape.level[4] * (1 - 0.6 * shape.level[1]) + 0.10 * shape.level[9]) * socket)
+        # Lowered brows throw a shadow over the eyes.
+        overhang = 0.22 * shape.level[4] * (1 - 0.6 * shape.level[1]) + 0.10 * shape.level[9]
+        return tone * (1 - (0.05 + 0.08 * person.age) * tired - (0.17 + overhang) * socket)
 
-    def _line(self, window: tuple[float, float, float, float], curve: np.ndarray, along: np.ndarray, width: float, dark: float) -> None:
+    def _line(self, window: tuple[float, ...], curve: np.ndarray, along: np.ndarray, width: float, dark: float) -> None:
         """Darken along y = curve(x), with a light lip below it, as a wrinkle does; `along` fades it along x."""
         rows, cols = self.canvas.window(*window)
         off = self.canvas.ys[rows] - curve[:, cols]
-        self.picture[rows, cols] *= 1 - dark * along[:, cols] * (bell(off, 0, width) - 0.35 * bell(off, 2.2 * width, width))
+        self.picture[rows, cols] *= 1 - dark * along[:, cols] * (
+            bell(off, 0, width) - 0.35 * bell(off, 2.2 * width, width)
+        )
 
-    def _wrinkles(self) -> None:
+    def _wrinkles(self, wobbles: np.ndarray) -> None:
         person, shape, xs = self.person, self.shape, self.canvas.xs
         a, age = shape.level, person.age
         raised = max(0.8 * a[1], a[2])
-        for k, wobble in enumerate(self.rng.uniform(-1, 1, 4)):
+        for k, wobble in enumerate(wobbles.tolist()):
             y = person.brow_y - 0.22 - 0.115 * k - 0.03 * raised
             reach = 0.50 if a[2] >= a[1] * 0.6 else 0.28
             curve = y + 0.02 * wobble * np.sin(5 * xs + k) + 0.03 * (np.abs(xs) / 0.5) ** 2
@@ -112,11 +118,13 @@ class Painter:
         rows, cols = self.canvas.window(-0.25, 0.25, person.brow_y - 0.25, 0.2)
         x, y = xs[:, cols], self.canvas.ys[rows]
         frown = (0.06 * age**2 + (0.30 + 0.15 * age) * a[4]) * bell(y, person.brow_y + 0.02 - 0.03 * a[1], 0.11)
-        self.picture[rows, cols] *= 1 - frown * (bell(np.abs(x), 0.062 + 0.03 * (y - person.brow_y), 0.017) - 0.25 * bell(x, 0, 0.03))
+        pleats = bell(np.abs(x), 0.062 + 0.03 * (y - person.brow_y), 0.017)
+        self.picture[rows, cols] *= 1 - frown * (pleats - 0.25 * bell(x, 0, 0.03))
         scrunch = 0.45 * a[9]
         for k in range(3):
             bend = -0.06 + 0.065 * k + 0.05 * np.cos(9 * x)
-            self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.10) * (bell(y, bend, 0.014) - 0.3 * bell(y, bend + 0.03, 0.014))
+            line = bell(y, bend, 0.014) - 0.3 * bell(y, bend + 0.03, 0.014)
+            self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.10) * line
         # Lines down the sides of a wrinkled nose.
         rows, cols = self.canvas.window(-0.4, 0.4, 0.05, 0.6)
         x, y = np.abs(xs[:, cols]), self.canvas.ys[rows]
@@ -126,20 +134,21 @@ class Painter:
         for side in (-1, 1):
             u = side * xs - person.eye_x - person.eye_width
             for slope in (-0.45, 0.05, 0.5):
-                self._line(
-                    (-1, 1, -0.25, 0.35), 0.01 + slope * np.clip(u, 0, None), bell(u, 0.14, 0.06), 0.014, squint
-                )
+                ray = 0.01 + slope * np.clip(u, 0, None)
+                self._line((-1, 1, -0.25, 0.35), ray, bell(u, 0.14, 0.06), 0.014, squint)
             u = side * xs - person.eye_x
             bag = 0.12 - 0.02 * a[6] - 0.35 * np.clip(u, -0.3, 0.3) ** 2 + 0.03 * u
             self._line((-1, 1, 0.0, 0.3), bag, bell(u, 0, 0.14), 0.018, 0.05 + 0.12 * age + 0.20 * a[6] + 0.12 * a[7])
-        # The folds beside the mouth are too fine for the relief alone.
+
+    def _folds(self) -> None:
+        """The folds beside the mouth, which are too fine for the relief alone."""
+        shape, xs = self.shape, self.canvas.xs
         rows, cols = self.canvas.window(-0.9, 0.9, 0.35, 1.3)
         y = self.canvas.ys[rows]
         off = np.abs(xs[:, cols]) - crease(shape, y)
         fade = step(y - 0.5 + shape.nose_lift, 0.05) * step(sum(shape.corners) / 2 + 0.06 - y, 0.06)
-        self.picture[rows, cols] *= 1 - fade * 0.20 * shape.fold * (bell(off, -0.01, 0.03) - 0.2 * bell(off, 0.07, 0.04))
-
-    # mouth
+        line = bell(off, -0.01, 0.03) - 0.2 * bell(off, 0.07, 0.04)
+        self.picture[rows, cols] *= 1 - fade * 0.20 * shape.fold * line
 
     def _mouth(self) -> None:
         person, shape, m = self.person, self.shape, self.mouth
@@ -162,7 +171,8 @@ class Painter:
         gap = np.clip(li - ui, 0, None)
         opening = step(y - ui, e) * step(li - y, e) * within * np.clip(gap / (2 * e), 0, 1)
         teeth_u = step(ui + shape.teeth_upper * (1 - 0.55 * t**2) - y, e) * step(gap - 0.02, 0.012)
-        teeth_l = step(y - (li - shape.teeth_lower * (1 - 0.5 * t**2)), e) * step(gap - 0.04, 0.012) * (shape.teeth_lower > 0.005)
+        teeth_l = step(y - (li - shape.teeth_lower * (1 - 0.5 * t**2)), e) * step(gap - 0.04, 0.012)
+        teeth_l = teeth_l * (shape.teeth_lower > 0.005)
         cavity = 0.09 + 0.03 * np.clip((y - ui) / np.maximum(gap, 0.05), 0, 1)
         # The tongue fills the lower part of a wide open mouth.
         if shape.jaw > 0.08:
@@ -182,8 +192,6 @@ class Painter:
             off = self.canvas.xs[:, cols] - side * (shape.mouth_width + 0.005)
             part *= 1 - 0.28 * bell(off, 0, 0.035) * bell(y, cy, 0.028)
 
-    # eyes and brows
-
     def _eye(self, side: int) -> None:
         person, shape, e = self.person, self.shape, self.edge
         cx, ew = side * person.eye_x, person.eye_width
@@ -198,7 +206,8 @@ class Painter:
         droop = 0.5 * max(0.0, shape.level[15] - 0.5 * shape.level[9]) * max(shape.level[1], 0.4)
         # Lowered brows push the inner half of the lid down; raised inner brows pull it up.
         frown = shape.level[4] * (1 - shape.level[1])
-        top = top + (1 - t**2) * (0.030 * frown * np.clip(0.4 - skew, 0, 1) - 0.022 * shape.level[1] * np.clip(0.3 - skew, 0, 1))
+        pressed = 0.030 * frown * np.clip(0.4 - skew, 0, 1) - 0.022 * shape.level[1] * np.clip(0.3 - skew, 0, 1)
+        top = top + (1 - t**2) * pressed
         top = top + 0.03 * droop * np.clip(skew + 0.3, 0, 1)
         low = np.maximum(low, top + 0.004)
         part = self.picture[rows, cols]
@@ -223,9 +232,6 @@ class Painter:
         part *= 1 - (0.26 - 0.10 * shape.level[5]) * step(1.15 - np.abs(u) / ew, 0.1) * bell(y, fold, 0.017)
         part *= 1 - 0.35 * bell(u, -ew - 0.01, 0.03) * bell(y, axis + 0.01, 0.02)
 
-    gaze: tuple[float, float] = (0.0, 0.0)
-    """Where the eyes look, as a shift of the irises in face units."""
-
     def _brow(self, side: int) -> None:
         person, brow = self.person, self.shape.brows[(side + 1) // 2]
         rows, cols = self.canvas.window(-0.95 if side < 0 else 0, 0 if side < 0 else 0.95, -0.95, 0.15)
@@ -237,8 +243,9 @@ class Painter:
         c1 = (brow.arch - brow.inner - k * k * (brow.outer - brow.inner)) / (k - k * k)
         c2 = (brow.outer - brow.inner) - c1
         line = brow.inner + c1 * v + c2 * v * v
-        thick = person.brow_thick * (1 + 0.25 * self.shape.level[4] * (1 - 0.5 * v)) * (1.0 - 0.62 * v**2) * (0.75 + 0.25 * np.clip(v / 0.15, 0, 1))
-        body = np.exp(-(((y - line) / (0.62 * thick)) ** 2) ** 1.5)
+        bunched = 1 + 0.25 * self.shape.level[4] * (1 - 0.5 * v)
+        thick = person.brow_thick * bunched * (1 - 0.62 * v**2) * (0.75 + 0.25 * np.clip(v / 0.15, 0, 1))
+        body = np.exp(-((((y - line) / (0.62 * thick)) ** 2) ** 1.5))
         ends = step(s - brow.start, 0.03) * step(end - s, 0.045)
         hair = np.clip(1 + 0.25 * self.grain[rows, cols], 0.5, 1.3)
         cover = np.clip(person.brow_dark * body * ends * hair, 0, 0.95)
@@ -255,4 +262,6 @@ class Painter:
         part *= 1 - 0.62 * bell(x, 0.080 * nw, 0.036) * bell(y, tip + 0.108 - 0.02 * x / 0.1, 0.020)
         part *= 1 - 0.08 * bell(x, 0, 0.15 * nw) * bell(y, tip + 0.15, 0.035)
         wing = 0.205 * nw
-        part *= 1 - (0.20 + 0.30 * shape.level[9]) * bell(x, wing, 0.022) * bell(y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05)
+        part *= 1 - (0.20 + 0.30 * shape.level[9]) * bell(x, wing, 0.022) * bell(
+            y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05
+        )

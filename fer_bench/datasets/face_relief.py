@@ -1,4 +1,7 @@
-"""The relief of a drawn face: how far every point stands out towards the viewer, in face units (see face_shape)."""
+"""The geometry of a drawn face on a grid: its outline, lips and relief, and where its action units show.
+
+Lengths are face units (see face_shape); heights point towards the viewer.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +122,8 @@ def relief_of(person: Person, shape: Shape, canvas: Canvas, mouth: Mouth) -> tup
     wide = np.maximum(half_width(person, shape, ys), 1e-3)
     r = np.abs(xs) / wide
     inside = step((1 - r) * np.minimum(wide, 0.5), 0.02)
-    z = 0.85 * np.sqrt(np.clip(1 - r**2.3, 0.003, 1)) * (1 - 0.30 * np.clip((ys - 0.3) / 1.2, 0, 1) ** 2 - 0.55 * np.clip((-0.5 - ys) / 1.0, 0, 1) ** 2)
+    slope = 1 - 0.30 * np.clip((ys - 0.3) / 1.2, 0, 1) ** 2 - 0.55 * np.clip((-0.5 - ys) / 1.0, 0, 1) ** 2
+    z = 0.85 * np.sqrt(np.clip(1 - r**2.3, 0.003, 1)) * slope
 
     b = _Bumps(canvas)
     ex, ew = person.eye_x, person.eye_width
@@ -176,7 +180,8 @@ def _add_fold(z: np.ndarray, shape: Shape, canvas: Canvas) -> None:
     fade = step(ys - 0.44 + shape.nose_lift, 0.05) * step(end - ys, 0.07)
     off = np.abs(canvas.xs[:, cols]) - crease(shape, ys)
     # The cheek side stands higher and falls steeply into the fold.
-    z[rows, cols] += fade * shape.fold * (0.05 * step(off, 0.05) * np.exp(-np.clip(off, 0, None) / 0.2) - 0.018 * bell(off, 0, 0.04))
+    bank = 0.05 * step(off, 0.05) * np.exp(-np.clip(off, 0, None) / 0.2)
+    z[rows, cols] += fade * shape.fold * (bank - 0.018 * bell(off, 0, 0.04))
 
 
 def _add_lips(z: np.ndarray, shape: Shape, canvas: Canvas, mouth: Mouth) -> None:

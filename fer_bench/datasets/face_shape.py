@@ -23,6 +23,9 @@ ACTION_UNITS: dict[int, str] = {
 """The action units that can be drawn, with FACS's names."""
 
 
+HAIR_STYLES = ("bald", "short", "receding", "fringe", "side", "long", "curly", "tied")
+
+
 @dataclass(frozen=True)
 class Person:
     """What stays the same in all pictures of one person. Lengths in face units, brightness 0 (black) to 1 (white)."""
@@ -56,6 +59,7 @@ class Person:
     """Relative thickness of the lips, about 1."""
     lip_dark: float
     hair: str
+    """One of HAIR_STYLES."""
     hair_tone: float
     hairline: float
     beard: float
@@ -135,13 +139,14 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         )
 
     closing = 1 - a[43]
-    lid_upper = 0.066 * person.eye_open * closing + 0.042 * a[5] - 0.022 * a[7] - 0.022 * a[6] - 0.03 * a[9] - 0.008 * lower - 0.028 * a[64]
-    lid_lower = 0.054 * person.eye_open * (1 - 0.5 * a[43]) - 0.022 * a[7] - 0.026 * a[6] - 0.02 * a[9] + 0.012 * a[5]
+    lid_upper = 0.066 * person.eye_open * closing + 0.042 * a[5]
+    lid_upper -= 0.022 * a[7] + 0.022 * a[6] + 0.03 * a[9] + 0.008 * lower + 0.028 * a[64]
+    lid_lower = 0.054 * person.eye_open * (1 - 0.5 * a[43]) + 0.012 * a[5]
+    lid_lower -= 0.022 * a[7] + 0.026 * a[6] + 0.02 * a[9]
 
     rounding = max(0.0, a[26] * 0.5 + a[27] - a[12] - a[20] - a[10])
-    width = person.mouth_width * (
-        1 + 0.34 * a[12] + 0.24 * a[20] + 0.06 * a[10] + 0.03 * a[15] - 0.12 * a[23] - 0.05 * a[24] - 0.22 * rounding - 0.3 * a[18] - 0.2 * a[22]
-    )
+    wider = 0.34 * a[12] + 0.24 * a[20] + 0.06 * a[10] + 0.03 * a[15]
+    narrower = 0.12 * a[23] + 0.05 * a[24] + 0.3 * a[18] + 0.2 * a[22] + 0.22 * rounding
     middle = person.mouth_y - 0.055 * a[17] + 0.01 * a[12] - 0.015 * a[24]
     thin = (1 - 0.35 * a[23]) * (1 - 0.6 * a[24]) * (1 - 0.15 * a[20])
     upper = 0.075 * person.lips * thin * (1 - 0.3 * a[12]) * (1 + 0.3 * a[22] + 0.2 * a[18])
@@ -156,8 +161,11 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
 
     def corner(side: int) -> float:
         s = 1 + side * person.asymmetry
-        return person.mouth_y + s * (-0.16 * a[12] + 0.11 * a[15] + 0.12 * a[20] + 0.03 * a[16] + 0.02 * a[17]) - 0.03 * a[9] + 0.35 * jaw
+        moved = -0.16 * a[12] + 0.11 * a[15] + 0.12 * a[20] + 0.03 * a[16] + 0.02 * a[17]
+        return person.mouth_y + s * moved - 0.03 * a[9] + 0.35 * jaw
 
+    fold = 0.12 + 0.35 * person.age**2
+    fold += 0.7 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.75 * a[12] + 0.25 * a[15] + 0.3 * a[20]
     return Shape(
         level=level,
         brows=(brow(-1), brow(1)),
@@ -165,7 +173,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         lid_lower=max(lid_lower, 0.006),
         chin=person.chin + 0.9 * jaw - 0.03 * a[17],
         jaw=jaw,
-        mouth_width=width,
+        mouth_width=person.mouth_width * max(0.4, 1 + wider - narrower),
         corners=(corner(-1), corner(1)),
         upper_out=upper_in - upper,
         upper_in=upper_in,
@@ -174,6 +182,6 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         square=float(np.clip(a[10] + a[20] + 0.6 * a[16] - 0.4 * a[12], 0, 1)),
         teeth_upper=0.02 + 0.10 * max(a[12], a[10], 0.7 * a[20], 0.7 * a[9]),
         teeth_lower=0.09 * max(a[16], 0.6 * a[20], 0.4 * a[10] * a[25]),
-        fold=float(np.clip(0.12 + 0.35 * person.age**2 + 0.75 * a[12] + 0.7 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.3 * a[20] + 0.25 * a[15], 0, 1.2)),
+        fold=min(1.2, fold),
         nose_lift=0.045 * a[9] + 0.02 * a[10],
     )

@@ -66,7 +66,7 @@ PROTOTYPES: dict[str, tuple[Mapping[int, float], ...]] = {
 
 CARD = DatasetCard(
     name="rendered",
-    title="Rendered faces (action units)",
+    title="Rendered faces, drawn from action units",
     emotions=SEVEN,
     counts=tuple(COUNTS.items()),
     licence="MIT (drawn by this project)",
@@ -76,19 +76,18 @@ CARD = DatasetCard(
 
 
 def _draw_person(rng: np.random.Generator) -> Person:
-    male = bool(rng.random() < 0.5)
-    age = float(np.clip(rng.beta(1.6, 2.4), 0, 1))
     u = rng.uniform
+    male = bool(rng.random() < 0.5)
+    age = float(rng.beta(1.6, 2.4))
     skin = float(np.clip(rng.normal(0.66, 0.12), 0.34, 0.86))
-    if male:
-        hair = str(rng.choice(["bald", "short", "receding", "fringe", "side", "curly"], p=[0.1, 0.4, 0.18, 0.1, 0.14, 0.08]))
-    else:
-        hair = str(rng.choice(["long", "fringe", "side", "curly", "tied"], p=[0.42, 0.16, 0.18, 0.1, 0.14]))
+    dark = skin < 0.5
+    styles = _HAIR_OF_MEN if male else _HAIR_OF_WOMEN
+    hair = str(rng.choice(list(styles), p=list(styles.values())))
     hair_tone = float(rng.beta(1.1, 2.6)) if age < 0.6 else float(u(0.3, 1.0))
-    if skin < 0.5:
-        hair_tone *= 0.3
+    hair_tone *= 0.3 if dark else 1
     bearded = male and age > 0.15 and rng.random() < 0.35
-    beard = float(u(0.25, 0.85)) if bearded else (float(u(0, 0.18)) if male else 0.0)
+    beard = float(u(0.25, 0.85)) if bearded else float(u(0, 0.18)) * male  # the rest is stubble
+    only_moustache = male and rng.random() < 0.05
     return Person(
         male=male,
         age=age,
@@ -103,39 +102,47 @@ def _draw_person(rng: np.random.Generator) -> Person:
         iris=u(0.08, 0.38),
         brow_y=u(-0.275, -0.21) - 0.04 * (not male),
         brow_thick=u(0.075, 0.12) if male else u(0.05, 0.085),
-        brow_dark=float(np.clip(u(0.6, 0.95) - 0.3 * hair_tone * (hair_tone > 0.5), 0.35, 0.95)),
+        brow_dark=max(0.35, u(0.6, 0.95) - 0.3 * hair_tone * (hair_tone > 0.5)),
         nose_length=u(0.92, 1.1),
-        nose_width=u(0.85, 1.15) + 0.05 * male + (0.12 if skin < 0.5 else 0),
+        nose_width=u(0.85, 1.15) + 0.05 * male + 0.12 * dark,
         mouth_y=u(0.88, 0.95),
         mouth_width=u(0.32, 0.39),
-        lips=u(0.75, 1.2) + (0.15 if skin < 0.5 else 0) + 0.1 * (not male),
+        lips=u(0.75, 1.2) + 0.15 * dark + 0.1 * (not male),
         lip_dark=u(0.70, 0.88) - 0.08 * (not male),
         hair=hair,
         hair_tone=hair_tone,
         hairline=u(-1.02, -0.80),
         beard=beard,
-        moustache=beard if bearded and rng.random() < 0.85 else (float(u(0.5, 0.9)) if male and rng.random() < 0.06 else beard * 0.8),
+        moustache=float(u(0.5, 0.9)) if only_moustache else beard * 0.9,
         glasses=float(u(0.45, 0.9)) if rng.random() < 0.11 else 0.0,
         asymmetry=float(rng.normal(0, 0.06)),
     )
 
 
+_HAIR_OF_MEN = {"bald": 0.1, "short": 0.4, "receding": 0.18, "fringe": 0.1, "side": 0.14, "curly": 0.08}
+_HAIR_OF_WOMEN = {"long": 0.42, "fringe": 0.16, "side": 0.18, "curly": 0.1, "tied": 0.14}
+
+
 def _draw_scene(rng: np.random.Generator) -> Scene:
     u = rng.uniform
+
+    def about(mean: float, deviation: float, reach: float) -> float:
+        return float(np.clip(rng.normal(mean, deviation), mean - reach, mean + reach))
+
     return Scene(
-        light=Light(x=float(rng.normal(0, 0.38)), y=u(-0.75, -0.15), z=u(0.7, 1.1), ambient=u(0.3, 0.6), gloss=u(0.02, 0.13)),
-        yaw=float(np.clip(rng.normal(0, 0.16), -0.4, 0.4)),
-        pitch=float(np.clip(rng.normal(0, 0.07), -0.16, 0.16)),
-        roll=float(np.clip(rng.normal(0, 0.07), -0.2, 0.2)),
+        light=Light(x=about(0, 0.38, 1), y=u(-0.75, -0.15), z=u(0.7, 1.1), ambient=u(0.3, 0.6), gloss=u(0.02, 0.13)),
+        yaw=about(0, 0.16, 0.40),
+        pitch=about(0, 0.07, 0.16),
+        roll=about(0, 0.07, 0.20),
         scale=u(0.95, 1.15),
-        shift=(float(rng.normal(0, 0.03)), float(rng.normal(0, 0.03))),
-        gaze=(float(rng.normal(0, 0.02)), float(rng.normal(0.0, 0.006))),
+        shift=(about(0, 0.03, 0.09), about(0, 0.03, 0.09)),
+        gaze=(about(0, 0.02, 0.05), about(0, 0.006, 0.015)),
         background=float(rng.beta(0.9, 0.9)),
         clutter=float(rng.choice([0.0, 0.03, 0.12])),
         clothes=u(0.03, 0.9),
         blur=float(rng.choice([0.0, 0.0, 0.3, 0.5])),
-        contrast=float(np.clip(rng.normal(0.185, 0.03), 0.13, 0.26)),
-        brightness=float(np.clip(rng.normal(0.54, 0.11), 0.30, 0.70)),
+        contrast=about(0.185, 0.03, 0.06),
+        brightness=about(0.53, 0.11, 0.18),
         noise=u(0.0, 0.02),
         quality=float(rng.choice([0.0, 0.004, 0.009])),
     )
@@ -153,7 +160,9 @@ def _action_units(emotion: str, intensity: float, rng: np.random.Generator) -> d
     variants = PROTOTYPES[emotion]
     chosen = variants[int(rng.integers(len(variants)))]
     wobble = rng.uniform(0.85, 1.1, len(chosen))
-    return {unit: float(min(1.0, level * w * intensity)) for (unit, level), w in zip(chosen.items(), wobble, strict=True)}
+    return {
+        unit: float(min(1.0, level * w * intensity)) for (unit, level), w in zip(chosen.items(), wobble, strict=True)
+    }
 
 
 def _rng(*key: int) -> np.random.Generator:
