@@ -82,7 +82,7 @@ class Augmentation:
     contrast: float = 0.0
     """Greatest relative change about the picture's mean."""
     erase: float = 0.0
-    """Probability that a random rectangle is replaced by noise."""
+    """Probability that a random rectangle is replaced by one grey."""
 
     def __post_init__(self) -> None:
         for name in ("shift", "scale", "perspective", "brightness", "contrast", "erase"):

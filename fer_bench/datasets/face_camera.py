@@ -53,7 +53,7 @@ def photograph(
     What is drawn from `rng` does not depend on the shape, so that only the expression differs between two shapes.
     """
     # Small pictures are drawn larger and averaged, as a sensor does.
-    side = size * max(1, round(144 / size))
+    side = size * max(1, round(96 / size))
     canvas = Canvas(side * scene.scale / (2 * FRAME))
     face = Painter(person, shape, scene.light, scene.gaze, canvas, rng)
     add_beard(face)

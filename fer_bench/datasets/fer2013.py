@@ -336,7 +336,7 @@ def _file_records(
     # Some copies number their pictures by row, others at random and far beyond the last row.
     by_row = all(number < ROWS for number, *_ in found)
     records = []
-    for number, label, name, read in found:
+    for number, label, name, read in sorted(found, key=lambda item: (item[0], item[2])):
         row = number if by_row else -1
         decode = functools.partial(_from_encoded, read, name)
         records.append(_Record(f"{USAGES[split]}_{number}", label, row, _votes_of(row, votes), decode))
@@ -386,12 +386,12 @@ def _parse_votes(content: bytes, where: str) -> dict[int, list[int]]:
 def _from_hub(split: str) -> _Raw:
     """Download through `datasets`, which keeps a copy. DataError with the mend where the Hub cannot be reached."""
     import datasets
-    from huggingface_hub import HfApi
+    from huggingface_hub import constants, get_session
 
     offline = datasets.config.HF_HUB_OFFLINE
     try:
         try:
-            HfApi().dataset_info(HUB_REPO, timeout=4)
+            get_session().head(constants.ENDPOINT, timeout=3)
         except Exception:  # a copy downloaded earlier will do; without one this fails at once instead of retrying
             datasets.config.HF_HUB_OFFLINE = True
         table = datasets.load_dataset(HUB_REPO, split=HUB_SPLITS[split])

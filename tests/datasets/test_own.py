@@ -38,12 +38,12 @@ def test_folders_named_in_any_spelling(tmp_path: Path) -> None:
     """Sub-folders in any spelling are emotions in the canonical order; pictures may lie deeper and of any suffix."""
     draw(tmp_path / "Happy" / "a.png", 10)
     draw(tmp_path / "angry" / "person 1" / "take 2" / "b.BMP", 20)
-    draw(tmp_path / "HAPPINESS" / "c.webp", 30)
+    draw(tmp_path / "HAPPINESS" / "c.tif", 30)
     (tmp_path / "angry" / "notes.txt").write_text("not a picture, not meant as one")
     faces = load_dataset(f"folder:{tmp_path}")
     assert faces.emotions == ("anger", "happiness")
     assert dict(zip(faces.ids, faces.labels.tolist(), strict=True)) == {
-        "HAPPINESS/c.webp": 1, "Happy/a.png": 1, "angry/person 1/take 2/b.BMP": 0,
+        "HAPPINESS/c.tif": 1, "Happy/a.png": 1, "angry/person 1/take 2/b.BMP": 0,
     }  # fmt: skip
     assert dict(zip(faces.ids, faces.images[:, 9, 9].tolist(), strict=True))["angry/person 1/take 2/b.BMP"] == 20
     assert (faces.skipped, faces.notes, faces.split) == ((), (), "test")
