@@ -152,7 +152,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     upper = 0.075 * person.lips * thin * (1 - 0.3 * a[12]) * (1 + 0.3 * a[22] + 0.2 * a[18])
     lowerlip = 0.105 * person.lips * thin * (1 - 0.15 * a[12] - 0.2 * a[16]) * (1 + 0.3 * a[22] + 0.2 * a[17])
     part = 0.05 * a[25]
-    raise_upper = 0.10 * a[10] + 0.05 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
+    raise_upper = 0.10 * a[10] + 0.08 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
     drop_lower = jaw * 0.95 + 0.75 * part + 0.12 * a[16] + 0.03 * a[20] * a[25] + 0.045 * a[12] * a[25]
     # Lips that touch move together, so raising one cannot open the mouth.
     apart = min(1.0, max(4 * a[25], 20 * jaw))
@@ -183,5 +183,5 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         teeth_upper=0.02 + 0.10 * max(a[12], a[10], 0.7 * a[20], 0.7 * a[9]),
         teeth_lower=0.09 * max(a[16], 0.6 * a[20], 0.4 * a[10] * a[25]),
         fold=min(1.2, fold),
-        nose_lift=0.045 * a[9] + 0.02 * a[10],
+        nose_lift=0.065 * a[9] + 0.02 * a[10],
     )

@@ -1,50 +1,26 @@
-"""FER2013 (Goodfellow et al., 2013) and its relabelling FER+ (Barsoum et al., 2016), from any of their usual copies.
+"""FER2013 (Goodfellow et al., 2013) and its relabelling FER+ (Barsoum et al., 2016), with their official counts.
 
-Accepted below the data set's folder: `fer2013.csv` or `icml_face_data.csv`; the image folders
-`train/<class>/Training_N.*` and `test/<class>/{PublicTest,PrivateTest}_N.*`, as files or in one .zip; parquet with
-the columns image and label (and row, ferplus_votes where known). FER+ needs `fer2013new.csv` beside pictures whose
-rows are known, or the ferplus_votes column. PublicTest is the validation split, PrivateTest the test split.
+How the usual copies are read: `fer_bench.datasets.fer2013_copies`.
 """
 
 from __future__ import annotations
 
-import csv
-import functools
-import io
-import itertools
-import json
-import re
-import sys
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
-from fer_bench.emotions import EIGHT, SEVEN, canonical
+from fer_bench.datasets.fer2013_copies import HUB_REPO, VOTES, Raw, read
+from fer_bench.emotions import EIGHT, SEVEN
 from fer_bench.errors import DataError
-from fer_bench.faces import UnreadablePictureError, open_picture, stack
 
-USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 COUNTS = {"train": 28_709, "validation": 3_589, "test": 3_589}
 FERPLUS_COUNTS = {"train": 25_060, "validation": 3_199, "test": 3_153}
-VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
-ROWS = sum(COUNTS.values())
 WHOLE = 0.99
 """Least fraction of the official pictures that a copy must have."""
 AGREEMENT = 0.5
 """Least fraction of FER+ labels that are FER2013's own. It is 0.67; of shuffled pictures, 0.19."""
-HUB_REPO = "Aaryan333/fer2013_train_publicTest_privateTest"
-"""The copy on the Hugging Face Hub whose three splits are the official ones."""
-HUB_SPLITS = {"train": "train", "validation": "publicTest", "test": "privateTest"}
-WHERE = (
-    "put fer2013.csv, icml_face_data.csv, the image folders, a .zip of them, or train/validation/test.parquet into "
-    "a folder named fer2013 and point $FER_BENCH_DATA at the folder that holds it"
-)
 
 CARD = DatasetCard(
     name="fer2013",
@@ -66,37 +42,13 @@ FERPLUS_CARD = DatasetCard(
 )
 
 
-@dataclass(frozen=True)
-class _Record:
-    """One picture of a copy. `pixels` decodes it to uint8 (48, 48), or raises UnreadablePictureError, naming it."""
-
-    id: str
-    label: int
-    row: int
-    """Its row in fer2013.csv; -1 where the copy does not say."""
-    votes: Sequence[int] | None
-    """Ten counts in the order of `VOTES`, all zero where FER+ has no entry; None where the copy has no votes."""
-    pixels: Callable[[], np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """One split as read: uint8 (N, 48, 48), labels (N,), N ids, votes (N, 10) or None, a line per broken picture."""
-
-    images: np.ndarray
-    labels: np.ndarray
-    ids: tuple[str, ...]
-    votes: np.ndarray | None
-    skipped: tuple[str, ...]
-
-
 def load_fer2013(root: Path | None, split: str) -> FaceSet:
     """One split of FER2013: uint8 (N, 48, 48), seven emotions.
 
     root: the folder of the copy; None downloads it from the Hub. Raises DataError where it is missing or incomplete.
     """
     check_allowed(split)
-    raw = _read(root, split)
+    raw = read(root, split)
     notes = _check_count(raw, split, root)
     # A copy, so that a caller who writes into a picture does not change everybody's data.
     return FaceSet("fer2013", split, SEVEN, raw.images.copy(), raw.labels.copy(), raw.ids, raw.skipped, notes)
@@ -108,7 +60,7 @@ def load_ferplus(root: Path | None, split: str) -> FaceSet:
     Raises DataError as `load_fer2013`, and where the votes are missing or are not those of these pictures.
     """
     check_allowed(split)
-    raw = _read(root, split)
+    raw = read(root, split)
     _check_count(raw, split, root)
     if raw.votes is None:
         raise DataError(
@@ -142,7 +94,7 @@ def majority(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return kept, number[top]
 
 
-def _check_count(raw: _Raw, split: str, root: Path | None) -> tuple[str, ...]:
+def _check_count(raw: Raw, split: str, root: Path | None) -> tuple[str, ...]:
     """Notes on what is missing. DataError where more than one picture in a hundred is, or where there are too many."""
     official, readable = COUNTS[split], len(raw.images)
     found = readable + len(raw.skipped)
@@ -155,267 +107,6 @@ def _check_count(raw: _Raw, split: str, root: Path | None) -> tuple[str, ...]:
     if found == official:
         return ()
     return (f"{split}: {found:,} of the {official:,} official pictures; this copy lacks {official - found:,}",)
-
-
-@functools.lru_cache(maxsize=3)
-def _read(root: Path | None, split: str) -> _Raw:
-    if root is None:
-        return _from_hub(split)
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; {WHERE}.")
-    for name in ("fer2013.csv", "icml_face_data.csv"):
-        if (root / name).is_file():
-            return _collect(_csv_records(root / name, split, _votes_beside(root)), split, root / name)
-    parquet = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
-    if parquet:
-        return _collect(_parquet_records(parquet, split, _votes_beside(root)), split, root)
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        return _collect(_file_records(_walk(root, split), split, _votes_beside(root)), split, root)
-    archives = sorted(root.glob("*.zip"))
-    if archives:
-        try:
-            with zipfile.ZipFile(archives[0]) as archive:
-                return _collect(_file_records(_walk_zip(archive), split, _votes_in(archive)), split, archives[0])
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise DataError(f"{archives[0]}: this is not a readable .zip ({error}); get it again.") from None
-    raise DataError(f"{root}: no FER2013 in this folder; {WHERE}.")
-
-
-def _collect(records: Iterable[_Record], split: str, source: Path | str) -> _Raw:
-    """Decode all records and put them into the order of fer2013.csv; broken pictures are left out and named."""
-    kept: list[tuple[_Record, np.ndarray]] = []
-    skipped: list[str] = []
-    for record in records:
-        try:
-            kept.append((record, record.pixels()))
-        except UnreadablePictureError as error:
-            skipped.append(str(error))
-            print(f"skipped {error}", file=sys.stderr)
-    if not kept and not skipped:
-        raise DataError(f"{source}: it has no pictures of the {split} split ({USAGES[split]}); {WHERE}.")
-    kept.sort(key=lambda item: (item[0].row, item[0].id))
-    ids = tuple(record.id for record, _ in kept)
-    twice = next((first for first, second in itertools.pairwise(ids) if first == second), None)
-    if twice is not None:
-        raise DataError(f"{source}: {twice} stands in it twice; this is not a copy of FER2013, get it again.")
-    images = np.stack([pixels for _, pixels in kept]) if kept else np.zeros((0, 48, 48), dtype=np.uint8)
-    labels = np.array([record.label for record, _ in kept], dtype=np.int64)
-    votes = None
-    if all(record.votes is not None for record, _ in kept):
-        votes = np.array([record.votes for record, _ in kept], dtype=np.int64).reshape(-1, 10)
-    return _Raw(images, labels, ids, votes, tuple(skipped))
-
-
-def _votes_of(row: int, votes: dict[int, list[int]] | None) -> list[int] | None:
-    """The counts of a row of fer2013.csv; None where there are no votes or the row is not known."""
-    return None if votes is None or row < 0 else votes.get(row, [0] * len(VOTES))
-
-
-def _csv_records(path: Path, split: str, votes: dict[int, list[int]] | None) -> Iterator[_Record]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [column.strip().lower() for column in next(reader, [])]
-            if not {"emotion", "pixels", "usage"} <= set(header):
-                raise DataError(f"{path}, line 1: the columns must be emotion, pixels and Usage, not {header}.")
-            emotion, pixels, usage = (header.index(name) for name in ("emotion", "pixels", "usage"))
-            for row, line in enumerate(line for line in reader if any(cell.strip() for cell in line)):
-                where = f"{path}, line {reader.line_num}"
-                if len(line) != len(header) or line[usage].strip() not in USAGES.values():
-                    raise DataError(f"{where}: this is no row of FER2013 (emotion, pixels, Usage); get the file again.")
-                if line[usage].strip() != USAGES[split]:
-                    continue
-                if line[emotion].strip() not in set("0123456"):
-                    raise DataError(f"{where}: the emotion must be 0 to 6, not {line[emotion]!r}; get the file again.")
-                read = functools.partial(_from_text, line[pixels], where)
-                yield _Record(f"{USAGES[split]}_{row}", int(line[emotion]), row, _votes_of(row, votes), read)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); get it again.") from None
-
-
-_VALUES = {str(value): value for value in range(256)}
-
-
-def _from_text(text: str, where: str) -> np.ndarray:
-    try:
-        values = bytes(map(_VALUES.__getitem__, text.split()))
-    except KeyError as error:
-        raise UnreadablePictureError(f"{where}: the pixels must be 0 to 255, not {error.args[0][:20]!r}.") from None
-    if len(values) != 48 * 48:
-        raise UnreadablePictureError(f"{where}: {len(values):,} pixels where there must be 2,304.")
-    return np.frombuffer(values, dtype=np.uint8).reshape(48, 48)
-
-
-def _from_encoded(read: Callable[[], bytes], where: str) -> np.ndarray:
-    try:
-        content = read()
-    except Exception as error:  # a broken or locked .zip member raises one of many kinds
-        raise UnreadablePictureError(f"{where}: this cannot be read ({error}).") from None
-    return stack([open_picture(content, where).convert("L")], 48)[0]
-
-
-def _parquet_records(paths: list[Path], split: str, votes: dict[int, list[int]] | None) -> Iterator[_Record]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    names = {split, USAGES[split].lower(), HUB_SPLITS[split].lower()} | ({"val"} if split == "validation" else set())
-    chosen = [path for path in paths if re.split(r"[-.]", path.name)[0].lower() in names]
-    if not chosen:
-        raise DataError(f"{paths[0].parent}: no parquet file of the {split} split; its name must start with {split}.")
-    count = 0
-    for path in chosen:
-        try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowException) as error:
-            reason = str(error).splitlines()[0]
-            raise DataError(f"{path}: this is not a readable parquet file ({reason}); get it again.") from None
-        if not {"image", "label"} <= set(table.column_names):
-            raise DataError(f"{path}: the columns must be image and label, not {', '.join(table.column_names)}.")
-        numbers = _label_numbers(_class_names(table.schema), path)
-        for index, record in enumerate(table.to_pylist()):
-            where = f"{path}, row {index}"
-            label, row, counts = record["label"], record.get("row", -1), record.get("ferplus_votes")
-            if not isinstance(label, int) or not 0 <= label < len(numbers):
-                raise DataError(f"{where}: the label must be 0 to 6, not {label!r}; get the file again.")
-            if not isinstance(row, int):
-                raise DataError(f"{where}: the row must be a whole number, not {row!r}; get the file again.")
-            if counts is None:
-                counts = _votes_of(row, votes)
-            elif len(counts) != len(VOTES):
-                raise DataError(f"{where}: ferplus_votes must be ten counts, not {len(counts)}; get the file again.")
-            name = f"{USAGES[split]}_{count:05d}" if row < 0 else f"{USAGES[split]}_{row}"
-            read = functools.partial(_from_encoded, functools.partial(_encoded, record["image"]), where)
-            yield _Record(name, numbers[label], row, counts, read)
-            count += 1
-
-
-def _encoded(image: dict | bytes | None) -> bytes:
-    """The encoded picture in a cell of the column image, which `datasets` writes as {bytes, path}."""
-    content = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(content, bytes):
-        raise ValueError("the cell has no picture in it")
-    return content
-
-
-def _class_names(schema: object) -> list[str] | None:
-    """The names that `datasets` stored for the column label; None where it stored none."""
-    try:
-        return json.loads(schema.metadata[b"huggingface"])["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _label_numbers(names: Sequence[str] | None, source: Path | str) -> list[int]:
-    """Stored label -> FER2013's label. A copy made from image folders may number its classes by the alphabet."""
-    if names is None or list(names) == list("0123456"):
-        return list(range(len(SEVEN)))
-    try:
-        return [SEVEN.index(canonical(name)) for name in names]
-    except ValueError:
-        raise DataError(f"{source}: its classes must be the seven emotions, not {', '.join(names)}.") from None
-
-
-_FILE = re.compile(r"(?:^|/)(Training|PublicTest|PrivateTest)_(\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
-
-
-def _file_records(
-    files: Iterable[tuple[str, Callable[[], bytes]]], split: str, votes: dict[int, list[int]] | None
-) -> list[_Record]:
-    """files: (name, function that reads it) of everything in the copy."""
-    found: list[tuple[int, int, str, Callable[[], bytes]]] = []
-    for name, read in files:
-        parts = name.replace("\\", "/")
-        match = _FILE.search(parts)
-        if match is None or match[1].lower() != USAGES[split].lower():
-            continue
-        try:
-            label = SEVEN.index(canonical(parts.split("/")[-2]))
-        except (ValueError, IndexError):
-            raise DataError(f"{name}: it does not lie in a folder named after one of the seven emotions.") from None
-        found.append((int(match[2]), label, name, read))
-    # Some copies number their pictures by row, others at random and far beyond the last row.
-    by_row = all(number < ROWS for number, *_ in found)
-    records = []
-    for number, label, name, read in sorted(found, key=lambda item: (item[0], item[2])):
-        row = number if by_row else -1
-        decode = functools.partial(_from_encoded, read, name)
-        records.append(_Record(f"{USAGES[split]}_{number}", label, row, _votes_of(row, votes), decode))
-    return records
-
-
-def _walk(root: Path, split: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for path in (root / ("train" if split == "train" else "test")).rglob("*"):
-        yield path.as_posix(), path.read_bytes
-
-
-def _walk_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for info in archive.infolist():
-        yield f"{archive.filename}/{info.filename}", functools.partial(archive.read, info)
-
-
-def _votes_beside(folder: Path) -> dict[int, list[int]] | None:
-    path = folder / "fer2013new.csv"
-    return _parse_votes(path.read_bytes(), str(path)) if path.is_file() else None
-
-
-def _votes_in(archive: zipfile.ZipFile) -> dict[int, list[int]] | None:
-    name = next((name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "fer2013new.csv"), None)
-    return None if name is None else _parse_votes(archive.read(name), f"{archive.filename}/{name}")
-
-
-def _parse_votes(content: bytes, where: str) -> dict[int, list[int]]:
-    """Row of fer2013.csv -> ten counts; the vote file is row-aligned with fer2013.csv."""
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        header = [column.strip().lower() for column in next(reader, [])]
-        if header[2:12] != [name.lower() for name in VOTES]:
-            raise DataError(f"{where}, line 1: the columns must be Usage, Image name, {', '.join(VOTES)}.")
-        votes: dict[int, list[int]] = {}
-        for row, line in enumerate(line for line in reader if any(cell.strip() for cell in line)):
-            cells = [cell.strip() for cell in line[2:12]]
-            if len(cells) != len(VOTES) or not all(cell.isdecimal() for cell in cells):
-                raise DataError(
-                    f"{where}, line {reader.line_num}: ten vote counts must follow the image name; get the file again."
-                )
-            votes[row] = [int(cell) for cell in cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: this is not a readable UTF-8 CSV file ({error}); get it again.") from None
-    return votes
-
-
-def _from_hub(split: str) -> _Raw:
-    """Download through `datasets`, which keeps a copy. DataError with the mend where the Hub cannot be reached."""
-    import datasets
-    from huggingface_hub import constants, get_session
-
-    offline = datasets.config.HF_HUB_OFFLINE
-    try:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=3)
-        except Exception:  # a copy downloaded earlier will do; without one this fails at once instead of retrying
-            datasets.config.HF_HUB_OFFLINE = True
-        table = datasets.load_dataset(HUB_REPO, split=HUB_SPLITS[split])
-        numbers = _label_numbers(getattr(table.features["label"], "names", None), HUB_REPO)
-        records = [
-            _Record(
-                id=f"{USAGES[split]}_{index:05d}",
-                label=numbers[record["label"]],
-                row=-1,
-                votes=None,
-                pixels=functools.partial(
-                    _from_encoded, functools.partial(_encoded, record["image"]), f"{HUB_REPO}, {split} row {index}"
-                ),
-            )
-            for index, record in enumerate(table.cast_column("image", datasets.Image(decode=False)))
-        ]
-    except DataError:
-        raise
-    except Exception as error:  # every library below raises its own kinds when there is no network
-        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        raise DataError(f"FER2013 is not here and could not be had from the Hub ({reason}); {WHERE}.") from None
-    finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-    return _collect(records, split, HUB_REPO)
 
 
 DATASETS.add("fer2013", Dataset(CARD, load_fer2013))

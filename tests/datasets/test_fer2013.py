@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_bench.datasets import FaceSet, duplicated_in, fer2013, load_dataset
+from fer_bench.datasets import FaceSet, duplicated_in, fer2013, fer2013_copies, load_dataset
 from fer_bench.emotions import EIGHT, SEVEN
 from fer_bench.errors import DataError
 
@@ -28,9 +28,9 @@ LABELS = [(row * 3) % 7 for row in range(126)]
 def votes_of(row: int) -> list[int]:
     """Ten votes: mostly for the picture's own label; every seventh row for contempt; rows 3, 13, 23... are a tie."""
     votes = [0] * 10
-    own = fer2013.VOTES.index(SEVEN[LABELS[row]])
-    votes[fer2013.VOTES.index("contempt") if row % 7 == 6 else own] = 5 if row % 10 == 3 else 8
-    votes[fer2013.VOTES.index("unknown")] = 5 if row % 10 == 3 else 2
+    own = fer2013_copies.VOTES.index(SEVEN[LABELS[row]])
+    votes[fer2013_copies.VOTES.index("contempt") if row % 7 == 6 else own] = 5 if row % 10 == 3 else 8
+    votes[fer2013_copies.VOTES.index("unknown")] = 5 if row % 10 == 3 else 2
     return votes
 
 
@@ -45,10 +45,10 @@ def _tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return
     monkeypatch.setattr(fer2013, "COUNTS", {split: len(rows) for split, rows in SPLITS.items()})
     monkeypatch.setattr(fer2013, "FERPLUS_COUNTS", {split: len(rows) for split, rows in MAJORITY.items()})
-    monkeypatch.setattr(fer2013, "ROWS", 126)
-    fer2013._read.cache_clear()
+    monkeypatch.setattr(fer2013_copies, "ROWS", 126)
+    fer2013_copies.read.cache_clear()
     yield
-    fer2013._read.cache_clear()
+    fer2013_copies.read.cache_clear()
 
 
 def encode(row: int, suffix: str = "png") -> bytes:
@@ -203,7 +203,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
 
 def write_votes(root: Path, change: Callable[[list[list[str]]], None] = lambda lines: None, end: str = "\n") -> None:
     """fer2013new.csv, after `change` has had its way with the lines."""
-    lines = [["Usage", "Image name", *fer2013.VOTES]]
+    lines = [["Usage", "Image name", *fer2013_copies.VOTES]]
     lines += [[usage_of(row), f"fer{row:07d}.png", *map(str, votes_of(row))] for row in range(126)]
     change(lines)
     (root / "fer2013new.csv").write_bytes((end.join(map(",".join, lines)) + end).encode("utf-8-sig"))
@@ -270,14 +270,14 @@ def test_what_is_read_can_be_written_into(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     """A folder that is not there is named, with what to put where."""
     text = refusal(tmp_path / "gone")
-    assert text == f"{tmp_path / 'gone'}: there is no such folder; {fer2013.WHERE}."
+    assert text == f"{tmp_path / 'gone'}: there is no such folder; {fer2013_copies.WHERE}."
     assert "$FER_BENCH_DATA" in text
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     """A folder with no FER2013 in it is named, with what to put there."""
     (tmp_path / "readme.txt").write_text("soon")
-    assert refusal(tmp_path) == f"{tmp_path}: no FER2013 in this folder; {fer2013.WHERE}."
+    assert refusal(tmp_path) == f"{tmp_path}: no FER2013 in this folder; {fer2013_copies.WHERE}."
 
 
 def test_empty_image_folders(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_empty_image_folders(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
     text = refusal(tmp_path, "validation")
-    assert text == f"{tmp_path}: it has no pictures of the validation split (PublicTest); {fer2013.WHERE}."
+    assert text == f"{tmp_path}: it has no pictures of the validation split (PublicTest); {fer2013_copies.WHERE}."
 
 
 @pytest.mark.parametrize(
@@ -459,7 +459,7 @@ def test_a_zip_of_other_things(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("fer2013.csv", "emotion,pixels,Usage\n")
     text = refusal(tmp_path)
-    assert text == f"{tmp_path / 'a.zip'}: it has no pictures of the train split (Training); {fer2013.WHERE}."
+    assert text == f"{tmp_path / 'a.zip'}: it has no pictures of the train split (Training); {fer2013_copies.WHERE}."
 
 
 def test_parquet_that_is_none(tmp_path: Path) -> None:
@@ -672,14 +672,18 @@ def test_the_hub_copy(order: tuple[str, ...], tmp_path: Path, monkeypatch: pytes
 
     def load(repo: str, split: str) -> object:
         asked.append((repo, split))
-        ours = {name: key for key, name in fer2013.HUB_SPLITS.items()}
+        ours = {name: key for key, name in fer2013_copies.HUB_SPLITS.items()}
         return hub_table(ours[split], order)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", load)
     for split in SPLITS:
         assert load_dataset("fer2013", split).content_hash() == expected(split).content_hash()
-    assert asked == [(fer2013.HUB_REPO, "train"), (fer2013.HUB_REPO, "publicTest"), (fer2013.HUB_REPO, "privateTest")]
+    assert asked == [
+        (fer2013_copies.HUB_REPO, "train"),
+        (fer2013_copies.HUB_REPO, "publicTest"),
+        (fer2013_copies.HUB_REPO, "privateTest"),
+    ]
 
 
 def test_a_broken_picture_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -690,7 +694,7 @@ def test_a_broken_picture_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(datasets, "load_dataset", lambda repo, split: hub_table("train", CLASSES, broken=4))
     faces = load_dataset("fer2013", "train")
     assert len(faces) == 109
-    assert faces.skipped[0].startswith(f"{fer2013.HUB_REPO}, train row 4: ")
+    assert faces.skipped[0].startswith(f"{fer2013_copies.HUB_REPO}, train row 4: ")
 
 
 def test_the_hub_has_no_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -699,7 +703,7 @@ def test_the_hub_has_no_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", lambda repo, split: hub_table("test", CLASSES))
-    with pytest.raises(DataError, match=f"{fer2013.HUB_REPO} has no FER\\+ votes: put fer2013new.csv beside"):
+    with pytest.raises(DataError, match=f"{fer2013_copies.HUB_REPO} has no FER\\+ votes: put fer2013new.csv beside"):
         load_dataset("ferplus", "test")
 
 
@@ -713,7 +717,7 @@ def test_an_unreachable_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         load_dataset("fer2013", "test")
     assert time.monotonic() - start < 5
     assert str(caught.value).startswith("FER2013 is not here and could not be had from the Hub (")
-    assert str(caught.value).endswith(f"); {fer2013.WHERE}.")
+    assert str(caught.value).endswith(f"); {fer2013_copies.WHERE}.")
     assert datasets.config.HF_HUB_OFFLINE is before
 
 
