@@ -227,8 +227,9 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
         if (track, name) in ran:
             continue
         ready = home != track and (home, name) in ran and card.get("shipped")
-        train = "" if ready else f"python -m fer_bench.train --method {name} --track {shlex.quote(home)} && "
-        lines.append(f"{train}python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}")
+        judge = f"python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}"
+        train = f"python -m fer_bench.train --method {name} --track {shlex.quote(home)}"
+        lines.append(judge if ready else f"{train} && {judge} --runs runs")
     return lines
 
 
@@ -302,7 +303,7 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
     if not (start and end):
         raise UserError(f"{readme} must hold the lines {START} and {END}, between which the table goes.")
     results, cards = read_results(root), read_cards(root)
-    link = Path(os.path.relpath(root.resolve(), readme.resolve().parent)).as_posix()
+    link = Path(os.path.relpath(root.absolute(), readme.absolute().parent)).as_posix()
     parts = []
     for track in README_TRACKS:
         frame = table(results, cards, track)

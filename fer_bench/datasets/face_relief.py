@@ -208,7 +208,7 @@ def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float =
 
     brow = sum(b.arch for b in shape.brows) / 2
     end = person.eye_x + person.eye_width + 0.12
-    if a[1] or a[2] or a[4]:
+    if a[1] or a[2] or a[4] or a[9]:
         ellipse((0.12 + end) / 2, brow + 0.03, (end - 0.08) / 2, 0.16)
     if a[4] or a[1] or a[9]:
         ellipse(0, person.brow_y + 0.03, 0.20, 0.18)
@@ -216,11 +216,16 @@ def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float =
         ellipse(person.eye_x, 0.0, person.eye_width + 0.07, 0.15)
     if a[6]:
         ellipse(person.eye_x + 0.10, 0.22, 0.28, 0.16)
+    if a[1] or a[2]:  # the forehead, which wrinkles
+        ellipse(0, brow - 0.30, 0.55 if a[2] else 0.35, 0.24)
+    if a[9]:
+        ellipse(0, 0.04, 0.17, 0.16)
     if a[9] or a[10] or a[11]:
-        ellipse(0, 0.38, 0.32, 0.30)
+        ellipse(0, 0.38, 0.34, 0.30)
+        ellipse(0.34, 0.68, 0.16, 0.28)
     if a[12]:
         ellipse(0.50, 0.52, 0.22, 0.22)
-    if any(a[unit] for unit in (10, 12, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27)):
+    if any(a[unit] for unit in (9, 10, 12, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27)):
         top = min(shape.upper_out, *shape.corners) - 0.06
         low = max(shape.lower_out, *shape.corners) + 0.06
         ellipse(0, (top + low) / 2, shape.mouth_width + 0.12, (low - top) / 2 + 0.05)

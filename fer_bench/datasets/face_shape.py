@@ -1,7 +1,8 @@
 """From facial action units to the shape of a face: who the person is, and where each part stands.
 
 Coordinates are "face units": the origin lies between the eyes, x runs to the picture's right, y runs down, and half the
-distance between the pupils is about 0.42. The chin of a resting face lies near y = 1.4, the mouth near 0.92, the brows near -0.3.
+distance between the pupils is about 0.42 (so one unit is some 75 mm). A resting face has its brows near y = -0.25, the
+mouth near 0.92 and the chin near 1.4.
 
 Action units (AUs) and what they move: P. Ekman and W. V. Friesen, Facial Action Coding System, 1978 (2nd ed. 2002).
 """
@@ -15,10 +16,10 @@ import numpy as np
 
 ACTION_UNITS: dict[int, str] = {
     1: "inner brow raiser", 2: "outer brow raiser", 4: "brow lowerer", 5: "upper lid raiser", 6: "cheek raiser",
-    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 11: "nasolabial deepener", 12: "lip corner puller", 15: "lip corner depressor",
-    16: "lower lip depressor", 17: "chin raiser", 18: "lip pucker", 20: "lip stretcher", 22: "lip funneler",
-    23: "lip tightener", 24: "lip pressor", 25: "lips part", 26: "jaw drop", 27: "mouth stretch", 43: "eyes closed",
-    64: "eyes down",
+    7: "lid tightener", 9: "nose wrinkler", 10: "upper lip raiser", 11: "nasolabial deepener",
+    12: "lip corner puller", 15: "lip corner depressor", 16: "lower lip depressor", 17: "chin raiser",
+    18: "lip pucker", 20: "lip stretcher", 22: "lip funneler", 23: "lip tightener", 24: "lip pressor",
+    25: "lips part", 26: "jaw drop", 27: "mouth stretch", 43: "eyes closed", 64: "eyes down",
 }  # fmt: skip
 """The action units that can be drawn, with FACS's names."""
 
@@ -152,7 +153,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     upper = 0.075 * person.lips * thin * (1 - 0.3 * a[12]) * (1 + 0.3 * a[22] + 0.2 * a[18])
     lowerlip = 0.105 * person.lips * thin * (1 - 0.15 * a[12] - 0.2 * a[16]) * (1 + 0.3 * a[22] + 0.2 * a[17])
     part = 0.05 * a[25]
-    raise_upper = 0.10 * a[10] + 0.08 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
+    raise_upper = 0.10 * a[10] + 0.05 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
     drop_lower = jaw * 0.95 + 0.75 * part + 0.12 * a[16] + 0.03 * a[20] * a[25] + 0.045 * a[12] * a[25]
     # Lips that touch move together, so raising one cannot open the mouth.
     apart = min(1.0, max(4 * a[25], 20 * jaw))
@@ -165,7 +166,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         return person.mouth_y + s * moved - 0.03 * a[9] + 0.35 * jaw
 
     fold = 0.12 + 0.35 * person.age**2
-    fold += 0.7 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.75 * a[12] + 0.25 * a[15] + 0.3 * a[20]
+    fold += 1.0 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.75 * a[12] + 0.25 * a[15] + 0.3 * a[20]
     return Shape(
         level=level,
         brows=(brow(-1), brow(1)),
@@ -182,6 +183,6 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         square=float(np.clip(a[10] + a[20] + 0.6 * a[16] - 0.4 * a[12], 0, 1)),
         teeth_upper=0.02 + 0.10 * max(a[12], a[10], 0.7 * a[20], 0.7 * a[9]),
         teeth_lower=0.09 * max(a[16], 0.6 * a[20], 0.4 * a[10] * a[25]),
-        fold=min(1.2, fold),
-        nose_lift=0.065 * a[9] + 0.02 * a[10],
+        fold=min(1.5, fold),
+        nose_lift=0.045 * a[9] + 0.02 * a[10],
     )

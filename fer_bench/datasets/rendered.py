@@ -1,8 +1,8 @@
 """`rendered`: faces drawn by this project's own code from facial action units, so that no download is needed.
 
 Which action units make up an emotion: P. Ekman and W. V. Friesen, Facial Action Coding System (FACS), 1978, and their
-EMFACS-7: Emotional Facial Action Coding System, 1983. Every picture comes with the mask of the parts that its action units
-displace: the only data set here for which the right explanation is known.
+EMFACS-7: Emotional Facial Action Coding System, 1983. Every picture comes with the mask of the parts that its action
+units displace: the only data set here for which the right explanation is known.
 """
 
 from __future__ import annotations
@@ -22,20 +22,24 @@ from fer_bench.emotions import SEVEN, canonical
 
 COUNTS: dict[str, int] = {"train": 2100, "validation": 350, "test": 350}
 """Pictures per split; each a multiple of 7, so that every person shows every emotion once."""
+NEUTRAL = 0.15
+"""The strongest trace of an expression on a neutral face."""
+WEAKEST = 0.3
+"""The mildest expression of the six emotions."""
 
 PROTOTYPES: dict[str, tuple[Mapping[int, float], ...]] = {
     "anger": (
-        {4: 1.0, 5: 0.5, 7: 0.8, 22: 0.5, 23: 0.8, 17: 0.4, 15: 0.4},
+        {4: 1.0, 5: 0.5, 7: 0.8, 10: 0.4, 15: 0.4, 17: 0.4, 22: 0.6, 23: 0.8},
         {4: 1.0, 7: 0.7, 24: 0.9, 17: 0.8, 15: 0.5},
         {4: 1.0, 5: 0.3, 7: 0.6, 10: 0.6, 25: 1.0, 16: 0.7, 26: 0.6},
         {4: 1.0, 5: 0.3, 7: 0.7, 10: 0.6, 25: 1.0, 26: 1.0, 22: 0.5, 23: 0.5},
         {4: 1.0, 7: 0.8, 10: 0.6, 25: 1.0, 27: 0.6, 16: 0.5},
     ),
     "disgust": (
-        {9: 1.0, 10: 1.0, 15: 0.8, 17: 0.4, 25: 0.7, 26: 0.2, 4: 0.4, 6: 0.5, 7: 0.7},
-        {9: 1.0, 10: 1.0, 15: 0.7, 16: 0.6, 17: 0.5, 25: 0.9, 26: 0.3, 4: 0.4, 6: 0.6, 7: 0.8},
-        {9: 1.0, 10: 1.0, 15: 0.9, 16: 0.6, 25: 0.8, 26: 0.2, 4: 0.4, 6: 0.4, 7: 0.6},
-        {9: 1.0, 10: 0.8, 15: 0.8, 16: 0.7, 20: 0.4, 25: 1.0, 26: 0.3, 4: 0.3, 6: 0.7, 7: 1.0},
+        {4: 0.4, 6: 0.7, 7: 0.7, 9: 1.0, 10: 1.0, 15: 0.8, 16: 0.3, 17: 0.4, 25: 0.8, 26: 0.2},
+        {4: 0.4, 6: 0.7, 7: 0.8, 9: 1.0, 10: 1.0, 15: 0.7, 16: 0.6, 17: 0.5, 25: 0.9, 26: 0.3},
+        {4: 0.4, 6: 0.6, 7: 0.6, 9: 1.0, 10: 1.0, 15: 0.9, 16: 0.6, 25: 0.8, 26: 0.2},
+        {4: 0.3, 6: 0.8, 7: 1.0, 9: 1.0, 10: 0.8, 15: 0.8, 16: 0.7, 20: 0.4, 25: 1.0, 26: 0.3},
     ),
     "fear": (
         {1: 0.8, 2: 0.15, 4: 1.0, 5: 0.9, 16: 0.8, 20: 1.0, 25: 1.0, 26: 0.8},
@@ -182,9 +186,10 @@ def _render(
 def render_action_units(aus: Mapping[int, float], seed: int, size: int = 48) -> tuple[np.ndarray, np.ndarray]:
     """Draw a face with these facial action units.
 
-    aus: unit -> level 0..1 (the units of `face_shape.ACTION_UNITS`; missing ones are at rest). seed: a non-negative integer
-    that fixes the person, pose, light and camera, so that two calls differ in nothing but the action units. size: 16..512.
-    Returns the picture, uint8 (size, size), and the mask, bool (size, size), of the parts that units at 0.05 or more displace.
+    aus: unit -> level 0..1 (the units of `face_shape.ACTION_UNITS`; missing ones are at rest). seed: a non-negative
+    integer that fixes person, pose, light and camera, so that two calls differ in nothing but the action units.
+    size: 16..512 pixels. Returns the picture, uint8 (size, size), and the mask, bool (size, size), of the parts that
+    units at 0.05 or more displace.
     Raises ValueError for an unknown unit, a level outside 0..1 or a size out of range.
     Source: Ekman & Friesen, Facial Action Coding System, 1978.
     """
@@ -196,8 +201,8 @@ def render(emotion: str, intensity: float, seed: int, size: int = 48) -> tuple[n
 
     emotion: one of `SEVEN` (any usual spelling). intensity: 0 (at rest) to 1 (as strong as it gets); neutral faces move
     by traces only. seed: a non-negative integer; it fixes the person, scene and the emotion's variant. size: 16..512.
-    Returns the picture, uint8 (size, size), and the mask, bool (size, size), of the parts that carry the emotion: all false
-    for neutral. Raises ValueError for another emotion, an intensity outside 0..1 or a size out of range.
+    Returns the picture, uint8 (size, size), and the mask, bool (size, size), of the parts that carry the emotion (all
+    false for neutral). Raises ValueError for another emotion, an intensity outside 0..1 or a size out of range.
     Source: Ekman & Friesen, EMFACS-7, 1983.
     """
     name = canonical(emotion)
@@ -210,27 +215,26 @@ def render(emotion: str, intensity: float, seed: int, size: int = 48) -> tuple[n
     return picture, np.zeros_like(mask) if name == "neutral" else mask
 
 
-NEUTRAL = 0.15
-"""The strongest trace of an expression on a neutral face."""
-WEAKEST = 0.3
-"""The mildest expression of the six emotions."""
+def person_key(split: str, index: int) -> tuple[int, ...]:
+    """The seed of the person in that picture of a split: one for seven pictures, never shared by two splits."""
+    return (0, SPLITS.index(split) + 1, 0, index // len(SEVEN))
 
 
 def draw_split(split: str, count: int) -> FaceSet:
     """The first `count` pictures of a split: person by person, each showing every emotion once.
 
-    Persons of different splits are different draws; each picture has its own scene and intensity.
+    Each picture has its own scene, variant and intensity (0.3..1; neutral 0..0.15, the strength of its traces).
     """
-    code = SPLITS.index(split) + 1
     images, masks = np.empty((count, 48, 48), dtype=np.uint8), np.empty((count, 48, 48), dtype=bool)
     labels = np.arange(count, dtype=np.int64) % len(SEVEN)
     intensity = np.empty(count, dtype=np.float32)
     for i in range(count):
         emotion = SEVEN[labels[i]]
-        rng = _rng(0, code, 1, i, 5)
+        scene_key = (0, SPLITS.index(split) + 1, 1, i)
+        rng = _rng(*scene_key, 5)
         intensity[i] = rng.uniform(0, NEUTRAL) if emotion == "neutral" else rng.uniform(WEAKEST, 1)
         aus = _action_units(emotion, float(intensity[i]), rng)
-        images[i], masks[i] = _render(aus, (0, code, 0, i // len(SEVEN)), (0, code, 1, i), 48)
+        images[i], masks[i] = _render(aus, person_key(split, i), scene_key, 48)
         if emotion == "neutral":
             masks[i] = False
     ids = tuple(f"rendered-{split}-{i:04d}" for i in range(count))

