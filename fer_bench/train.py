@@ -89,7 +89,8 @@ class Run:
         self.labels = torch.from_numpy(self.train_set.labels).to(self.device)
         torch.manual_seed(options.seed)
         self.network = method.build(len(self.emotions)).to(self.device, memory_format=torch.channels_last)
-        self.epochs = stage_epochs(method.stages, self.recipe.epochs)
+        self.stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
+        self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
             "ended": "complete", "pretrained": None, "curve": [],
@@ -110,8 +111,8 @@ class Run:
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
         progress = Progress(f"{self.method.card.name} on {self.track.name}", sum(self.epochs))
         state = self.state
-        while state["stage"] < len(self.method.stages):
-            stage, epochs = self.method.stages[state["stage"]], self.epochs[state["stage"]]
+        while state["stage"] < len(self.stages):
+            stage, epochs = self.stages[state["stage"]], self.epochs[state["stage"]]
             if state["stage_epoch"] == 0:
                 state |= {"best": -1.0, "best_epoch": 0}  # an earlier stage's network is not yet the method
                 if stage.prepare is not None:
@@ -191,7 +192,7 @@ class Run:
             inputs = augment(self.images[batch], self.spec, recipe.augmentation, generator)
             factor = rate(recipe, index * len(batches) + step - 1, epochs * len(batches))
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * factor
+                group["lr"] = recipe.lr * stage.rate * factor
             with self.autocast:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
                 loss = stage.loss(self.network, inputs, self.labels[batch], criterion)

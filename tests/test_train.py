@@ -275,3 +275,23 @@ def test_a_killed_process_loses_at_most_one_epoch(track: Track, tmp_path: Path) 
         (last,) = tmp_path.glob("out/**/last.safetensors")
         done = read_tensors(last)[1]["state"]["stage_epoch"]
         assert done >= seen - 1
+
+
+def test_a_stage_may_have_its_own_rate_and_recipes(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage's factor scales the recipe's learning rate, and a stage of other recipes is left out."""
+    seen: list[tuple[str, float]] = []
+    original = Run.epoch
+
+    def watched(self: Run, stage: Stage, optimizer: torch.optim.Optimizer, *args: object) -> tuple[bool, float]:
+        answer = original(self, stage, optimizer, *args)
+        seen.append((stage.name, optimizer.param_groups[0]["lr"]))
+        return answer
+
+    monkeypatch.setattr(Run, "epoch", watched)
+    stages = (Stage("slow", 0.25, rate=0.1), Stage("other", 0.25, recipes=("paper",)), Stage("full", 0.5))
+    recipe = replace(RECIPE, epochs=2, schedule="constant", warmup=0.0)
+    Run(replace(METHODS["deep_emotion"], stages=stages), track, recipe, Options(device="cpu"), tmp_path / "out").fit()
+    assert [name for name, _ in seen] == ["slow", "full"]
+    assert [rate for _, rate in seen] == pytest.approx([3e-4, 3e-3])

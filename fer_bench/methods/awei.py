@@ -7,7 +7,8 @@ adds a skip: a 3x3 convolution with 512 filters on the input, 32x32 max pooling,
 Not stated in the paper; we use: ReLU after every convolution and after the hidden layer, He initialisation, no change
 of the guide's scale ahead of the sum, Adam at 1e-4. The guide sees ImageNet's normalisation, which is applied inside.
 The guide is first fine-tuned on the training split (stage "guide") through a linear layer on its pooled features, which
-is no part of the method, then frozen (stage "main"). `guide_side` 112 runs the guide on halved pictures, where its last
+is no part of the method, at a tenth of the recipe's rate, then frozen (stage "main"). The paper's own recipe leaves the
+guide as ImageNet made it. `guide_side` 112 runs the guide on halved pictures, where its last
 convolutions are 7x7 already and pool5 is left out: a quarter of the work, for faces that were small to begin with.
 """
 
@@ -212,7 +213,10 @@ def awei_residual(num_classes: int) -> Awei:
 @register(
     AWEI,
     stages=(
-        Stage("guide", 0.25, loss=guide_loss, parameters=_guide_parameters, prepare=_start_guide),
+        Stage(
+            "guide", 0.25, rate=0.1, recipes=("common-v1",), loss=guide_loss, parameters=_guide_parameters,
+            prepare=_start_guide,
+        ),
         Stage("main", 0.75, parameters=_main_parameters, prepare=_start_main),
     ),
     pretrained=load_guide,

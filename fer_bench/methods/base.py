@@ -31,6 +31,10 @@ class Stage:
     name: str
     share: float = 1.0
     """Fraction of the recipe's epochs given to this stage; the shares of a method's stages sum to 1."""
+    rate: float = 1.0
+    """Factor on the recipe's learning rate (a pretrained part wants a smaller one)."""
+    recipes: tuple[str, ...] = ()
+    """The recipes this stage belongs to; () is all."""
     loss: Callable[[nn.Module, Tensor, Tensor, Criterion], Tensor] = plain_loss
     """(network, inputs (N,C,S,S), targets (N,), criterion) -> scalar."""
     parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = nn.Module.parameters
