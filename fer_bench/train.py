@@ -49,6 +49,8 @@ class Options:
     """Other than the recipe's; the schedule is fitted to them and the result says so."""
     limit: int | None = None
     """At most so many training pictures, spread evenly over the split."""
+    limit_validation: int | None = None
+    """Select on at most so many validation pictures, where even looking at them all is dear; the result says so."""
     patience: int | None = None
     """Other than the recipe's; 0 switches early stopping off."""
     max_minutes: float | None = None
@@ -84,7 +86,8 @@ class Run:
         with forbid_split(track.test):
             self.train_set = load_dataset(track.dataset, track.train).restrict(track.emotions).limit(options.limit)
             self.emotions = self.train_set.emotions
-            self.validation_set = load_dataset(track.dataset, track.validation).restrict(self.emotions)
+            whole = load_dataset(track.dataset, track.validation).restrict(self.emotions)
+            self.validation_set = whole.limit(options.limit_validation)
         self.images = torch.from_numpy(self.train_set.images).to(self.device)
         self.labels = torch.from_numpy(self.train_set.labels).to(self.device)
         torch.manual_seed(options.seed)
@@ -246,7 +249,9 @@ class Run:
         self.network.load_state_dict(unpack(packed, packing))
         compact = self.answers()
         card, state, recipe = self.method.card, self.state, self.recipe
-        whole = state["ended"] != "max-minutes" and recipe.epochs >= self.budget and self.options.limit is None
+        limited = self.options.limit is not None or self.options.limit_validation is not None
+        whole = state["ended"] != "max-minutes" and recipe.epochs >= self.budget and not limited
+        looked = f", {len(self.validation_set)} pictures" if self.options.limit_validation is not None else ""
         record = {
             "method": card.name, "track": self.track.name, "recipe": recipe.name, "seed": self.options.seed,
             "emotions": list(self.emotions), "input": card.input.to_dict(), "packing": packing,
@@ -254,7 +259,7 @@ class Run:
             "trained": {
                 "track": self.track.name, "epochs": len(state["curve"]), "budget_epochs": self.budget,
                 "pictures_seen": state["pictures"], "train_pictures": len(self.train_set),
-                "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy",
+                "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
                 "selected_value": compact, "device": device_name(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
                 "pretrained": state["pretrained"],
@@ -312,6 +317,7 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--recipe", default="common-v1", help="common-v1 (default) or paper")
     parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
+    parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
     parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")

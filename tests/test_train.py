@@ -87,6 +87,13 @@ def test_the_record_says_how_the_weights_came_about(track: Track, tmp_path: Path
     assert trained["best_epoch"] == best[0]
 
 
+def test_a_limited_validation_is_said(track: Track, tmp_path: Path) -> None:
+    """Selecting on some of the validation pictures is part of the record, and the budget does not count as complete."""
+    trained = read_tensors(run(track, tmp_path / "out", limit_validation=10).fit())[1]["trained"]
+    assert trained["selection"] == "validation accuracy, 10 pictures"
+    assert trained["complete"] is False
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_epoch_and_the_mend(track: Track, tmp_path: Path) -> None:
     """A NaN ends the run at once, names the epoch and the folder with the last good checkpoint, and writes no model."""
     nan = Stage("main", loss=lambda net, x, y, criterion: criterion(net(x), y) * float("nan"))
