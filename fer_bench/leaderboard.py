@@ -21,8 +21,9 @@ import pandas as pd
 from fer_bench.cards import MethodCard
 from fer_bench.errors import UserError
 from fer_bench.figures import accuracy_against_parameters
+from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
-from fer_bench.results import Result, atomic_write, read_results, track_folder
+from fer_bench.results import Result, read_results, track_folder
 from fer_bench.statistics import tie_ranks
 
 README_TRACKS = ("fer2013", "rendered")

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fer_bench import metrics as m
 from fer_bench.emotions import EMOTIONS
 from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
 from fer_bench.statistics import Interval, bootstrap_metrics, bootstrap_recalls
 
 SCHEMA = 1
@@ -308,19 +308,6 @@ def result_path(root: Path | str, track: str, method: str, recipe: str, seed: in
 
 def _path_of(result: Result, root: Path | str) -> Path:
     return result_path(root, result.track, result.method, result.recipe, result.seed, result.tta)
-
-
-def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
-    """Write bytes, or whatever the function writes, so that `path` holds either all of it or what it held before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            content(file) if callable(content) else file.write(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def write_result(result: Result, root: Path | str) -> Path:

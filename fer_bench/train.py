@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import forbid_split, load_dataset
 from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Method, Stage
@@ -268,7 +269,8 @@ class Run:
         }  # fmt: skip
         path = self.folder / "model.safetensors"
         write_tensors(path, packed, record)
-        (self.folder / "record.json").write_text(json.dumps({**record, "curve": state["curve"]}, indent=1) + "\n")
+        told = json.dumps({**record, "curve": state["curve"]}, indent=1) + "\n"
+        atomic_write(self.folder / "record.json", told.encode())
         size = path.stat().st_size / 1e6
         print(
             f"{path}: validation accuracy {compact:.4f} ({full:.4f} before it was made compact), epoch "

@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
 
 INT8_FROM = 2**16
 RANK = 64
@@ -185,22 +185,14 @@ def add(path: Path, folder: Path | None = None) -> Path:
     _, record = read_tensors(path)
     key = index_key(record["method"], record["track"], record["recipe"], record["seed"])
     target = folder / (key.replace("/", "-") + ".safetensors")
-    temporary = target.with_suffix(".part")
-    shutil.copyfile(path, temporary)
-    os.replace(temporary, target)
+    atomic_write(target, path.read_bytes())
     index = read_index(folder)
     index[key] = {
         "method": record["method"], "track": record["track"], "recipe": record["recipe"], "seed": record["seed"],
         "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target), "hub": None, "revision": None,
     }  # fmt: skip
-    _write_text(folder / "index.json", json.dumps(dict(sorted(index.items())), indent=1) + "\n")
+    atomic_write(folder / "index.json", (json.dumps(dict(sorted(index.items())), indent=1) + "\n").encode())
     return target
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text)
-    os.replace(temporary, path)
 
 
 def main(argv: list[str] | None = None) -> int:

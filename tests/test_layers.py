@@ -11,7 +11,7 @@ import fer_bench
 
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
-    {"errors", "emotions", "registry", "torchvision_repair", "figures", "progress"},
+    {"errors", "emotions", "registry", "torchvision_repair", "figures", "files", "progress"},
     {"cards", "metrics"},
     {"statistics", "weights"},
     {"results", "faces", "transforms", "optimizers", "pretrained"},
