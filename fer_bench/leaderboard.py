@@ -230,7 +230,8 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
         ready = home != track and (home, name) in ran and card.get("shipped")
         judge = f"python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}"
         train = f"python -m fer_bench.train --method {name} --track {shlex.quote(home)}"
-        lines.append(judge if ready else f"{train} && {judge} --runs runs")
+        why = "" if card.get("shipped", True) else "  # its weights are too large to ship"
+        lines.append((judge if ready else f"{train} && {judge} --runs runs") + why)
     return lines
 
 
