@@ -2,10 +2,10 @@
 
 `awei_plain`: five 3x3 convolutions (32..512), each followed by 2x2 max pooling, then 1792 hidden units. `awei_residual`
 adds a skip: a 3x3 convolution with 512 filters on the input, 32x32 max pooling, summed with the fifth layer's output.
-`awei` adds the pool5 output of a VGG16 guide to that sum, which is then classified; the guide is held fixed.
+`awei` adds the pool5 output of a VGG16 guide to that sum, which is normalised and classified; the guide is held fixed.
 
 Not stated in the paper; we use: ReLU after every convolution and after the hidden layer, He initialisation, no change
-of the guide's scale ahead of the sum, Adam at 1e-4. The guide sees ImageNet's normalisation, which is applied inside.
+of the guide's scale ahead of the sum, division by the Euclidean norm for "normalised", Adam at 1e-4. The guide sees ImageNet's normalisation, which is applied inside.
 The guide is first fine-tuned on the training split (stage "guide") through a linear layer on its pooled features, which
 is no part of the method, at a tenth of the recipe's rate, then frozen (stage "main"). The paper's own recipe leaves the
 guide as ImageNet made it. `guide_side` 112 runs the guide on halved pictures, where its last
@@ -136,8 +136,10 @@ class Awei(nn.Module):
                 with torch.no_grad():
                     guide_maps = self.guide_maps(x)
             maps = maps + guide_maps
-        maps = self.merge(maps)
-        return self.fc2(self.dropout(F.relu(self.fc1(maps.flatten(1)))))
+        flat = self.merge(maps).flatten(1)
+        if self.guide is not None:
+            flat = F.normalize(flat)
+        return self.fc2(self.dropout(F.relu(self.fc1(flat))))
 
 
 def load_guide(network: Awei) -> str:
