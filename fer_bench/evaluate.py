@@ -131,7 +131,7 @@ def one_face(network: nn.Module, spec: InputSpec) -> torch.Tensor:
 
 def latency_pair(model: Model, seconds: float = 0.7) -> tuple[float, float]:
     """Median seconds for one face through the model and through the reference, taken in turn in one run."""
-    reference = build(REFERENCE).eval().to(model.device)
+    reference = build(REFERENCE).eval().to(model.device, memory_format=torch.channels_last)
     pairs = [(model.network.eval(), one_face(model.network, model.input_spec))]
     pairs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
     times: list[list[float]] = [[], []]

@@ -1,14 +1,14 @@
 """Speed in ratios, each taken in one run: `python tests/benchmarks/speed.py [--methods NAME ...] [--pictures N]`.
 
-1. Evaluating methods over one split: reading it once into memory and running every method over it, against the usual
-   way, one DataLoader pass over the encoded pictures with PIL transforms per method. Given with the networks, and for
-   the input alone (the networks' own time taken out of both).
+1. Evaluating methods over one split: decoding it once into memory and running every method over it, against the usual
+   way, one DataLoader pass over the encoded pictures with PIL transforms per method, networks included.
 2. A training step: drawn, augmented and resized from memory, against the same step on one batch that is there already.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import time
 from collections.abc import Callable
@@ -68,25 +68,24 @@ def evaluation(methods: list[str], pictures: int, device: torch.device, workers:
     decode = time.perf_counter() - begun
     rows = []
     for name in methods:
-        model = Model(name, build(name).eval().to(device), METHODS[name].card.input, (), {})
+        network = build(name).eval().to(device, memory_format=torch.channels_last)
+        model = Model(name, network, METHODS[name].card.input, (), {})
+        plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         loader = DataLoader(Encoded(blobs, name), batch_size=64, num_workers=workers)
 
-        def usual(model: Model = model, loader: DataLoader = loader) -> None:
+        def usual(network: torch.nn.Module = plain, loader: DataLoader = loader) -> None:
             with torch.inference_mode():
                 for batch in loader:
-                    model.network(batch.to(device)).cpu()
+                    network(batch.to(device)).cpu()
 
         logits(model, images[:64], 64)  # warm up
         ours = seconds(lambda model=model: logits(model, images, 64))
         theirs = seconds(usual)
         theirs_input = seconds(lambda loader=loader: [batch.to(device) for batch in loader])
-        network = max(theirs - theirs_input, 0.0)
-        rows.append((name, ours, theirs, network))
-        print(f"{name:24} in memory {ours:7.2f} s, DataLoader {theirs:7.2f} s, of which the network {network:7.2f} s")
-    ours, theirs, network = (sum(row[column] for row in rows) for column in (1, 2, 3))
-    ours += decode
-    print(f"all: {theirs:.2f} s / {ours:.2f} s = {theirs / ours:.2f} x")
-    print(f"input alone: DataLoader {theirs - network:.2f} s, in memory {ours - network:.2f} s")
+        rows.append((ours, theirs, theirs_input))
+        print(f"{name:24} in memory {ours:7.2f} s, DataLoader {theirs:7.2f} s, of which its input {theirs_input:7.2f} s")
+    ours, theirs, theirs_input = (sum(column) for column in zip(*rows, strict=True))
+    print(f"all methods: {theirs:.2f} s / {ours + decode:.2f} s = {theirs / (ours + decode):.2f} x")
 
 
 def training(methods: list[str], device: torch.device, steps: int) -> None:
