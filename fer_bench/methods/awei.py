@@ -5,11 +5,12 @@ adds a skip: a 3x3 convolution with 512 filters on the input, 32x32 max pooling,
 `awei` adds the pool5 output of a VGG16 guide to that sum, which is normalised and classified; the guide is held fixed.
 
 Not stated in the paper; we use: ReLU after every convolution and after the hidden layer, He initialisation, no change
-of the guide's scale ahead of the sum, division by the Euclidean norm for "normalised", Adam at 1e-4. The guide sees ImageNet's normalisation, which is applied inside.
-The guide is first fine-tuned on the training split (stage "guide") through a linear layer on its pooled features, which
-is no part of the method, at a tenth of the recipe's rate, then frozen (stage "main"). The paper's own recipe leaves the
-guide as ImageNet made it. `guide_side` 112 runs the guide on halved pictures, where its last
-convolutions are 7x7 already and pool5 is left out: a quarter of the work, for faces that were small to begin with.
+of the guide's scale ahead of the sum, division by the Euclidean norm for "normalised", Adam at 1e-4. The guide sees
+ImageNet's normalisation, which is applied inside. The guide is first fine-tuned on the training split (stage "guide")
+through a linear layer on its pooled features, which is no part of the method, at a tenth of the recipe's rate, then
+frozen (stage "main"). The paper's own recipe leaves the guide as ImageNet made it. `guide_side` 112 runs the guide on
+halved pictures, where its last convolutions are 7x7 already and pool5 is left out: a quarter of the work, for faces
+that were small to begin with.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def evaluation(methods: list[str], pictures: int, device: torch.device, workers:
         theirs = seconds(usual)
         theirs_input = seconds(lambda loader=loader: [batch.to(device) for batch in loader])
         rows.append((ours, theirs, theirs_input))
-        print(f"{name:24} in memory {ours:7.2f} s, DataLoader {theirs:7.2f} s, of which its input {theirs_input:7.2f} s")
+        print(f"{name:24} in memory {ours:7.2f} s, DataLoader {theirs:7.2f} s ({theirs_input:.2f} s of it its input)")
     ours, theirs, theirs_input = (sum(column) for column in zip(*rows, strict=True))
     print(f"all methods: {theirs:.2f} s / {ours + decode:.2f} s = {theirs / (ours + decode):.2f} x")
 
