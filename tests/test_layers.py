@@ -12,12 +12,14 @@ import fer_bench
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors", "emotions", "registry", "torchvision_repair", "figures", "files", "progress"},
-    {"cards", "metrics"},
+    {"cards", "metrics", "scores"},
     {"statistics", "weights"},
     {"results", "faces", "transforms", "optimizers", "pretrained"},
-    {"datasets", "methods", "protocols"},
+    {"datasets", "methods", "protocols", "video", "comparison", "charts"},
     {"infer", "leaderboard"},
-    {"train", "evaluate"},
+    {"train", "evaluate", "explain"},
+    {"predict", "hub", "submissions"},
+    {"ui"},
     {"__main__"},
 )
 LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}

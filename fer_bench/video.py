@@ -1,0 +1,318 @@
+"""Clips through PyAV: frames by time, the most representative frames, and clips to show. Memory is flat throughout."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from fer_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import av
+
+CLIP_SUFFIXES = frozenset(
+    (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ts", ".mts", ".m2ts")
+)
+_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,ivf"
+"""What is read. Playlists are not among it: in a file called clip.mp4, one could make FFmpeg open other files."""
+_log = logging.getLogger(__name__)
+
+
+class UnreadableClipError(UserError):
+    """A file that is no clip, has no pictures in it or cannot be decoded at all; the text names it."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame. index: from 0, in the clip as it is stored.   time: seconds from the clip's first frame.
+
+    image: PIL RGB, upright as the clip is meant to be shown.
+    """
+
+    index: int
+    time: float
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a clip's header says; none of it is certain. duration: seconds.   fps: frames per second, on average.
+
+    frames: about how many.   size: width and height in pixels as shown.   rotation: degrees counter-clockwise that the
+    stored frames are turned by to be shown.   Unknown duration and fps are 0.
+    """
+
+    duration: float
+    fps: float
+    frames: int
+    size: tuple[int, int]
+    rotation: int
+
+
+def is_clip(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name ends as those of clips do. (.gif does not: `open_picture` takes its first frame.)"""
+    return Path(path).suffix.lower() in CLIP_SUFFIXES
+
+
+def probe(path: str | os.PathLike[str]) -> Clip:
+    """Read a clip's header and first frame. Raises UnreadableClipError as `frames` does."""
+    with _opened(path) as (container, stream):
+        rate = float(stream.average_rate or stream.guessed_rate or 0)
+        duration = _duration(container, stream)
+        first = next(_decoded(container, stream, str(path), lambda note: None))[2]
+        size = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
+        return Clip(duration, rate, stream.frames or round(duration * rate), size, first.rotation)
+
+
+def frames(
+    path: str | os.PathLike[str],
+    per_second: float | None = None,
+    limit: int | None = None,
+    on_damage: Callable[[str], None] = _log.warning,
+) -> Iterator[Frame]:
+    """The frames of a clip in order, as many per second as asked for, by their time stamps and not by counting.
+
+    per_second: the first frame in each 1/per_second of a second; where a clip has a slower or varying rate, an interval
+    without a frame gives none. None gives every frame. limit: at most so many frames. on_damage: is called with one
+    sentence if part of the clip cannot be decoded (cut off, broken in the middle); the frames that decode are given.
+    Raises UnreadableClipError for what is missing, empty, no clip, without pictures (sound only) or wholly broken;
+    ValueError where per_second or limit is not positive.
+    """
+    if (per_second is not None and not per_second > 0) or (limit is not None and limit < 1):
+        raise ValueError(f"per_second and limit must be positive, not {per_second} and {limit}")
+    return _frames(path, per_second, limit, on_damage)
+
+
+def _frames(
+    path: str | os.PathLike[str], per_second: float | None, limit: int | None, on_damage: Callable[[str], None]
+) -> Iterator[Frame]:
+    given, due = 0, -math.inf
+    with _opened(path) as (container, stream):
+        for index, time, frame in _decoded(container, stream, str(path), on_damage):
+            if time < due - 1e-6:
+                continue
+            if per_second is not None:
+                due = (math.floor(time * per_second + 1e-6) + 1) / per_second
+            yield Frame(index, time, _upright(frame))
+            given += 1
+            if given == limit:
+                return
+
+
+# Choosing frames ----------------------------------------------------------------------------------------------------
+
+THUMBNAIL = 32
+"""Side of the grey thumbnails that frames are compared by, in pixels: 4 KB each as they are kept."""
+CANDIDATES = 1024
+"""At most so many thumbnails are kept; a longer clip keeps every 2nd, 4th, 8th ... frame, evenly spread."""
+ALIKE = 1.5
+"""Frames nearer than this are near-duplicates: root mean square difference of the thumbnails, in grey levels of 255."""
+
+
+def representative(
+    path: str | os.PathLike[str], count: int = 20, on_damage: Callable[[str], None] = _log.warning
+) -> list[Frame]:
+    """The most representative frames of a clip, at most `count`, in order of time.
+
+    P0 (METHODS.md) states that 20 "most representative" frames of each clip are used, and not how they are found. Ours:
+    frames are compared as 32 x 32 grey thumbnails, each less its mean, so that a change of light is no change of face.
+    1. The apex - the frame most different from the first one, which in MMI and CK+ is neutral - is always chosen.
+    2. The first frame is chosen next, then again and again the frame most different from its nearest chosen one.
+    3. It stops at `count`, or earlier where every other frame is a near-duplicate (`ALIKE`) of a chosen one: a clip
+       that stands still gives one frame.
+    One pass over the clip keeps thumbnails only (4 MB at most, however long it is), a second decodes the chosen frames.
+    Errors and on_damage as for `frames`; ValueError where count is not positive.
+    """
+    if count < 1:
+        raise ValueError(f"count must be positive, not {count}")
+    wanted = set(_chosen(path, count, on_damage))
+    found: list[Frame] = []
+    with _opened(path) as (container, stream):
+        for index, time, frame in _decoded(container, stream, str(path), lambda note: None):
+            if index in wanted:
+                found.append(Frame(index, time, _upright(frame)))
+            if index >= max(wanted):
+                break
+    return found
+
+
+def _chosen(path: str | os.PathLike[str], count: int, on_damage: Callable[[str], None]) -> list[int]:
+    """Indices of the representative frames, in the order in which they are chosen."""
+    indices: list[int] = []
+    kept: list[np.ndarray] = []
+    step, apex, furthest = 1, (0, np.zeros(0, np.float32)), -1.0
+    with _opened(path) as (container, stream):
+        for index, _, frame in _decoded(container, stream, str(path), on_damage):
+            if index % step == 0:
+                kept.append(_thumbnail(frame))
+                indices.append(index)
+                newest = kept[-1]
+            else:
+                newest = _thumbnail(frame)
+            distance = _distance(newest, kept[0])
+            if distance > furthest:
+                apex, furthest = (index, newest), distance
+            if len(kept) == CANDIDATES:
+                kept, indices, step = kept[::2], indices[::2], step * 2
+    thumbnails, indices = np.stack([apex[1], *kept]), [apex[0], *indices]
+    chosen = [0]
+    nearest = _distance(thumbnails, thumbnails[0])
+    while len(chosen) < count and nearest.max() > ALIKE:
+        # thumbnails[1] is the clip's first frame
+        newest = 1 if len(chosen) == 1 and nearest[1] > ALIKE else int(nearest.argmax())
+        chosen.append(newest)
+        nearest = np.minimum(nearest, _distance(thumbnails, thumbnails[newest]))
+    return [indices[place] for place in chosen]
+
+
+def _thumbnail(frame: av.VideoFrame) -> np.ndarray:
+    """float32 (THUMBNAIL * THUMBNAIL,), mean 0."""
+    small = frame.reformat(width=THUMBNAIL, height=THUMBNAIL, format="gray", interpolation="AREA").to_ndarray()
+    values = small.astype(np.float32).ravel()
+    return values - values.mean()
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.sqrt(np.square(first - second).mean(-1))
+
+
+# Decoding -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its first stream of pictures; UnreadableClipError where there is none."""
+    import av
+
+    path = Path(path)
+    if not path.is_file():
+        what = "this is a folder" if path.is_dir() else "there is no such file"
+        raise UnreadableClipError(f"{path}: {what}.")
+    if not path.stat().st_size:
+        raise UnreadableClipError(f"{path}: this file is empty.")
+    try:
+        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        container = av.open(f"file:{path.absolute()}", container_options=options)
+    except (av.FFmpegError, OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise UnreadableClipError(f"{path}: this is not a readable clip, or one cut off ({reason}).") from None
+    with container:
+        covers = av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+        if not streams:
+            raise UnreadableClipError(f"{path}: there are no moving pictures in it: only sound, or it is cut off.")
+        try:
+            streams[0].thread_type = "AUTO"
+            streams[0].codec_context.thread_count = 2
+        except (av.FFmpegError, AttributeError, RuntimeError):
+            raise UnreadableClipError(f"{path}: its kind of video cannot be decoded here.") from None
+        yield container, streams[0]
+
+
+def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """Seconds, as the header has it; 0 where it does not say."""
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / 1e6 if container.duration else 0.0
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, label: str, on_damage: Callable[[str], None]
+) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time."""
+    import av
+
+    index, start, time, broken = -1, None, 0.0, 0
+    rate = float(stream.average_rate or stream.guessed_rate or 25)
+    packets, ended = container.demux(stream), None
+    while True:
+        try:
+            decoded = next(packets).decode()
+        except StopIteration:
+            break
+        except av.error.EOFError:
+            break
+        except (av.FFmpegError, OSError) as error:
+            broken += 1
+            ended = getattr(error, "strerror", None) or type(error).__name__
+            if broken > 1000 or not isinstance(error, av.error.InvalidDataError):
+                break
+            continue
+        for frame in decoded:
+            if frame.is_corrupt:  # what a decoder guesses after data is lost
+                broken += 1
+                continue
+            index += 1
+            stamp = frame.time if frame.time is not None else (start or 0.0) + index / rate
+            start = stamp if start is None else start
+            time = max(time, stamp - start)
+            yield index, time, frame
+    if index < 0:
+        raise UnreadableClipError(f"{label}: no frame in it can be decoded{f' ({ended})' if ended else ''}.")
+    length = _duration(container, stream)
+    if broken or time + max(1.0, 2 / rate) < length * 0.98:
+        whole = f" of {length:.1f}" if length else ""
+        on_damage(f"{label}: part of this clip is broken or cut off; its frames up to {time:.1f}{whole} s were read.")
+
+
+def _upright(frame: av.VideoFrame) -> Image.Image:
+    image = frame.to_image()
+    turn = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+    quarter = round(frame.rotation / 90) * 90 % 360
+    return image.transpose(turn[quarter]) if quarter else image
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps: float) -> Path:
+    """Write an mp4 that browsers play, whole or not at all: H.264 (MPEG-4 where that encoder is missing), yuv420p.
+
+    pictures: uint8 (H, W, 3) RGB, all of one size; an odd side is made even by repeating its last row or column.
+    fps: frames per second. Raises UserError where there are no pictures or the path does not end in .mp4, ValueError
+    where a picture or the rate is not as stated.
+    """
+    import av
+
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"{path}: clips are written as .mp4; give a name that ends so.")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ValueError(f"fps must be positive, not {fps}")
+    pictures = iter(pictures)
+    first = next(pictures, None)
+    if first is None:
+        raise UserError(f"{path}: there are no frames to write.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    try:
+        options = {"movflags": "+faststart"}  # the index in front, so that a browser can begin to play
+        with av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=options) as container:
+            rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+            try:
+                stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+            except (av.FFmpegError, ValueError):
+                stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
+            stream.width, stream.height = (side + side % 2 for side in (first.shape[1], first.shape[0]))
+            stream.pix_fmt = "yuv420p"
+            for picture in chain([first], pictures):
+                if picture.shape != first.shape or picture.ndim != 3 or picture.dtype != np.uint8:
+                    raise ValueError(f"pictures must be uint8 {first.shape}, not {picture.dtype} {picture.shape}")
+                even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+            container.mux(stream.encode(None))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

@@ -1,0 +1,534 @@
+"""python -m fer_bench.predict: rows for pictures, folders, globs and clips; resuming; what cannot be read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from fer_bench import predict
+from fer_bench.cards import InputSpec
+from fer_bench.emotions import FOUR, SEVEN
+from fer_bench.faces import crop, detect_faces, open_picture
+from fer_bench.infer import Model
+from fer_bench.predict import (
+    annotate_clip,
+    columns,
+    emotions_of,
+    find_inputs,
+    in_groups,
+    main,
+    score_clip,
+    score_picture,
+)
+from fer_bench.video import UnreadableClipError, frames, write_clip
+from tests.helpers import picture
+
+EVERY = ["filepath", "face", "time", "method", "emotion", *SEVEN, "left", "top", "right", "bottom"]
+
+
+def toy(name: str = "small_cnn", emotions: tuple[str, ...] = SEVEN, margin: float = 0.0, size: int = 24) -> Model:
+    """A model whose answer depends on every pixel, with fixed weights."""
+    generator = torch.Generator().manual_seed(len(emotions))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(size * size, len(emotions)))
+    torch.nn.init.normal_(network[1].weight, std=0.05, generator=generator)
+    return Model(name, network.eval(), InputSpec(size, 1, (0.5,), (0.25,), margin), emotions, {})
+
+
+MODELS = {"small_cnn": toy(), "deep_emotion": toy("deep_emotion", FOUR, 0.3, 20)}
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """The command loads the toys, but for tests that want the real weights."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(predict, "load", lambda name, *rest: MODELS[name])
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Image.Image:
+    """A real portrait in the public domain, 512 x 512, RGB, with one face."""
+    return Image.fromarray(pytest.importorskip("skimage.data").astronaut())
+
+
+def album(root: Path, count: int, clips: int = 0) -> Path:
+    """A folder of pictures without faces, in two levels, and clips."""
+    (root / "more").mkdir(parents=True)
+    for index in range(count):
+        folder = root / "more" if index % 3 == 0 else root
+        Image.fromarray(picture(index % 7, index)).save(folder / f"{index:03d}.png")
+    for index in range(clips):
+        write_clip(root / f"{index * 40 + 5:03d}.mp4", [np.dstack([picture(i % 7, i)] * 3) for i in range(20)], 10)
+    return root
+
+
+def run(*arguments: object) -> int:
+    """The command's exit code."""
+    return main([str(argument) for argument in arguments])
+
+
+def read(path: Path) -> list[dict]:
+    """The rows of a CSV, numbers as numbers and empty cells as None."""
+    texts = ("filepath", "method", "emotion")
+    with path.open(newline="") as file:
+        return [
+            {key: value if key in texts else float(value) if value else None for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def test_the_columns_of_a_picture(astronaut: Image.Image) -> None:
+    """A picture's row: its name, face 1, no time, the method, its likeliest emotion, scores that sum to 1, the box."""
+    (row,) = score_picture(astronaut, "a.png", [MODELS["small_cnn"]])
+    assert list(row) == columns(SEVEN) == EVERY
+    (face,) = detect_faces(astronaut)
+    assert (row["filepath"], row["face"], row["time"], row["method"]) == ("a.png", 1, None, "small_cnn")
+    assert (row["left"], row["top"], row["right"], row["bottom"]) == face.box
+    assert sum(row[emotion] for emotion in SEVEN) == pytest.approx(1, abs=4e-6)
+    assert row["emotion"] == max(SEVEN, key=row.get)
+
+
+def test_each_model_sees_the_face_as_it_wants_it(astronaut: Image.Image) -> None:
+    """Scores are those of `Model.predict` on the face cut out with that model's own margin."""
+    (face,) = detect_faces(astronaut)
+    rows = score_picture(astronaut, "a", list(MODELS.values()))
+    for row, model in zip(rows, MODELS.values(), strict=True):
+        (expected,) = model.predict(crop(astronaut, face.box, model.input_spec.margin))
+        assert {emotion: row[emotion] for emotion in model.emotions} == pytest.approx(expected, abs=1e-6)
+    margins = [MODELS["deep_emotion"].predict(crop(astronaut, face.box, margin))[0]["anger"] for margin in (0, 0.3)]
+    assert abs(margins[0] - margins[1]) > 1e-3
+
+
+def test_methods_with_other_emotions_share_the_columns(astronaut: Image.Image) -> None:
+    """All methods of a run have the columns of all their emotions; what one does not know is empty."""
+    models = [MODELS["deep_emotion"], MODELS["small_cnn"]]
+    assert emotions_of(models) == SEVEN
+    four, seven = score_picture(astronaut, "a", models)
+    assert list(four) == list(seven) == EVERY
+    assert [emotion for emotion in SEVEN if four[emotion] is None] == ["disgust", "fear", "surprise"]
+    assert sum(four[emotion] for emotion in FOUR) == pytest.approx(1, abs=4e-6)
+    assert None not in [seven[emotion] for emotion in SEVEN]
+
+
+def test_several_faces_give_several_rows(astronaut: Image.Image) -> None:
+    """Faces are numbered from the left, and each has its row per method."""
+    pair = Image.new("RGB", (1024, 512))
+    pair.paste(astronaut, (0, 0))
+    pair.paste(ImageOps.mirror(astronaut), (512, 0))
+    rows = score_picture(pair, "two", list(MODELS.values()))
+    assert [(row["face"], row["method"]) for row in rows] == [
+        (1, "small_cnn"), (1, "deep_emotion"), (2, "small_cnn"), (2, "deep_emotion"),
+    ]  # fmt: skip
+    assert rows[0]["left"] == rows[1]["left"] < 512 < rows[2]["left"]
+
+
+@pytest.mark.parametrize("detect", [True, False])
+def test_the_whole_picture_where_there_is_no_face(detect: bool) -> None:
+    """Without a face, or without looking for one, the whole picture is face 0 and has no box."""
+    image = Image.fromarray(picture(3, 1))
+    (row,) = score_picture(image, "a", [MODELS["small_cnn"]], detect)
+    assert row["face"] == 0
+    assert [row[side] for side in ("left", "top", "right", "bottom")] == [None] * 4
+    (expected,) = MODELS["small_cnn"].predict(image)
+    assert {emotion: row[emotion] for emotion in SEVEN} == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_detect_ignores_faces(astronaut: Image.Image, tmp_path: Path) -> None:
+    """--no-detect takes each picture whole even where there is a face."""
+    astronaut.save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "s.csv", "--no-detect") == 0
+    assert run(tmp_path / "a.png", "-o", tmp_path / "t.csv") == 0
+    assert [row["face"] for row in read(tmp_path / "s.csv") + read(tmp_path / "t.csv")] == [0, 1]
+
+
+def test_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are themselves, folders all pictures and clips below, globs their matches; each file comes once."""
+    monkeypatch.chdir(tmp_path)
+    shown = ["a/x.png", "a/b/y.JPG", "a/c.mp4", "d/[1].png", "e.txt"]
+    for name in [*shown, "a/b/.hidden.png", "a/.cache/z.png", "a/notes.txt"]:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+    def texts(*given: str) -> list[str]:
+        return [str(path) for path in find_inputs(given)]
+
+    assert texts("a") == ["a/c.mp4", "a/x.png", "a/b/y.JPG"]
+    assert texts("e.txt", "a/x.png", "a") == ["e.txt", "a/x.png", "a/c.mp4", "a/b/y.JPG"]
+    assert texts("a/*.png", "**/*.JPG") == ["a/x.png", "a/b/y.JPG"]
+    assert texts("d/[1].png") == ["d/[1].png"]
+    assert texts("*") == ["a/c.mp4", "a/x.png", "a/b/y.JPG", "d/[1].png", "e.txt"]
+    assert texts("gone/*.png") == ["gone/*.png"]
+
+
+def test_groups_are_pictures_together_and_clips_alone() -> None:
+    """Up to GROUP pictures are scored together; a clip is a group of its own; the order stays."""
+    names = [Path(f"{i}.png") for i in range(predict.GROUP + 2)] + [Path("a.mp4"), Path("b.mp4"), Path("c.png")]
+    groups = in_groups(names)
+    assert [len(group) for group in groups] == [predict.GROUP, 2, 1, 1, 1]
+    assert [name for group in groups for name in group] == names
+
+
+def test_three_formats_hold_the_same_rows(tmp_path: Path) -> None:
+    """CSV, JSON lines and parquet of the same inputs hold the same rows, columns and numbers."""
+    root = album(tmp_path / "in", 5, clips=1)
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        assert run(root, "-o", tmp_path / f"s{suffix}", "--no-detect", "--method", "small_cnn", "deep_emotion") == 0
+    rows = read(tmp_path / "s.csv")
+    assert len(rows) == (5 + 10) * 2
+    assert rows == [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    table = pq.read_table(tmp_path / "s.parquet")
+    assert table.schema.names == list(rows[0]) == EVERY
+    assert rows == table.to_pylist()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", "s.csv", "s.jsonl", "s.parquet"]
+
+
+def test_rows_of_a_file_are_those_of_the_function(tmp_path: Path) -> None:
+    """The command writes what `score_picture` gives, batch or not."""
+    root = album(tmp_path / "in", 40)
+    assert run(root, "-o", tmp_path / "s.jsonl", "--workers", 3) == 0
+    rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    paths = find_inputs([str(root)])
+    assert [row["filepath"] for row in rows] == [str(path) for path in paths]
+    for row, path in zip(rows, paths, strict=True):
+        assert row == pytest.approx(score_picture(open_picture(path), str(path), [MODELS["small_cnn"]])[0], abs=2e-6)
+
+
+def test_a_clip_has_times(tmp_path: Path) -> None:
+    """A clip's rows carry the seconds of its frames: five a second, or as asked for, or as many as allowed."""
+    root = album(tmp_path / "in", 0, clips=1)
+    for options, times in (
+        ([], [i / 5 for i in range(10)]),
+        (["--per-second", 2], [0, 0.5, 1, 1.5]),
+        (["--per-second", 2, "--limit", 3], [0, 0.5, 1]),
+    ):
+        assert run(root, "-o", tmp_path / "s.csv", *options) == 0
+        assert [row["time"] for row in read(tmp_path / "s.csv")] == pytest.approx(times)
+
+
+def test_representative_frames_of_a_clip(tmp_path: Path) -> None:
+    """--representative scores the chosen frames only: of a clip of seven pictures in turn, seven."""
+    pictures = [np.dstack([picture(i // 3, i // 3)] * 3) for i in range(21)]
+    write_clip(tmp_path / "a.mp4", pictures, 10)
+    assert run(tmp_path / "a.mp4", "-o", tmp_path / "s.csv", "--representative", 3) == 0
+    rows = read(tmp_path / "s.csv")
+    assert len(rows) == 3
+    assert len({int(row["time"] * 10) // 3 for row in rows}) == 3
+
+
+def test_progress_of_a_clip(tmp_path: Path) -> None:
+    """The progress of a clip rises to 1."""
+    album(tmp_path / "in", 0, clips=1)
+    fractions: list[float] = []
+    path = tmp_path / "in" / "005.mp4"
+    assert len(list(score_clip(path, [MODELS["small_cnn"]], 20, progress=fractions.append))) == 20
+    assert fractions == sorted(fractions)
+    assert len(fractions) >= 3
+    assert fractions[-1] == 1
+    with pytest.raises(UnreadableClipError):
+        list(score_clip(tmp_path / "none.mp4", [MODELS["small_cnn"]]))
+
+
+def test_what_cannot_be_read_is_listed_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Broken, empty and missing files are named on standard error with exit code 1; every good row is written."""
+    root = album(tmp_path / "in", 6, clips=1)
+    (root / "001.jpg").write_text("Dear diary, today I was happy.")
+    (root / "zz.mp4").write_text("Dear diary, today I was sad.")
+    (root / "empty.png").touch()
+    for suffix in (".csv", ".jsonl", ".parquet"):
+        out = tmp_path / f"s{suffix}"
+        assert run(root, tmp_path / "gone.png", "-o", out, "--no-detect") == 1
+        said = capsys.readouterr().err
+        assert "4 of 11 files could not be read, or not whole:" in said
+        for name in ("001.jpg", "zz.mp4", "empty.png", "gone.png"):
+            assert sum(name in line for line in said.splitlines()) == 1
+    rows = read(tmp_path / "s.csv")
+    assert len(rows) == 6 + 10
+    assert pq.read_table(tmp_path / "s.parquet").num_rows == 16
+
+
+def test_a_clip_cut_off_gives_its_rows_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The frames of half a clip are scored, and the clip is listed."""
+    album(tmp_path / "in", 0, clips=1)
+    path = tmp_path / "in" / "005.mp4"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # its index stands in front
+    assert run(path, "-o", tmp_path / "s.csv", "--per-second", 10) == 1
+    assert 3 <= len(read(tmp_path / "s.csv")) < 20
+    assert "part of this clip is broken or cut off" in capsys.readouterr().err
+
+
+def test_nothing_readable_at_all(tmp_path: Path) -> None:
+    """Where every file is broken the output has its columns and no rows, and the exit code is 1."""
+    (tmp_path / "a.png").write_text("no")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "s.csv") == 1
+    assert (tmp_path / "s.csv").read_text() == ",".join(EVERY) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["in"], "give -o FILE"),
+        (["in", "-o", "s.txt"], "scores are written as .csv, .jsonl, .parquet"),
+        (["in", "-o", "folder.csv"], "this is a folder"),
+        (["void", "-o", "s.csv"], "there are no pictures or clips in void"),
+        (["in", "-o", "s.csv", "--method", "small_cn"], "Did you mean 'small_cnn'?"),
+        (["in", "-o", "s.csv", "--track", "nowhere"], "nowhere"),
+        (["in", "--video", "s.mp4"], "--video needs one clip"),
+        (["in/005.mp4", "--video", "s.avi"], "written as .mp4"),
+        (["in/005.mp4", "--video", "s.mp4", "--cam", "grad"], "there is no CAM 'grad'"),
+        (["in", "-o", "s.csv", "--cam", "gradcam"], "--cam is drawn into a clip"),
+        (["in", "-o", "s.csv", "--representative", "3", "--limit", "2"], "--representative chooses"),
+        (["in/005.mp4", "--video", "s.mp4", "--resume"], "leave out --resume"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Wrong use is one sentence on standard error, exit code 2, and no file."""
+    monkeypatch.chdir(tmp_path)
+    album(tmp_path / "in", 1, clips=1)
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "void").mkdir()
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder.csv", "in", "void"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("--per-second", "0"), ("--per-second", "nan"), ("--limit", "-1")])
+def test_numbers_that_make_no_sense(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rate or limit that is not positive is wrong use."""
+    with pytest.raises(SystemExit) as caught:
+        run("a.png", "-o", "s.csv", option, value)
+    assert caught.value.code == 2
+    kind = "positive number" if option == "--per-second" else "positive whole number"
+    assert f"invalid {kind} value" in capsys.readouterr().err
+
+
+class Killed(BaseException):
+    """What ends a run at once."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
+    """Let a run end in the middle: the next batch after so many is never scored."""
+    whole: Callable = predict.score_prepared
+    left = [calls]
+
+    def once(*arguments: object) -> list:
+        if not left[0]:
+            raise Killed
+        left[0] -= 1
+        return whole(*arguments)
+
+    monkeypatch.setattr(predict, "score_prepared", once)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("calls", [0, 1, 3, 5])
+def test_resume_gives_the_same_file(suffix: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends anywhere and is resumed leaves the file of an uninterrupted one, and no other."""
+    monkeypatch.setattr(predict, "GROUP", 4)
+    root = album(tmp_path / "in", 14, clips=1)
+    options = ["--no-detect", "--method", "small_cnn", "deep_emotion", "--per-second", 10]
+    assert run(root, "-o", tmp_path / f"whole{suffix}", *options) == 0
+    out = tmp_path / f"s{suffix}"
+    with monkeypatch.context() as patch:
+        stop_after(patch, calls)
+        with pytest.raises(Killed):
+            run(root, "-o", out, *options)
+    assert run(root, "-o", out, *options, "--resume") == 0
+    assert out.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", f"s{suffix}", f"whole{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_resume_after_half_a_row(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a file was cut off, in the middle of a row or a name, resuming gives the whole file again."""
+    monkeypatch.setattr(predict, "GROUP", 4)
+    root = album(tmp_path / "in", 9)
+    (root / 'a "quoted", name.png').write_bytes((root / "001.png").read_bytes())
+    options = ["--no-detect", "--method", "small_cnn", "deep_emotion"]
+    out = tmp_path / f"s{suffix}"
+    assert run(root, "-o", out, *options) == 0
+    whole = out.read_bytes()
+    for cut in [0, 1, 90, *range(130, len(whole), 331), len(whole) - 1, len(whole)]:
+        out.write_bytes(whole[:cut])
+        assert run(root, "-o", out, *options, "--resume") == 0
+        assert out.read_bytes() == whole, cut
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_resume_scores_what_is_new_only(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished file is kept and pictures that came since are added; what is done is not opened again."""
+    monkeypatch.setattr(predict, "GROUP", 4)
+    root, out = album(tmp_path / "in", 12), tmp_path / f"s{suffix}"
+    assert run(root, "-o", out, "--no-detect") == 0
+    Image.fromarray(picture(2, 99)).save(root / "zz.png")
+    opened: list[str] = []
+    monkeypatch.setattr(predict, "open_picture", lambda path: opened.append(path.name) or open_picture(path))
+    assert run(root, "-o", out, "--no-detect", "--resume") == 0
+    names = pq.read_table(out)["filepath"].to_pylist() if suffix == ".parquet" else None
+    if names is None:
+        names = [row["filepath"] for row in read(out)] if suffix == ".csv" else [
+            json.loads(line)["filepath"] for line in out.read_text().splitlines()
+        ]
+    assert sorted(names) == sorted(str(path) for path in find_inputs([str(root)]))
+    assert "zz.png" in opened
+    assert len(opened) <= 1 + 4
+
+
+def test_resume_tries_again_what_could_not_be_read(tmp_path: Path) -> None:
+    """A broken picture is reported by each run, and scored by the one that finds it mended."""
+    root, out = album(tmp_path / "in", 3), tmp_path / "s.csv"
+    (root / "bad.png").write_text("no")
+    assert run(root, "-o", out) == 1
+    assert run(root, "-o", out, "--resume") == 1
+    (root / "bad.png").write_bytes((root / "001.png").read_bytes())
+    assert run(root, "-o", out, "--resume") == 0
+    assert sorted(row["filepath"] for row in read(out)) == sorted(str(path) for path in find_inputs([str(root)]))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_resume_refuses_the_file_of_another_run(
+    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file with other methods or columns is not touched: one sentence, exit code 2."""
+    root, out = album(tmp_path / "in", 3), tmp_path / f"s{suffix}"
+    assert run(root, "-o", out) == 0
+    before = out.read_bytes()
+    for methods in (["deep_emotion"], ["small_cnn", "deep_emotion"]):
+        capsys.readouterr()
+        assert run(root, "-o", out, "--resume", "--method", *methods) == 2
+        assert f"{out}: this was written by another kind of run" in capsys.readouterr().err
+        assert out.read_bytes() == before
+
+
+def test_without_resume_a_file_is_replaced(tmp_path: Path) -> None:
+    """A run without --resume starts anew."""
+    out = tmp_path / "s.csv"
+    assert run(album(tmp_path / "in", 5), "-o", out) == 0
+    assert run(tmp_path / "in" / "001.png", "-o", out) == 0
+    assert len(read(out)) == 1
+
+
+def test_an_annotated_clip(tmp_path: Path, astronaut: Image.Image) -> None:
+    """--video writes the frames with a box around the face and the emotion above it, and with -o the scores too."""
+    small = np.asarray(astronaut.resize((256, 256)))
+    write_clip(tmp_path / "a.mp4", [np.roll(small, 6 * i, 1) for i in range(6)], 10)
+    out, table = tmp_path / "out.mp4", tmp_path / "s.csv"
+    methods = ["--method", "small_cnn", "deep_emotion"]
+    assert run(tmp_path / "a.mp4", "--video", out, "-o", table, "--per-second", 5, *methods) == 0
+    shown, source = list(frames(out)), list(frames(tmp_path / "a.mp4", 5))
+    assert [frame.time for frame in shown] == pytest.approx([frame.time for frame in source], abs=0.01)
+    rows = read(table)
+    assert [row["method"] for row in rows] == ["small_cnn", "deep_emotion"] * 3
+    for frame, before, row in zip(shown, source, rows[::2], strict=True):
+        after, pixels = np.asarray(frame.image).astype(int), np.asarray(before.image).astype(int)
+        left, top, bottom = (int(row[side]) for side in ("left", "top", "bottom"))
+        edge = after[top + 8 : bottom - 8, left]  # yellow: no blue beside red and green
+        assert (edge[:, :2].min(1) - edge[:, 2]).mean() > 80
+        assert np.abs(after[200:] - pixels[200:]).mean() < 4  # the lower part is as it was
+
+
+def test_an_annotated_clip_keeps_its_pauses(tmp_path: Path) -> None:
+    """Uneven time stamps keep their pace: a pause holds the picture."""
+    from tests.test_video import encode, plain
+
+    source = encode(tmp_path / "a.mkv", [plain(20), plain(120), plain(220)], [0, 0.2, 1.4])
+    out = annotate_clip(source, tmp_path / "out.mp4", MODELS["small_cnn"], per_second=5, detect=False)
+    levels = [float(np.asarray(frame.image)[40, 50].mean()) for frame in frames(out)]
+    assert levels == pytest.approx([20, *[120] * 6, 220], abs=6)
+
+
+def test_a_clip_that_fails_leaves_no_video(tmp_path: Path) -> None:
+    """A broken clip gives exit code 1 and no half-written video."""
+    (tmp_path / "a.mp4").write_text("no clip")
+    assert run(tmp_path / "a.mp4", "--video", tmp_path / "out.mp4") == 1
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the output's folder is a file, one sentence says so and the exit code is 1."""
+    root = album(tmp_path / "in", 1)
+    (tmp_path / "file").touch()
+    assert run(root, "-o", tmp_path / "file" / "s.csv") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert str(tmp_path / "file") in said
+
+
+def test_interrupting_leaves_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends a run with exit code 1, the rows so far, and how to go on."""
+    monkeypatch.setattr(predict, "GROUP", 2)
+    whole, calls = predict.score_prepared, []
+
+    def interrupted(*arguments: object) -> list:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments)
+
+    monkeypatch.setattr(predict, "score_prepared", interrupted)
+    out = tmp_path / "s.csv"
+    assert run(album(tmp_path / "in", 9), "-o", out, "--no-detect") == 1
+    assert len(read(out)) == 4
+    assert capsys.readouterr().err.strip().endswith(f"interrupted; --resume goes on with {out}.")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_can_be_resumed(tmp_path: Path) -> None:
+    """With the real network: SIGKILL in the middle, then --resume, gives the bytes of an uninterrupted run."""
+    root = album(tmp_path / "in", 400)
+    command = [sys.executable, "-m", "fer_bench.predict", str(root), "--no-detect", "-o"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, str(tmp_path / "whole.csv")], check=True, env=environment)
+    out = tmp_path / "s.csv"
+    process = subprocess.Popen([*command, str(out)], env=environment)
+    while process.poll() is None and (not out.exists() or out.stat().st_size < 5000):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert out.stat().st_size < (tmp_path / "whole.csv").stat().st_size
+    subprocess.run([*command, str(out), "--resume"], check=True, env=environment)
+    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_astronaut_smiles(tmp_path: Path, astronaut: Image.Image) -> None:
+    """The shipped network says of a real, smiling portrait that it is happy."""
+    astronaut.save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "-o", tmp_path / "s.csv") == 0
+    (row,) = read(tmp_path / "s.csv")
+    assert row["emotion"] == "happiness"
+    assert row["happiness"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_clip_with_a_cam(tmp_path: Path, astronaut: Image.Image) -> None:
+    """--cam lays a map over the face and over nothing else."""
+    write_clip(tmp_path / "a.mp4", [np.asarray(astronaut)] * 2, 2)
+    shown = []
+    for options in ([], ["--cam", "gradcam"]):
+        assert run(tmp_path / "a.mp4", "--video", tmp_path / "out.mp4", *options) == 0
+        shown.append(np.asarray(next(frames(tmp_path / "out.mp4")).image).astype(int))
+    change = np.abs(shown[1] - shown[0]).mean(2)
+    (face,) = detect_faces(astronaut)
+    left, top, right, bottom = face.box
+    assert change[top:bottom, left:right].max() > 40
+    assert change[bottom + 40 :].max() < 30
