@@ -1,0 +1,408 @@
+"""python -m fer_bench.explain: class activation maps (CAMs), overlays of them, and how faithful they are.
+
+The maps are pytorch-grad-cam's, drawn over the layer that a method's card names. Each call works on a copy of the
+network's structure that shares its weights: hooks, gradients and modes never touch the network that others may be
+using at the same moment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import copy
+import difflib
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+
+from fer_bench.datasets import FaceSet
+from fer_bench.emotions import canonical
+from fer_bench.errors import UserError
+from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
+from fer_bench.files import atomic_write
+from fer_bench.infer import Model, load, logits
+from fer_bench.methods import METHODS
+from fer_bench.metrics import softmax
+from fer_bench.registry import UnknownNameError
+from fer_bench.torchvision_repair import torchvision
+from fer_bench.transforms import to_input
+
+CAMS: dict[str, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "hirescam": "HiResCAM",
+    "layercam": "LayerCAM",
+    "eigencam": "EigenCAM",
+}
+"""Name -> title. EigenCAM shows what stands out in the maps, whatever the target; the others depend on the target."""
+_CLASSES = dict(zip(CAMS, ("GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "EigenCAM"), strict=True))
+
+WHAT_A_CAM_SHOWS = (
+    "The warm areas are where the network's last picture-like layers held what raised the score of this emotion. "
+    "The map is coarse, a few cells across the whole face, and it does not say why: warmth on the mouth does not mean "
+    "that the network understands smiles. It is a hint at where to look, not a proof, and it is drawn just as "
+    "confidently when the answer is wrong."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What `explain` found for N pictures.
+
+    maps: float32 (N, S, S) at the network's input side S, each stretched to 0..1; a flat one is all 0.
+    logits: float32 (N, K), as `infer.logits` gives them.   targets: N emotions, the ones that the maps are of.
+    """
+
+    maps: np.ndarray
+    logits: np.ndarray
+    targets: tuple[str, ...]
+
+
+def explain(
+    model: Model,
+    images: np.ndarray,
+    method: str = "gradcam",
+    target: str | Sequence[str] | None = None,
+    batch_size: int = 32,
+) -> Explanation:
+    """Where the evidence for an emotion lies, by one forward pass and the backward pass of the last layers.
+
+    images: uint8 (N, H, W) or (N, H, W, 3), square faces of any side. method: a name of `CAMS`. target: an emotion,
+    one per picture, or None for what the model predicts of each. May be called from several threads at once. Raises
+    UserError for an unknown CAM or emotion and for a model that is not a registered method.
+    """
+    explainer_class = _explainer_class(method)
+    wanted = _target_indices(model, target, len(images))
+    if model.name not in METHODS:
+        raise UserError(f"{model.name} is not a registered method, so no card names the layer to draw a CAM over.")
+    side = model.input_spec.size
+    maps, answers = [np.zeros((0, side, side), np.float32)], [np.zeros((0, len(model.emotions)), np.float32)]
+    # Callers may stand inside inference_mode, where nothing has gradients.
+    with torch.inference_mode(False), torch.enable_grad():
+        network = _replica(model.network)
+        layer = network.get_submodule(METHODS[model.name].card.cam_layer)
+        with _hooked(explainer_class, network, layer) as explainer:
+            for start in range(0, len(images), batch_size):
+                batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
+                inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
+                targets = None if wanted is None else _class_targets(wanted[start : start + batch_size])
+                maps.append(explainer(inputs, targets))
+                answers.append(explainer.outputs.detach().float().cpu().numpy())
+    cams, scores = np.concatenate(maps).astype(np.float32), np.concatenate(answers)
+    # The library divides by the maximum plus 1e-7, which leaves faint maps a little under 1.
+    peaks = cams.max((1, 2), keepdims=True)
+    cams = np.divide(cams, peaks, out=np.zeros_like(cams), where=peaks > 0)
+    chosen = scores.argmax(1) if wanted is None else wanted
+    return Explanation(cams, scores, tuple(model.emotions[index] for index in chosen))
+
+
+def check_cam(name: str) -> str:
+    """The name, if it is one of `CAMS`; raises UserError with the nearest one."""
+    if name not in CAMS:
+        near = difflib.get_close_matches(name.lower(), CAMS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"there is no CAM {name!r}.{hint} The names are: {', '.join(CAMS)}.")
+    return name
+
+
+def _explainer_class(method: str) -> Callable[..., object]:
+    check_cam(method)
+    assert torchvision  # pytorch-grad-cam imports it too, so it has to be mended first
+    import pytorch_grad_cam  # here, since it takes seconds
+
+    if method != "eigencam":
+        return getattr(pytorch_grad_cam, _CLASSES[method])
+
+    class SignedEigenCAM(pytorch_grad_cam.EigenCAM):
+        def get_cam_image(self, _input, _layer, _target, activations: np.ndarray, *_rest: object) -> np.ndarray:
+            return principal_maps(activations)
+
+    return SignedEigenCAM
+
+
+def principal_maps(activations: np.ndarray) -> np.ndarray:
+    """float32 (N, C, H, W) -> (N, H, W): the projection on the first principal component of each picture's channels.
+
+    As pytorch-grad-cam's EigenCAM, but with a sign, since that of a component is arbitrary and the library lights the
+    background as often as the face: the end of larger magnitude is made the positive one, as in its
+    `get_2d_projection_with_sign_correction`. The economical decomposition saves a second on 2048 channels.
+    """
+    count, channels, height, width = activations.shape
+    points = activations.reshape(count, channels, -1).transpose(0, 2, 1)
+    left, sizes, _ = np.linalg.svd(points - points.mean(1, keepdims=True), full_matrices=False)
+    maps = (left[:, :, 0] * sizes[:, :1]).reshape(count, height, width)
+    lower, upper = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return np.where(-lower > upper, -maps, maps)
+
+
+def _target_indices(model: Model, target: str | Sequence[str] | None, count: int) -> np.ndarray | None:
+    """int64 (count,), places in model.emotions; None for the predicted ones."""
+    if target is None:
+        return None
+    names = [target] * count if isinstance(target, str) else list(target)
+    if len(names) != count:
+        raise UserError(f"{len(names)} target emotions were given for {count} pictures; give one, or one per picture.")
+    try:
+        return np.array([model.emotions.index(canonical(name)) for name in names], dtype=np.int64)
+    except ValueError:
+        given, known = ", ".join(dict.fromkeys(names)), ", ".join(model.emotions)
+        raise UserError(f"the target must be an emotion that {model.name} tells ({known}), not {given}.") from None
+
+
+def _class_targets(indices: np.ndarray) -> list:
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    return [ClassifierOutputTarget(int(index)) for index in indices]
+
+
+def _replica(network: nn.Module) -> nn.Module:
+    """The same modules anew, in eval mode, over the same weights, none of which asks for a gradient."""
+
+    def shared(tensor: Tensor) -> Tensor:
+        # A tensor made under inference_mode cannot take part in a backward pass; its copy can.
+        return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+
+    memo: dict[int, object] = {id(p): nn.Parameter(shared(p), requires_grad=False) for p in network.parameters()}
+    memo |= {id(buffer): shared(buffer) for buffer in network.buffers()}
+    return copy.deepcopy(network, memo).eval()
+
+
+@contextlib.contextmanager
+def _hooked(explainer_class: Callable[..., object], network: nn.Module, layer: nn.Module) -> Iterator:
+    """A pytorch-grad-cam explainer whose hooks are released at the end.
+
+    The graph starts at the layer's output, so that the backward pass ends there and costs next to nothing.
+    """
+    with contextlib.ExitStack() as stack_of_hooks:
+        start = layer.register_forward_hook(lambda *arguments: arguments[2].detach().requires_grad_())
+        stack_of_hooks.callback(start.remove)
+        explainer = explainer_class(model=network, target_layers=[layer])
+        # Not `with explainer`: its exit swallows an IndexError.
+        stack_of_hooks.callback(explainer.activations_and_grads.release)
+        yield explainer
+
+
+# ---- overlays
+
+
+def overlay(picture: Image.Image, cam: np.ndarray, opacity: float = 0.5, side: int | None = None) -> Image.Image:
+    """The picture, RGB, with a map (H, W) of values in 0..1 laid over the whole of it.
+
+    opacity: 0 (the bare picture) to 1. Both colour and cover grow with the map's value, so that the face stays visible
+    where the map is cold. side: resize the result to (side, side). Raises ValueError for an opacity out of range.
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity must lie in 0..1, not {opacity}")
+    base = picture.convert("RGB")
+    if side is not None and base.size != (side, side):
+        base = base.resize((side, side), Image.Resampling.BICUBIC)
+    if opacity == 0:
+        return base.copy()
+    heat = Image.fromarray(np.asarray(cam, dtype=np.float32)).resize(base.size, Image.Resampling.BICUBIC)
+    values = np.asarray(heat).clip(0, 1)
+    alpha = (opacity * _cover(values))[:, :, None]
+    colours = _colours()[(values * 255).round().astype(np.uint8)]
+    return Image.fromarray((np.asarray(base) * (1 - alpha) + colours * alpha).round().astype(np.uint8))
+
+
+def _cover(values: np.ndarray) -> np.ndarray:
+    """How much of the picture a map's value covers, 0..1: rises smoothly from 0 and is full from .7 on."""
+    x = (values / 0.7).clip(0, 1)
+    return x * x * (3 - 2 * x)
+
+
+@functools.cache
+def _colours() -> np.ndarray:
+    """float64 (256, 3), 0..255: inferno, which grows steadily lighter, without its ends, which are lost on a face."""
+    from matplotlib import colormaps  # here, since it takes a while to import
+
+    return colormaps["inferno"](np.linspace(0.15, 0.9, 256))[:, :3] * 255
+
+
+# ---- how faithful the maps are
+
+STEPS = 10
+"""Equal steps in which the pixels of a picture are taken away or put back."""
+GRID = 7
+"""Cells a side of a random map: as coarse as CAMs are. Single random pixels would be noise, which hurts by itself."""
+
+
+def faithfulness(
+    model: Model, faces: FaceSet, method: str = "gradcam", limit: int | None = 70, seed: int = 0
+) -> dict[str, float]:
+    """How well the maps of a CAM point at what the model uses. Plain means over at most `limit` pictures (None: all).
+
+    pictures; empty_maps: the share of the maps of the predicted emotion that are all 0.
+    deletion, insertion: see the functions of these names, for the predicted emotion; deletion_random,
+    insertion_random: the same pictures in a random order. A faithful map has less deletion and more insertion than it.
+    Where the right regions are known (`rendered`, but for its neutral faces), with maps of the emotion that is shown:
+    region_pictures; energy_in_regions: the share of a map's sum that lies inside them; area: the share of the picture
+    that they cover, which is what a uniform map would get; pointing_game: the share of maps whose maximum lies inside
+    (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An empty map counts as outside.
+    seed: of the random orders. About 44 forward passes a picture. Raises UserError as `explain` does, and where there
+    are no pictures.
+    """
+    faces = faces.limit(limit)
+    if not len(faces):
+        raise UserError(f"{faces.name} has no pictures in its {faces.split} split; there is nothing to explain.")
+    size = faces.images.shape[1:3]
+    found = explain(model, faces.images, method)
+    classes = np.array([model.emotions.index(emotion) for emotion in found.targets])
+    chance = random_maps(len(faces), size, seed)
+    numbers: dict[str, float] = {"pictures": len(faces), "empty_maps": float((found.maps.max((1, 2)) == 0).mean())}
+    # The sliver of chance settles the order where a map is flat, as it is wherever it is 0.
+    for suffix, order in (("", resized(found.maps, size) + 1e-6 * chance), ("_random", chance)):
+        numbers["deletion" + suffix] = float(deletion(model, faces.images, order, classes).mean())
+        numbers["insertion" + suffix] = float(insertion(model, faces.images, order, classes).mean())
+    if faces.masks is not None:
+        known = np.array([emotion in model.emotions for emotion in faces.emotions])
+        shown = faces.take(np.flatnonzero(faces.masks.any((1, 2)) & known[faces.labels]))
+        if len(shown):
+            emotions = [shown.emotions[label] for label in shown.labels]
+            maps = resized(explain(model, shown.images, method, emotions).maps, size)
+            numbers["region_pictures"] = len(shown)
+            numbers["energy_in_regions"] = float(energy_in_regions(maps, shown.masks).mean())
+            numbers["area"] = float(shown.masks.mean())
+            numbers["pointing_game"] = float(points_inside(maps, shown.masks).mean())
+    return numbers
+
+
+def energy_in_regions(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """float64 (N,), 0..1: the share of each map's sum inside its mask; 0 for a map that is all 0.
+
+    maps: (N, H, W), not negative. masks: bool (N, H, W).
+    """
+    inside, total = (maps * masks).sum((1, 2), dtype=np.float64), maps.sum((1, 2), dtype=np.float64)
+    return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
+
+
+def points_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """bool (N,): whether each map's (first) maximum lies inside its mask; false for a map that is all 0."""
+    flat = maps.reshape(len(maps), -1)
+    places = flat.argmax(1)[:, None]
+    return np.take_along_axis(masks.reshape(flat.shape), places, 1)[:, 0] & (flat.max(1) > 0)
+
+
+def deletion(model: Model, images: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Area under the probability of a class while its picture is greyed, greatest `order` first: low is faithful.
+
+    images: uint8 (N, H, W) or (N, H, W, 3). order: (N, H, W). classes: (N,), places in model.emotions. Pixels become
+    the picture's mean colour. Returns float64 (N,), 0..1.
+    Source: Petsiuk, Das & Saenko, RISE: Randomized Input Sampling for Explanation, BMVC 2018, section 4.1.
+    """
+    greyed = np.broadcast_to(images.mean((1, 2), keepdims=True).round().astype(np.uint8), images.shape)
+    return _area(model, images, greyed, order, classes)
+
+
+def insertion(model: Model, images: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """As `deletion`, while the pixels of the picture come back onto a blurred copy of it: high is faithful."""
+    blur = ImageFilter.GaussianBlur(images.shape[1] / 10)
+    blurred = np.stack([np.asarray(Image.fromarray(image).filter(blur)) for image in images])
+    return _area(model, blurred, images, order, classes)
+
+
+def _area(model: Model, start: np.ndarray, end: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Mean probability of each picture's class on the way from `start` to `end`, by the trapezoid rule."""
+    flat = order.reshape(len(order), -1)
+    ranks = (-flat).argsort(1, kind="stable").argsort(1).reshape(order.shape)
+    if start.ndim == 4:
+        ranks = ranks[..., None]
+    curve = []
+    for step in range(STEPS + 1):
+        mixed = np.where(ranks < round(flat.shape[1] * step / STEPS), end, start)
+        curve.append(softmax(logits(model, mixed))[np.arange(len(classes)), classes])
+    return np.trapezoid(curve, dx=1 / STEPS, axis=0)
+
+
+def resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """float32 maps (N, S, S) at another size (H, W), bilinear."""
+    if maps.shape[1:] == tuple(size):
+        return maps
+    smaller = maps.shape[1] > size[0]
+    larger = F.interpolate(torch.from_numpy(maps)[:, None], size, mode="bilinear", antialias=smaller)
+    return larger[:, 0].numpy()
+
+
+def random_maps(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
+    """float32 (count, H, W), 0..1: GRID x GRID random values each, enlarged as a CAM is."""
+    coarse = np.random.default_rng(seed).random((count, GRID, GRID), dtype=np.float32)
+    return resized(coarse, size)
+
+
+# ---- the command
+
+SIDE = 384
+"""Pixels a side of the overlays that the command writes."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write an overlay of a CAM for each picture and method. Exit codes: 0 done, 1 unreadable files, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog="fer_bench.explain", description=main.__doc__, epilog=WHAT_A_CAM_SHOWS)
+    parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="picture files")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the overlays")
+    parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
+    parser.add_argument("--cam", default="gradcam", metavar="NAME", help=f"{', '.join(CAMS)}; default: gradcam")
+    parser.add_argument("--target", metavar="EMOTION", help="default: the emotion that the method predicts")
+    parser.add_argument("--opacity", type=float, default=0.5, help="0 (the bare face) to 1; default: 0.5")
+    arguments = parser.parse_args(argv)
+    try:
+        check_cam(arguments.cam)
+        if not 0 <= arguments.opacity <= 1:
+            raise UserError(f"--opacity must lie in 0..1, not {arguments.opacity}.")
+        models = [load(name, device="auto") for name in dict.fromkeys(arguments.method)]
+        for model in models:
+            _target_indices(model, arguments.target, 1)
+        try:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{arguments.out}: no folder can be made here ({error.strerror}); give another.") from None
+        unreadable = _explain_files(arguments.input, arguments.out, models, arguments)
+    except (UserError, UnknownNameError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for line in unreadable:
+        print(f"unreadable {line}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _explain_files(paths: list[Path], out: Path, models: list[Model], options: argparse.Namespace) -> list[str]:
+    """Write the overlays of every face of every picture; returns a line for each file that could not be read."""
+    unreadable, taken = [], set()
+    for path in paths:
+        try:
+            picture = open_picture(path)
+        except UnreadablePictureError as error:
+            unreadable.append(str(error))
+            continue
+        for box in [face.box for face in detect_faces(picture)] or [None]:  # no face found: the whole picture is one
+            stem = _free(path.stem, taken)
+            for model in models:
+                face = picture if box is None else crop(picture, box, model.input_spec.margin)
+                found = explain(model, stack([face], model.input_spec.size), options.cam, options.target)
+                drawn = overlay(square(face, min(face.size)), found.maps[0], options.opacity, SIDE)
+                target = out / f"{stem}-{model.name}-{options.cam}.png"
+                atomic_write(target, functools.partial(drawn.save, format="PNG"))
+                print(f"{target}: {found.targets[0]}")
+    return unreadable
+
+
+def _free(stem: str, taken: set[str]) -> str:
+    """The stem, or stem-2, stem-3 ... where a picture or face before it has that name; it is taken from then on."""
+    number, name = 1, stem
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
