@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,11 +24,13 @@ from fer_bench.errors import UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
-from fer_bench.results import Result, read_results, track_folder
+from fer_bench.results import Result, ResultError, read_result, read_results, track_folder
 from fer_bench.statistics import tie_ranks
 
 README_TRACKS = ("fer2013", "rendered")
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
+_WITH_HALF = ("balanced_accuracy", "macro_f1", "ece")
+"""Metrics whose intervals' half-widths stand in the table too, as `<metric>_half`."""
 _COMPARABLE = ["protocol", "data_hash", "emotions", "test_pictures", "tta"]
 """Rows are ranked against each other only where all of these agree."""
 
@@ -42,12 +45,18 @@ HOW_TO_READ = (
 
 
 def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
-    """Write what the table needs of the methods' cards to `<root>/methods.json`; returns its path."""
+    """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path."""
     plain = {
         card.name: {
             "title": card.title,
             "paper": card.paper,
             "url": card.url,
+            "summary": card.summary,
+            "ours": card.ours,
+            "licence": card.licence,
+            "input": card.input.to_dict(),
+            "cam_layer": card.cam_layer,
+            "paper_recipe": None if card.paper_recipe is None else asdict(card.paper_recipe),
             "reported": [asdict(reported) for reported in card.reported],
             "shipped": card.shipped,
             "parameters": {str(classes): count for classes, count in card.parameters},
@@ -66,6 +75,31 @@ def read_cards(root: Path | str) -> dict[str, dict]:
         raise UserError(f"{path} is broken ({error}); delete it, and the next evaluation writes it again.") from None
 
 
+def read_readable(root: Path | str) -> tuple[list[Result], list[str]]:
+    """Every result under `root` that can be read, and a sentence for each file that cannot.
+
+    A file that has not changed since is not read again, so that a board of 1,000 rows opens at once.
+    """
+    results, problems = [], []
+    for path in sorted((Path(root) / "results").glob("*/*/*.json")):
+        try:
+            stat = path.stat()
+            found = _read_cached(path.absolute(), stat.st_mtime_ns, stat.st_size)
+        except OSError as error:  # gone since it was listed
+            found = f"{path} cannot be read as a result: {error}."
+        (problems if isinstance(found, str) else results).append(found)
+    return results, problems
+
+
+@lru_cache(maxsize=20_000)
+def _read_cached(path: Path, changed: int, size: int) -> Result | str:
+    """The result, or what is wrong with the file. changed, size: the file's own, so that a rewritten one is read."""
+    try:
+        return read_result(path)
+    except ResultError as error:
+        return str(error)
+
+
 def _row(result: Result, card: dict) -> dict[str, object]:
     trained, cost, metrics = result.trained, result.cost, {name: i.value for name, i in result.metrics.items()}
     reported = next((r["accuracy"] for r in card.get("reported", ()) if r["track"] == result.track), None)
@@ -79,6 +113,7 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "macro_f1": metrics["macro_f1"],
         "nll": metrics["nll"],
         "ece": metrics["ece"],
+        **{f"{name}_half": (result.metrics[name].high - result.metrics[name].low) / 2 for name in _WITH_HALF},
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
@@ -134,11 +169,12 @@ def table(
     return frame.sort_values(order, ascending=[True, True, False, True, True, True], ignore_index=True)
 
 
-def _percent(value: float, sign: str = "") -> str:
+def percent(value: float, sign: str = "") -> str:
+    """0.6932 -> "69.3"; a dash for NaN. sign: "+" writes it for positive values too."""
     return "–" if value != value else f"{100 * value:{sign}.1f}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """3849319 -> "3.85M"."""
     if value != value:
         return "–"
@@ -154,16 +190,16 @@ def _safe(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
 
 
-def _trained(row: NamedTuple) -> str:
-    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another."""
+def trained_text(row: NamedTuple) -> str:
+    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped."""
     if row.epochs != row.epochs:
         told = "not stated"
     else:
-        short = row.epochs < row.budget_epochs
-        told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if short else f"{row.epochs:.0f} epochs"
-        told += " (stopped early)" if short and row.complete else ""
-        told += f", {_short(row.pictures_seen)} pictures" if row.pictures_seen == row.pictures_seen else ""
-    return ("" if row.complete else "◔ ") + told + (f"; {_safe(row.pretrained)}" if row.pretrained else "")
+        fewer = row.epochs < row.budget_epochs
+        told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if fewer else f"{row.epochs:.0f} epochs"
+        told += " (stopped early)" if fewer and row.complete else ""
+        told += f", {short(row.pictures_seen)} pictures" if row.pictures_seen == row.pictures_seen else ""
+    return ("" if row.complete else "◔ ") + told + (f"; {row.pretrained}" if row.pretrained else "")
 
 
 def _method(row: NamedTuple, card: dict) -> str:
@@ -182,15 +218,15 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
     columns = {
         "Rank": lambda r: str(r.rank),
         "Method": lambda r: _method(r, cards.get(r.method, {})),
-        "Accuracy, %": lambda r: f"**{_percent(r.accuracy)}** ± {_percent((r.high - r.low) / 2)}",
-        "Balanced accuracy, %": lambda r: _percent(r.balanced_accuracy),
-        "Macro F1, %": lambda r: _percent(r.macro_f1),
-        "ECE, %": lambda r: _percent(r.ece),
-        "Reported, %": lambda r: _percent(r.reported),
-        "Difference, points": lambda r: _percent(r.difference, "+"),
-        "Trained": _trained,
-        "Parameters": lambda r: _short(r.parameters),
-        "MACs": lambda r: _short(r.macs),
+        "Accuracy, %": lambda r: f"**{percent(r.accuracy)}** ± {percent((r.high - r.low) / 2)}",
+        "Balanced accuracy, %": lambda r: percent(r.balanced_accuracy),
+        "Macro F1, %": lambda r: percent(r.macro_f1),
+        "ECE, %": lambda r: percent(r.ece),
+        "Reported, %": lambda r: percent(r.reported),
+        "Difference, points": lambda r: percent(r.difference, "+"),
+        "Trained": lambda r: _safe(trained_text(r)),
+        "Parameters": lambda r: short(r.parameters),
+        "MACs": lambda r: short(r.macs),
         "Latency, × resnet18": lambda r: "–" if r.latency_ratio != r.latency_ratio else f"{r.latency_ratio:.2f}",
     }
     if compact:
@@ -201,7 +237,7 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
     return "\n".join(lines)
 
 
-def _notes(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
+def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     """What a reader of one track's table must know, as list items."""
     notes = []
     if frame["shared_emotions_only"].any():
@@ -209,7 +245,7 @@ def _notes(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     moved = (frame["accuracy_without_duplicates"] - frame["accuracy"]).abs().max()
     duplicates = max((r.data.duplicates_in_train or 0 for r in results), default=0)
     if duplicates:
-        change = f"; without them no accuracy here moves by more than {_percent(moved)} points."
+        change = f"; without them no accuracy here moves by more than {percent(moved)} points."
         known = change if moved == moved else "."
         notes.append(f"{duplicates:,} test pictures also stand, pixel for pixel, in the training split{known}")
     skipped = max(len(r.data.skipped) for r in results)
@@ -235,14 +271,14 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
     return lines
 
 
-def _place(track: str) -> tuple[int, int, str]:
+def place(track: str) -> tuple[int, int, str]:
     """Sort key: the tracks in their own order, then unknown ones, then `rendered`, then a user's own pictures."""
     names = list(TRACKS)
     own, last, known = ":" in track, track == "rendered", track in names
     return (3 if own else 2 if last else 0 if known else 1, names.index(track) if known else 0, track)
 
 
-def _title(track: str) -> str:
+def track_title(track: str) -> str:
     return track_named(track).title if track in TRACKS or ":" in track else track
 
 
@@ -252,9 +288,9 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
     parts = ["# Leaderboard", "Made by `python -m fer_bench.leaderboard`; do not edit.", HOW_TO_READ]
     if not results:
         parts.append("There are no results yet. `python -m fer_bench.evaluate --all` makes them.")
-    for track in sorted({r.track for r in results}, key=_place):
+    for track in sorted({r.track for r in results}, key=place):
         mine, frame = [r for r in results if r.track == track], table(results, cards, track)
-        parts.append(f"## {_safe(_title(track))}")
+        parts.append(f"## {_safe(track_title(track))}")
         several = frame["group"].nunique() > 1
         if several:
             parts.append("These rows were not all measured on the same pictures in the same way; ranks start anew.")
@@ -264,7 +300,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
             about = f"{first['test_pictures']:,} pictures of {first['emotions']}{tta}"
             stamp = f" (data `{_safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
             parts += [f"{about}{stamp}:", _rows(group, cards)]
-        parts.append("\n".join(_notes(mine, frame)))
+        parts.append("\n".join(notes_on(mine, frame)))
         parts.append(f"![Accuracy against parameters on {_safe(track)}](figures/{track_folder(track)}.png)")
         commands = _not_run(track, results, cards)
         if commands:
@@ -281,14 +317,14 @@ def figure(results: Sequence[Result], track: str, path: Path | str) -> Path:
     frame = table(results, None, track)
     if frame.empty:
         raise UserError(f"there is no result on {track} to draw.")
-    return atomic_write(Path(path), accuracy_against_parameters(frame[frame["group"] == 0], _title(track)))
+    return atomic_write(Path(path), accuracy_against_parameters(frame[frame["group"] == 0], track_title(track)))
 
 
 def write_leaderboard(root: Path | str) -> list[Path]:
     """Write LEADERBOARD.md and `figures/<track>.png` from the results under `root`; returns the paths written."""
     root, cards = Path(root), read_cards(root)
     results = read_results(root)
-    tracks = sorted({r.track for r in results}, key=_place)
+    tracks = sorted({r.track for r in results}, key=place)
     paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
     return [atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode()), *paths]
 
@@ -310,7 +346,7 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
     for track in README_TRACKS:
         frame = table(results, cards, track)
         if not frame.empty:
-            parts += [f"### {_title(track)}", _rows(frame[frame["group"] == 0], cards, compact=True)]
+            parts += [f"### {track_title(track)}", _rows(frame[frame["group"] == 0], cards, compact=True)]
             if track == README_TRACKS[0]:
                 parts.append(f"![Accuracy against parameters on {track}]({link}/figures/{track_folder(track)}.png)")
     parts.append(f"{HOW_TO_READ} All tracks: [LEADERBOARD.md]({link}/LEADERBOARD.md).")

@@ -254,11 +254,28 @@ def test_cards_are_read_back(tmp_path):
     lb.write_cards(tmp_path, [card("small_cnn")])
     assert lb.read_cards(tmp_path)["small_cnn"] == {
         "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
+        "summary": "", "ours": "", "licence": "MIT (this implementation)", "cam_layer": "x", "paper_recipe": None,
+        "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
         "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T"}], "parameters": {"7": 3_849_319},
     }  # fmt: skip
     (tmp_path / "methods.json").write_text("{")
     with pytest.raises(UserError, match=r"methods\.json is broken"):
         lb.read_cards(tmp_path)
+
+
+def test_a_broken_file_costs_its_own_row_only(root):
+    """The readable results are given with one sentence that names the broken file; mended, it is read again."""
+    path = r.result_path(root, "fer2013", "awei", "common-v1", 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100])
+    found, problems = lb.read_readable(root)
+    assert [(result.track, result.method) for result in found] == [("fer2013", "small_cnn"), ("rendered", "small_cnn")]
+    assert len(problems) == 1
+    assert str(path) in problems[0]
+    path.write_bytes(whole)
+    assert lb.read_readable(root) == (r.read_results(root), [])
+    path.unlink()
+    assert len(lb.read_readable(root)[0]) == 2
 
 
 def test_the_readmes_block_is_replaced_and_the_rest_kept(root):

@@ -1,0 +1,129 @@
+"""Two models over the same pictures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fer_bench import comparison as c
+from fer_bench import results as r
+from fer_bench.errors import UserError
+from fer_bench.statistics import Interval, mcnemar, paired_difference
+from tests.test_leaderboard import made
+
+TARGETS = np.array([0, 0, 1, 1, 0, 1])
+FIRST = np.array([0, 0, 1, 0, 1, 0])
+SECOND = np.array([0, 1, 0, 0, 1, 1])
+
+
+def logits_of(answers: np.ndarray, classes: int = 2) -> np.ndarray:
+    """float32 (N, K) whose largest column is the answer."""
+    return np.eye(classes, dtype=np.float32)[answers] - 1
+
+
+def saved(ids, targets, answers) -> r.Logits:
+    """Logits as they are read from a file."""
+    return r.Logits(np.array(ids), np.array(targets), logits_of(np.array(answers)))
+
+
+def test_six_pictures_worked_by_hand():
+    """Counts, agreement matrix, difference and disagreeing pictures of a case small enough to count."""
+    found = c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("anger", "happiness"))
+    assert (found.both_right, found.only_first, found.only_second, found.both_wrong) == (1, 2, 1, 2)
+    assert found.agreement.tolist() == [[2, 2], [1, 1]]
+    assert found.difference.value == pytest.approx(1 / 6)
+    assert found.disagree.tolist() == [1, 2, 5]
+    assert found.pictures == 6
+    assert found.ids == ("0", "1", "2", "3", "4", "5")
+
+
+def test_the_figures_are_those_of_the_statistics():
+    """The interval and the p-value are exactly the paired bootstrap's and McNemar's."""
+    rng = np.random.default_rng(0)
+    targets, first, second = rng.integers(0, 3, 200), rng.normal(size=(200, 3)), rng.normal(size=(200, 3))
+    found = c.compare(targets, first, second, ("anger", "happiness", "neutral"))
+    assert found.difference == paired_difference(targets, first, second)
+    assert found.p_value == mcnemar(targets, first, second)
+
+
+def test_pictures_are_matched_by_their_names():
+    """A second file in another order gives the same comparison as one in the first's order."""
+    ids = np.array([f"p{i}" for i in range(6)])
+    order = np.array([3, 0, 5, 1, 4, 2])
+    plain = c.compare_logits(saved(ids, TARGETS, FIRST), saved(ids, TARGETS, SECOND), ("anger", "happiness"))
+    mixed = c.compare_logits(
+        saved(ids, TARGETS, FIRST), saved(ids[order], TARGETS[order], SECOND[order]), ("anger", "happiness")
+    )
+    assert mixed.second.tolist() == plain.second.tolist() == SECOND.tolist()
+    assert mixed.ids == plain.ids == tuple(ids)
+    assert mixed.difference == plain.difference
+
+
+@pytest.mark.parametrize(
+    ("ids", "targets", "words"),
+    [
+        (["p0", "p1", "p9"], [0, 1, 0], "different pictures (3 and 3, of which 2 are the same)"),
+        (["p0", "p1"], [0, 1], "different pictures (3 and 2, of which 2 are the same)"),
+        (["p0", "p1", "p2"], [0, 1, 1], "different labels"),
+    ],
+)
+def test_other_pictures_or_labels_are_refused(ids, targets, words):
+    """Answers to other pictures, or to the same pictures labelled otherwise, are refused in one sentence."""
+    with pytest.raises(UserError) as caught:
+        c.compare_logits(saved(["p0", "p1", "p2"], [0, 1, 0], [0, 0, 0]), saved(ids, targets, targets), ("a", "b"))
+    assert words in str(caught.value)
+    assert str(caught.value).count(". ") == 0
+
+
+def test_shapes_that_contradict_each_other_are_refused():
+    """Logits of another width than the emotions, or ids of another number than the pictures, are a mistake."""
+    with pytest.raises(ValueError, match="do not match 3 emotions"):
+        c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("a", "b", "c"))
+    with pytest.raises(ValueError, match="2 ids do not match 6 pictures"):
+        c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("a", "b"), ids=["x", "y"])
+
+
+def test_results_are_compared_by_the_files_beside_them(tmp_path):
+    """Two results on disk are compared through their logits; one without logits is named."""
+    for method, answers in (("a", FIRST), ("b", SECOND)):
+        result = made(method)
+        r.write_result(result, tmp_path)
+        r.write_logits(result, tmp_path, [f"p{i}" for i in range(6)], TARGETS, logits_of(answers))
+    found = c.compare_results(tmp_path, made("a"), made("b"))
+    assert found.agreement.tolist() == [[2, 2], [1, 1]]
+    with pytest.raises(UserError, match=r"none.common-v1-s0\.npz cannot be read"):
+        c.compare_results(tmp_path, made("a"), made("none"))
+
+
+def test_results_of_other_data_or_emotions_are_refused(tmp_path):
+    """Rows that may not be ranked against each other may not be compared either."""
+    first = made("a")
+    with pytest.raises(UserError, match="different pictures"):
+        c.compare_results(tmp_path, first, made("b", track="rendered"))
+    with pytest.raises(UserError, match="different pictures"):
+        c.compare_results(tmp_path, first, made("b", data=replace(first.data, hash="e" * 64)))
+    recall = dict.fromkeys(("anger", "neutral"), Interval(0.7, 0, 1))
+    with pytest.raises(UserError, match="different emotions"):
+        c.compare_results(tmp_path, first, made("b", emotions=("anger", "neutral"), per_class_recall=recall))
+
+
+def test_the_sentence_says_who_is_better_and_how_sure_that_is():
+    """A clear difference names the better model with a positive interval, whichever stands first."""
+    targets = np.zeros(100, dtype=int)
+    good, bad = logits_of(np.repeat([0, 1], [90, 10])), logits_of(np.repeat([0, 1], [60, 40]))
+    plain = c.compare(targets, good, bad, ("anger", "happiness")).sentence("good", "bad")
+    turned = c.compare(targets, bad, good, ("anger", "happiness")).sentence("bad", "good")
+    for text in (plain, turned):
+        assert text.startswith("They differ by 30.0 points (95 % interval ")
+        assert ": good recognises more of these 100 pictures than bad" in text
+        assert "McNemar p < 0.001" in text
+        assert "-" not in text.split("interval")[1].split(")")[0]
+
+
+def test_the_sentence_says_when_two_cannot_be_told_apart():
+    """Two models with as many exclusive hits each cannot be told apart, p = 1."""
+    text = c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("anger", "happiness")).sentence("a", "b")
+    assert text.startswith("a and b cannot be told apart on these 6 pictures: their accuracies differ by +16.7 points")
+    assert "McNemar p = 1.000" in text
