@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import InputSpec, Track
+from fer_bench.errors import UserError
 from fer_bench.faces import Picture, open_picture, stack
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
 from fer_bench.transforms import to_input
-from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
+from fer_bench.weights import WeightsError, find, index_key, read_index, read_tensors, sha256, unpack
 
 
 def best_device(wanted: str = "auto") -> torch.device:
@@ -111,6 +113,31 @@ def weights_for(method: str, track: Track, recipe: str, seed: int, runs: Path | 
     return own if own is not None else find(method, track.trained_on, recipe, seed, runs)
 
 
+def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
+    """Get the weights of a method for a track from the Hub into the cache; returns their path there.
+
+    Raises WeightsError, with the command that gets or makes them, where they are not published or out of reach.
+    """
+    source = track.trained_on
+    chosen = f"--method {method} --track {source} --recipe {recipe} --seed {seed}"
+    missing = f"there are no weights of {method} for {source} ({recipe}, seed {seed}) here"
+    train = f"train them with: python -m fer_bench.train {chosen}"
+    index = read_index()
+    entries = (index.get(index_key(method, name, recipe, seed)) for name in (track.name, source))
+    entry = next((entry for entry in entries if entry and entry.get("hub")), None)
+    if entry is None:
+        raise WeightsError(f"{missing}; {train}")
+    # Loaded by name and only here: hub stands above this layer and is the only module that talks to the Hub.
+    hub = importlib.import_module("fer_bench.hub")
+    try:
+        return hub.fetch(entry)
+    except UserError as error:
+        raise WeightsError(
+            f"{missing}, and fetching them failed: {error} "
+            f"Once the Hub can be reached, get them with: python -m fer_bench.hub pull {chosen}; or {train}"
+        ) from error
+
+
 def load(
     name: str,
     track: str = "fer2013",
@@ -121,19 +148,16 @@ def load(
 ) -> Model:
     """A method with the weights of a track, ready to predict.
 
-    Transfer tracks (`rendered`, `folder:PATH`) take the weights of the track they were trained on. runs: a training
-    output folder to look in first. Raises UnknownNameError for an unknown method or track, WeightsError, with the
-    command that trains them, where there are no weights.
+    Weights are looked for in `runs` (a training output folder), then in weights/, in the cache and, where the index
+    pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take those of the track they were
+    trained on. Raises UnknownNameError for an unknown method or track, WeightsError, with the command that gets
+    them, where there are no weights.
     """
     METHODS[name]  # an unknown method is said before missing weights are
     wanted = track_named(track)
     path = weights_for(name, wanted, recipe, seed, Path(runs) if runs is not None else None)
     if path is None:
-        source = wanted.trained_on
-        raise WeightsError(
-            f"there are no weights of {name} for {source} ({recipe}, seed {seed}) here; train them with: "
-            f"python -m fer_bench.train --method {name} --track {source} --recipe {recipe} --seed {seed}"
-        )
+        path = fetch(name, wanted, recipe, seed)
     tensors, record = read_tensors(path)
     if record["method"] != name:
         raise WeightsError(f"{path}: these are the weights of {record['method']}, not of {name}.")

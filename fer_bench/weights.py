@@ -45,6 +45,16 @@ def weights_folder() -> Path:
     return checkout if checkout.is_dir() else Path("weights")
 
 
+def cache_folder() -> Path:
+    """Where weights fetched from the Hub lie: `$FER_BENCH_CACHE`/weights, else ~/.cache/fer_bench/weights."""
+    return Path(os.environ.get("FER_BENCH_CACHE") or Path.home() / ".cache" / "fer_bench") / "weights"
+
+
+def cached(entry: Mapping) -> Path:
+    """Where the file of an index entry lies once fetched, named by its hash: another file can never pass for it."""
+    return cache_folder() / entry["sha256"][:16] / entry["file"]
+
+
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> None:
     """Write tensors and a JSON record as one safetensors file: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,14 +169,14 @@ def read_index(folder: Path | None = None) -> dict[str, dict]:
 
 
 def find(method: str, track: str, recipe: str = "common-v1", seed: int = 0, runs: Path | None = None) -> Path | None:
-    """The weight file of a row: from a training output folder `runs` if it is there, else the shipped one, or None."""
+    """The weight file of a row: of a training output folder `runs`, else shipped, else fetched before, or None."""
     if runs is not None:
         path = run_folder(runs, method, track, recipe, seed) / "model.safetensors"
         if path.is_file():
             return path
     entry = read_index().get(index_key(method, track, recipe, seed))
-    path = weights_folder() / entry["file"] if entry else None
-    return path if path is not None and path.is_file() else None
+    places = (weights_folder() / entry["file"], cached(entry)) if entry else ()
+    return next((path for path in places if path.is_file()), None)
 
 
 def index_key(method: str, track: str, recipe: str, seed: int) -> str:
@@ -191,8 +201,14 @@ def add(path: Path, folder: Path | None = None) -> Path:
         "method": record["method"], "track": record["track"], "recipe": record["recipe"], "seed": record["seed"],
         "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target), "hub": None, "revision": None,
     }  # fmt: skip
-    atomic_write(folder / "index.json", (json.dumps(dict(sorted(index.items())), indent=1) + "\n").encode())
+    write_index(index, folder)
     return target
+
+
+def write_index(index: Mapping[str, dict], folder: Path | None = None) -> Path:
+    """Write index.json, sorted by key; returns its path."""
+    text = json.dumps(dict(sorted(index.items())), indent=1) + "\n"
+    return atomic_write((folder or weights_folder()) / "index.json", text.encode())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,19 @@
+"""The Hugging Face Hub: push weights, results and the demo, pull weights. Nothing else of fer_bench talks to the Hub.
+
+`client` makes every request, through huggingface_hub's own API; `contents` says what is sent, `readmes` writes the
+README of each repository, `cli` is the command line. Nothing is fetched but by a pinned commit and a known SHA-256,
+and nothing that is fetched is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from fer_bench.hub.client import HubError, fetch, pinned, send
+
+__all__ = ["HubError", "fetch", "main", "pinned", "send"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, 2 wrong use."""
+    from fer_bench.hub.cli import main as run  # what a download needs is less than what a push needs
+
+    return run(argv)

@@ -1,0 +1,152 @@
+"""The command line: push, push-results, push-space, pull."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fer_bench.errors import UserError
+from fer_bench.hub import contents
+from fer_bench.hub.client import HubError, Sent, Tree, checked_repo, fetch, pinned, send
+from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
+from fer_bench.methods import METHODS
+from fer_bench.registry import UnknownNameError
+from fer_bench.weights import find, index_key, read_index, sha256, weights_folder, write_index
+
+OWNED = {
+    "model": ("results/", ".eval_results/"),
+    "dataset": ("results/",),
+    "space": ("fer_bench/", "leaderboard/", "weights/"),
+}
+"""The folders of each kind of repository that a push keeps equal to what is here, deletions included."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, 2 wrong use."""
+    options = _parser().parse_args(argv)
+    try:
+        return options.run(options)
+    except HubError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (UserError, UnknownNameError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.hub", description=main.__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    sending = argparse.ArgumentParser(add_help=False)
+    sending.add_argument("--repo", metavar="NAMESPACE/NAME", help="the repository; made if it does not exist")
+    sending.add_argument("--dry-run", action="store_true", help="list what would be sent (path, bytes, SHA-256)")
+    sending.add_argument("--to", metavar="dir:PATH", help="write the same files to a folder instead; no network")
+
+    push = commands.add_parser("push", parents=[sending], help="a method's weights, card and results")
+    push.add_argument("--method", required=True, metavar="NAME")
+    push.add_argument("--track", default="fer2013", help="(%(default)s)")
+    push.add_argument("--recipe", default="common-v1", help="(%(default)s)")
+    push.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    push.set_defaults(run=_push)
+    results = commands.add_parser("push-results", parents=[sending], help="all results, as a dataset")
+    results.set_defaults(run=_push_results)
+    space = commands.add_parser("push-space", parents=[sending], help="the demo, as a Space")
+    space.set_defaults(run=_push_space)
+
+    pull = commands.add_parser("pull", help="fetch weights, by pinned commit and SHA-256, into the cache")
+    which = pull.add_mutually_exclusive_group(required=True)
+    which.add_argument("--method", nargs="+", metavar="NAME")
+    which.add_argument("--all", action="store_true", help="every row that has a copy on the Hub")
+    pull.add_argument("--track", help="only this track's")
+    pull.add_argument("--recipe", help="only this recipe's")
+    pull.add_argument("--seed", type=int, help="only this seed's")
+    pull.set_defaults(run=_pull)
+    return parser
+
+
+def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -> Sent | None:
+    """Show, write or push a tree, as the options say. Returns what a push did."""
+    if options.to is not None:
+        scheme, _, folder = options.to.partition(":")
+        if scheme != "dir" or not folder:
+            raise UserError(f"--to {options.to!r} must be dir:PATH.")
+    elif not options.repo:
+        raise UserError("--repo NAMESPACE/NAME is missing: where shall it go? (--to dir:PATH writes to a folder)")
+    repo = checked_repo(options.repo) if options.repo else None
+    if options.dry_run:
+        rows = listing(tree)
+        target = options.to or f"the {kind} {repo}"
+        print(*(f"{sha}  {size:>12,}  {path}" for path, size, sha in rows), sep="\n")
+        print(f"{len(rows)} files, {sum(size for _, size, _ in rows):,} bytes, would go to {target}; nothing was sent.")
+        return None
+    if options.to is not None:
+        write_tree(tree, Path(folder).expanduser())
+        print(f"{len(tree)} files written to {folder}")
+        return None
+    sent = send(repo, kind, tree, message, OWNED[kind])
+    if sent.changed or sent.removed:
+        removed = f", {len(sent.removed)} deleted" if sent.removed else ""
+        print(f"{repo}: {len(sent.changed)} of {len(tree)} files sent{removed}; commit {sent.revision}")
+    else:
+        print(f"{repo}: nothing has changed since commit {sent.revision}; nothing was sent")
+    return sent
+
+
+def _push(options: argparse.Namespace) -> int:
+    METHODS[options.method]  # an unknown method is said before missing weights are
+    key = index_key(options.method, options.track, options.recipe, options.seed)
+    entry = read_index().get(key)
+    if entry is None:
+        raise UserError(
+            f"weights/index.json has no row {key}; train it, then enter it with: python -m fer_bench.weights add RUN"
+        )
+    tree = model_tree(entry, contents.ROOT)
+    sent = _deliver(options, "model", tree, f"{options.method} on {options.track}")
+    if sent is not None and (sent.changed or sent.removed or entry["hub"] != options.repo):
+        index = read_index()  # read again: an upload takes its time
+        if index.get(key, {}).get("sha256") != entry["sha256"]:
+            raise UserError(f"{weights_folder() / 'index.json'}: {key} was changed meanwhile; push once more.")
+        index[key] |= {"hub": options.repo, "revision": sent.revision}
+        print(f"{write_index(index)}: {key} is pinned to {options.repo} at {sent.revision}")
+    return 0
+
+
+def _push_results(options: argparse.Namespace) -> int:
+    _deliver(options, "dataset", results_tree(options.repo or "NAMESPACE/NAME", contents.ROOT), "Results")
+    return 0
+
+
+def _push_space(options: argparse.Namespace) -> int:
+    _deliver(options, "space", space_tree(contents.ROOT), "The demo")
+    return 0
+
+
+def _pull(options: argparse.Namespace) -> int:
+    for name in options.method or ():
+        METHODS[name]
+    wanted = {key: getattr(options, key) for key in ("track", "recipe", "seed") if getattr(options, key) is not None}
+    rows = [
+        entry
+        for entry in read_index().values()
+        if (options.all or entry["method"] in options.method) and all(entry[k] == v for k, v in wanted.items())
+    ]
+    absent = set(options.method or ()) - {entry["method"] for entry in rows}
+    if absent:
+        raise UserError(f"weights/index.json has no such row of {', '.join(sorted(absent))}; the rows are its keys.")
+    failed = 0
+    for entry in rows:
+        row = f"{entry['method']} ({entry['track']}, {entry['recipe']}, seed {entry['seed']})"
+        here = find(entry["method"], entry["track"], entry["recipe"], entry["seed"])
+        if here is not None and sha256(here) == entry["sha256"]:
+            print(f"{row}: already here, {here}")
+        elif options.all and not entry["hub"]:
+            print(f"{row}: not here, and it has no copy on the Hub")
+        else:
+            pinned(entry)  # wrong use ends the command; a failing Hub leaves the other rows their chance
+            try:
+                print(f"{row}: fetched, {fetch(entry)}")
+            except HubError as error:
+                failed += 1
+                print(f"error: {row}: {error}", file=sys.stderr)
+    return 1 if failed else 0

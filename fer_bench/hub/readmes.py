@@ -1,0 +1,246 @@
+"""The README of each repository: model card, dataset card, and the Space's front matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import yaml
+from huggingface_hub import (
+    DatasetCardData,
+    EvalResult,
+    EvalResultEntry,
+    ModelCardData,
+    SpaceCardData,
+    eval_result_entries_to_yaml,
+)
+
+from fer_bench.cards import DatasetCard, MethodCard
+from fer_bench.datasets import DATASETS
+from fer_bench.datasets.fer2013_copies import HUB_REPO
+from fer_bench.errors import UserError
+from fer_bench.protocols import track_named
+from fer_bench.results import Result
+
+ON_THE_HUB = {"fer2013": HUB_REPO}
+"""Data set -> its copy on the Hub whose test split is ours."""
+TASK = "image-classification"
+METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy", "ece": "ece"}
+"""Our metric -> the Hub's name of it."""
+PYTHON = "3.12.12"
+"""One of the two versions that a Space with shared GPUs offers."""
+
+LIMITS = """\
+For research and teaching on facial expressions. The labels say what expression people saw in a picture, not what the
+person felt: the same face is read differently across people, cultures and situations. The training pictures do not
+represent all ages, skin tones, occlusions and lights, and the per-class figures above differ widely. Do not use it to
+make or support decisions about people (hiring, policing, education, health, insurance), and do not use it to watch
+people who have not agreed. In the European Union, inferring emotions at work or in education is prohibited, but for
+medical or safety reasons."""
+
+
+def data_card(track: str) -> DatasetCard:
+    """The card of the data set that a track is made of."""
+    return DATASETS[track_named(track).dataset].card
+
+
+def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Result]) -> str:
+    """The README.md of a model repository.
+
+    entry: of weights/index.json.   record: what the weight file says of itself.   results: of these very weights.
+    """
+    home = data_card(entry["track"])
+    free = home.licence.startswith("MIT (drawn")
+    metadata = ModelCardData(
+        # The code is MIT throughout; weights made from research-use pictures are not.
+        license="mit" if free else "other",
+        license_name=None if free else "mit-code-research-use-data",
+        license_link=None if free else "LICENSE",
+        library_name="fer_bench",
+        pipeline_tag=TASK,
+        tags=["facial-emotion-recognition", "emotion", "fer_bench", card.name],
+        datasets=[ON_THE_HUB[home.name]] if home.name in ON_THE_HUB else None,
+        metrics=["accuracy", "f1"],
+        model_name=f"{card.title} ({entry['recipe']}, seed {entry['seed']})",
+        eval_results=[evaluation for result in results for evaluation in _evaluations(result)] or None,
+    )
+    trained, spec = record["trained"], record["input"]
+    paper = f"[{card.paper}]({card.url})" if card.url else card.paper
+    arguments = f'"{card.name}", track="{entry["track"]}"'
+    if (entry["recipe"], entry["seed"]) != ("common-v1", 0):
+        arguments += f', recipe="{entry["recipe"]}", seed={entry["seed"]}'
+    chosen = f"--method {card.name} --track {entry['track']} --recipe {entry['recipe']} --seed {entry['seed']}"
+    parts = [
+        f"# {card.title}",
+        f"{card.summary}\n\nPaper: {paper}. This is fer_bench's own implementation, trained by its own code.",
+        "## How to load",
+        f'```python\nimport fer_bench\n\nmodel = fer_bench.load({arguments})\nprint(model.predict("face.png"))\n```',
+        f"`weights/index.json` of fer_bench pins this repository by commit, and the file by its SHA-256 "
+        f"(`{entry['sha256']}`); `python -m fer_bench.hub pull {chosen}` fetches it. It is safetensors, stored as "
+        f"{record['packing']['storage'] if 'packing' in record else 'float32'}; nothing is ever unpickled.",
+        "## Input and output",
+        f"A face, cropped with a margin of {spec['margin']:g} of its side, resized to {spec['size']} × {spec['size']}, "
+        f"{'grey' if spec['channels'] == 1 else 'RGB'}, scaled to 0..1, minus {spec['mean']}, divided by "
+        f"{spec['std']}. Output: {len(record['emotions'])} logits, in this order: {', '.join(record['emotions'])}.",
+        "## What it was trained on, and how far",
+        _training(home, entry, trained),
+        "## Figures",
+        _figures(results),
+        *([f"What the paper leaves open and fer_bench chose: {card.ours}"] if card.ours else []),
+        "## Intended use and limits",
+        LIMITS,
+        "## Licence",
+        f"Code: {card.licence}. Training data, {home.title}: {home.licence}. Use of the weights must respect both.",
+    ]
+    return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
+    """Data, recipe, epochs of the budget and pictures seen, in sentences."""
+    epochs, budget = trained.get("epochs"), trained.get("budget_epochs")
+    text = f"{home.title} ({home.paper or home.source}), training split, recipe `{entry['recipe']}`"
+    text += f", seed {entry['seed']}. "
+    if epochs is not None and budget is not None:
+        text += f"It ran **{epochs} of {budget} epochs**"
+        text += f" and saw {trained['pictures_seen']:,} pictures" if trained.get("pictures_seen") is not None else ""
+        text += f" on {trained['device']}. " if trained.get("device") else ". "
+        if not trained.get("complete", True):
+            text += "The budget was not used up: the figures say what this run reached, not what the method can. "
+    text += f"The checkpoint was selected by {trained.get('selection', 'validation accuracy')}"
+    text += f" ({trained['selected_value']:.4f})" if trained.get("selected_value") is not None else ""
+    text += "; the test split was touched once, at the end. "
+    start = trained.get("pretrained")
+    return text + (f"It started from pretrained weights: {start}." if start else "It started from random weights.")
+
+
+def _figures(results: Sequence[Result]) -> str:
+    """A markdown table, one row per result."""
+    if not results:
+        return "These weights have not been evaluated yet."
+    lines = [
+        "| Test pictures | Accuracy, % | 95 % interval | Balanced accuracy, % | Macro F1, % | ECE, % |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        value = {name: 100 * interval.value for name, interval in result.metrics.items()}
+        accuracy = result.metrics["accuracy"]
+        tta = "" if result.tta == "none" else f", test-time augmentation {result.tta}"
+        lines.append(
+            f"| {track_named(result.track).title} ({result.data.test_pictures:,}){tta} | {value['accuracy']:.1f} "
+            f"| {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} | {value['balanced_accuracy']:.1f} "
+            f"| {value['macro_f1']:.1f} | {value['ece']:.1f} |"
+        )
+    recalls = [
+        f"Recall per emotion, {track_named(result.track).title}: "
+        + ", ".join(f"{emotion} {100 * recall.value:.0f} %" for emotion, recall in result.per_class_recall.items())
+        + "."
+        for result in results
+    ]
+    return "\n\n".join(["\n".join(lines), *recalls])
+
+
+def _evaluations(result: Result) -> list[EvalResult]:
+    """The figures of one result for the card's `model-index`, as fractions."""
+    home = data_card(result.track)
+    about = {
+        "task_type": TASK,
+        "task_name": "Facial emotion recognition",
+        "dataset_type": ON_THE_HUB.get(home.name, home.name),
+        "dataset_name": track_named(result.track).title,
+        "dataset_config": result.track,
+        "dataset_split": "test",
+        "dataset_args": None if result.tta == "none" else {"test_time_augmentation": result.tta},
+    }
+    figures = {name: interval.value for name, interval in result.metrics.items()}
+    return [
+        EvalResult(**about, metric_type=hub, metric_name=ours.replace("_", " "), metric_value=figures[ours])
+        for ours, hub in METRICS.items()
+    ]
+
+
+def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
+    """`.eval_results/<track>.yaml` -> content, for each plain result on a data set that has a copy on the Hub."""
+    files = {}
+    for result in results:
+        home = data_card(result.track)
+        if home.name not in ON_THE_HUB or result.tta != "none":
+            continue
+        accuracy, trained = result.metrics["accuracy"], result.trained
+        budget = f", {trained.epochs} of {trained.budget_epochs} epochs" if trained.epochs is not None else ""
+        note = (
+            f"accuracy on {result.data.test_pictures} test pictures, 95 % interval {accuracy.low:.4f} to "
+            f"{accuracy.high:.4f}, recipe {result.recipe}, seed {result.seed}{budget}, no test-time augmentation"
+        )
+        entry = EvalResultEntry(ON_THE_HUB[home.name], result.track, accuracy.value, date=result.date, notes=note)
+        text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
+        files[f".eval_results/{result.track}.yaml"] = text.encode()
+    return files
+
+
+def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
+    """The README.md of the dataset repository that holds the results."""
+    metadata = DatasetCardData(
+        license="mit",
+        pretty_name="fer_bench results",
+        task_categories=[TASK],
+        tags=["facial-emotion-recognition", "emotion", "fer_bench", "leaderboard"],
+        size_categories=["n<1K" if rows < 1000 else "1K<n<10K"],
+        configs=[{"config_name": "default", "data_files": [{"split": "results", "path": "results.parquet"}]}],
+    )
+    body = f"""\
+# fer_bench: results
+
+Facial-emotion methods judged under one protocol: trained on train, selected on validation, tested once. {rows} rows on
+{", ".join(tracks)}. Numbers are fractions; `accuracy_low` and `accuracy_high` are a 95 % bootstrap interval over the
+test pictures; rows that share a `rank` within `track` and `group` cannot be told apart; `budget_fraction` below 1 marks
+a training that stopped before its recipe's end.
+
+```python
+from datasets import load_dataset
+
+rows = load_dataset("{repo}", split="results")
+```
+
+`results.parquet` holds every row; `results/<track>/<method>/<recipe>-s<seed>.json` is the full record of one (confusion
+matrix, calibration, cost, versions), and the `.npz` beside it holds the logits of every test picture by its name, so
+that any metric can be computed again. No picture of anyone is in this repository."""
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
+
+
+def space_readme(readme: str, sdk_version: str, models: Sequence[str]) -> str:
+    """The repository's README with the Space's front matter; one that is there already is kept.
+
+    Raises UserError for front matter that does not make a Gradio Space.
+    """
+    if readme.startswith("---\n"):
+        front_matter(readme)
+        return readme
+    metadata = SpaceCardData(
+        title="fer_bench",
+        emoji="🎭",
+        colorFrom="blue",
+        colorTo="yellow",
+        sdk="gradio",
+        sdk_version=sdk_version,
+        python_version=PYTHON,
+        app_file="app.py",
+        suggested_hardware="zero-a10g",
+        pinned=False,
+        license="mit",
+        models=list(models) or None,
+        short_description="Facial-emotion methods side by side, judged fairly",
+        tags=["leaderboard", "facial-emotion-recognition"],
+    )
+    return f"---\n{metadata.to_yaml()}\n---\n\n{readme}"
+
+
+def front_matter(readme: str) -> dict:
+    """The metadata at the head of a Space's README. Raises UserError where it is missing or no Gradio Space's."""
+    head = readme.removeprefix("---\n").partition("\n---\n")
+    try:
+        found = yaml.safe_load(head[0]) if head[1] else None
+    except yaml.YAMLError as error:
+        raise UserError(f"README.md: its front matter is not valid YAML ({' '.join(str(error).split())}).") from None
+    lacking = [key for key in ("sdk_version", "app_file") if not isinstance(found, dict) or not found.get(key)]
+    if lacking or found.get("sdk") != "gradio":
+        raise UserError("README.md: its front matter must hold `sdk: gradio`, `sdk_version` and `app_file`.")
+    return found
