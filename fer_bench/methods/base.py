@@ -5,8 +5,10 @@ A method file holds, in this order: docstring naming the paper, modules, cards, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +58,8 @@ class Method:
 
 
 METHODS: Registry[Method] = Registry("method")
+ENTRY_POINTS = "fer_bench.methods"
+"""Installed packages name modules here; importing such a module registers its methods."""
 
 
 def register(
@@ -72,6 +76,20 @@ def register(
         return build
 
     return decorate
+
+
+def add_installed() -> None:
+    """Import the modules that installed packages name in the entry-point group, once, after our own methods.
+
+    A broken one is named in a RuntimeWarning and skipped; it must not take the others down with it.
+    """
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:  # it is someone else's code
+            package = entry.dist.name if entry.dist is not None else "an unknown package"
+            text = f"the methods of {package} ({entry.value}) were skipped: {type(error).__name__}: {error}"
+            warnings.warn(f"{text}; mend or uninstall it.", RuntimeWarning, stacklevel=2)
 
 
 def build(name: str, num_classes: int = 7) -> nn.Module:

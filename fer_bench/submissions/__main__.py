@@ -1,0 +1,120 @@
+"""python -m fer_bench.submissions: check, evaluate, export, template and queue."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from fer_bench.errors import UserError
+from fer_bench.registry import UnknownNameError
+from fer_bench.submissions.problems import Limits
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Check, evaluate or export a submission. Exit codes: 0 done, 1 refused, 2 wrong use."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (UserError, UnknownNameError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fer_bench.submissions", description=main.__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        return added
+
+    one = command("check", _check, "say everything that is wrong with a submission")
+    one.add_argument("path", type=Path, metavar="DIR", help="the submission's folder, or a .zip of it")
+    one.add_argument("--on", metavar="DATA", help="a data set, folder:PATH or csv:PATH to try it on; default: rendered")
+    one.add_argument("--seconds", type=float, default=Limits().seconds, help="the model's time; default: %(default)g")
+
+    one = command("evaluate", _evaluate, "measure a submission and write its result")
+    one.add_argument("path", type=Path, metavar="DIR")
+    one.add_argument("--track", nargs="+", metavar="TRACK", help="default: the tracks that its submission.yaml names")
+    one.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
+    one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
+    one.add_argument("--seconds", type=float, default=3600, help="the model's time per track; default: %(default)g")
+
+    one = command("export", _export, "write one of our methods as a submission's folder")
+    one.add_argument("method", metavar="METHOD")
+    one.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
+    one.add_argument("--track", default="fer2013", help="whose weights; default: %(default)s")
+
+    command("template", _template, "print an annotated submission.yaml")
+    one = command("queue", _queue, "list the submissions that wait")
+    one.add_argument("root", type=Path, nargs="?", default=Path("leaderboard/submissions"))
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from fer_bench.submissions.checks import check, report, validate
+
+    limits, path = Limits(seconds=arguments.seconds), arguments.path
+    if not path.exists():
+        raise UserError(f"{path}: there is no such folder; give the submission's folder or a .zip of it.")
+    if arguments.on and path.is_dir():
+        from fer_bench.datasets import load_dataset
+
+        found = report(check(path, faces=load_dataset(arguments.on, "test"), limits=limits))
+    else:
+        found = validate(path, limits)
+    for problem in found.problems:
+        print(f"- {problem}")
+    print(f"{path}: {found.summary}")
+    return 0 if found.ok else 1
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from fer_bench.submissions.checks import report
+    from fer_bench.submissions.judging import evaluate_submission
+    from fer_bench.submissions.sandbox import RefusedError
+
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
+    limits = Limits(seconds=arguments.seconds)
+    try:
+        for path in evaluate_submission(arguments.path, arguments.track, arguments.out, arguments.verified, limits):
+            print(path)
+    except RefusedError as error:
+        for problem in error.problems:
+            print(f"- {problem}")
+        print(f"{arguments.path}: {report(list(error.problems)).summary}")
+        return 1
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from fer_bench.infer import load
+    from fer_bench.submissions.exporting import export_model
+
+    print(export_model(load(arguments.method, arguments.track), arguments.out))
+    return 0
+
+
+def _template(_: argparse.Namespace) -> int:
+    from fer_bench.submissions.manifest import template
+
+    print(template(), end="")
+    return 0
+
+
+def _queue(arguments: argparse.Namespace) -> int:
+    from fer_bench.submissions.checks import queue
+
+    waiting = queue(arguments.root)
+    for item in waiting:
+        print(f"{item.date}  {item.name:24} {', '.join(item.tracks) or '-':24} {item.state}")
+    if not waiting:
+        print(f"{arguments.root}: nothing waits here.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""How a model must behave: checked on faces by running it in its sandbox. The rules and their bounds stand here.
+
+The faces' labels serve to refuse only; nothing is ranked or selected by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+from fer_bench.cards import InputSpec
+from fer_bench.datasets import FaceSet
+from fer_bench.emotions import shared
+from fer_bench.submissions.problems import Problem
+
+FACES = 140
+"""Rendered faces that a check looks at, twenty per emotion."""
+ENOUGH = 70
+"""Faces below which accuracies are too uncertain for the rules about them."""
+SAME_ANSWER = 1e-4
+"""Greatest difference of a logit between a face alone and among others, relative to the largest logit (at least 1)."""
+MANY = 300
+NOISE_DROP, NOISE_DROP_OF_MANY = 0.10, 0.05
+"""Greatest loss of accuracy, over fewer than MANY faces and over more, when every pixel changes by at most one grey
+level of 256. Five rows trained here lose .013 at most over 300 pictures of FER2013."""
+SHIFT_DROP = 0.25
+"""Greatest loss of accuracy when the picture moves by one pixel."""
+ORDER_GAIN = 0.15
+"""Gain of accuracy by the best renaming of the outputs from which the declared order counts as wrong. The fifteen rows
+trained here gain .05 at most on rendered faces that they were not trained on."""
+NO_DIFFERENCE = 1e-6
+"""A difference of logits that counts as none, relative to the largest logit (at least 1)."""
+
+Ask = Callable[[np.ndarray], np.ndarray]
+"""uint8 pictures (N, H, W) or (N, H, W, 3) -> float32 logits (N, K)."""
+
+
+@cache
+def rendered_faces() -> FaceSet:
+    """The rendered test faces that every check looks at, drawn once per process (some seconds)."""
+    from fer_bench.datasets.rendered import draw_split
+
+    return draw_split("test", FACES)
+
+
+def asker(model: Callable[[np.ndarray], np.ndarray], spec: InputSpec, batch: int = 35) -> Ask:
+    """Pictures -> logits through the same preprocessing as everywhere."""
+    import torch
+
+    from fer_bench.transforms import to_input
+
+    def ask(pictures: np.ndarray) -> np.ndarray:
+        starts = range(0, len(pictures), batch)
+        parts = [model(to_input(torch.from_numpy(pictures[s : s + batch]), spec).numpy()) for s in starts]
+        return np.concatenate(parts)
+
+    return ask
+
+
+def behaves(ask: Ask, emotions: Sequence[str], faces: FaceSet) -> list[Problem]:
+    """What is wrong with a model's answers. emotions: the declared order of its outputs."""
+    problems: list[Problem] = []
+    pictures = faces.images
+    extremes = np.stack([np.zeros_like(pictures[0]), np.full_like(pictures[0], 255)])
+    some = pictures[np.linspace(0, len(pictures) - 1, min(8, len(pictures))).round().astype(int)]
+    logits, odd = ask(pictures), ask(extremes)
+    if not (np.isfinite(logits).all() and np.isfinite(odd).all()):
+        return [Problem("not_finite", "the model answers with NaN or infinity; every logit must be a finite number.")]
+    scale = max(1.0, float(np.abs(logits).max()))
+    together = ask(some)
+    if np.abs(together - ask(some)).max() > NO_DIFFERENCE * scale:
+        text = "the model answers the same faces differently the second time; it must be deterministic."
+        problems.append(Problem("not_deterministic", text))
+    alone = np.concatenate([ask(some[i : i + 1]) for i in range(len(some))])
+    if np.abs(alone - together).max() > SAME_ANSWER * scale:
+        text = "the model answers a face differently when other faces are in the batch; each must be judged alone."
+        problems.append(Problem("batch_dependent", text))
+    if logits.std(axis=0).max() <= NO_DIFFERENCE * scale:
+        text = "the model gives every face the same answer; export the trained weights."
+        problems.append(Problem("constant", text))
+    if not problems and len(faces) >= ENOUGH:
+        problems += wrong_order(logits, emotions, faces) + from_memory(ask, logits, emotions, faces)
+    return problems
+
+
+def _scored(logits: np.ndarray, emotions: Sequence[str], faces: FaceSet) -> tuple[tuple[str, ...], np.ndarray, ...]:
+    """The shared emotions; over the faces that show one of them, targets and predictions as indices into them."""
+    common = shared(emotions, faces.emotions)
+    number = np.array([common.index(e) if e in common else -1 for e in faces.emotions])
+    targets = number[faces.labels]
+    kept = targets >= 0
+    predictions = logits[:, [list(emotions).index(e) for e in common]].argmax(axis=1) if common else targets
+    return common, targets[kept], predictions[kept]
+
+
+def wrong_order(logits: np.ndarray, emotions: Sequence[str], faces: FaceSet) -> list[Problem]:
+    """Whether another order of the outputs would be right far more often; it is named."""
+    from scipy.optimize import linear_sum_assignment
+
+    common, targets, predictions = _scored(logits, emotions, faces)
+    if len(common) < 2:
+        return []
+    counts = np.zeros((len(common), len(common)), dtype=int)
+    np.add.at(counts, (predictions, targets), 1)
+    outputs, truly = linear_sum_assignment(-counts)
+    declared, best = counts.trace() / len(targets), counts[outputs, truly].sum() / len(targets)
+    if best - declared < ORDER_GAIN:
+        return []
+    renamed = {common[output]: common[true] for output, true in zip(outputs, truly, strict=True)}
+    likely = ", ".join(renamed.get(emotion, emotion) for emotion in emotions)
+    text = (
+        f"the emotions seem to be in another order: as declared {declared:.0%} of {faces.name} faces are right, with "
+        f"[{likely}] it would be {best:.0%}; mend emotions in submission.yaml."
+    )
+    return [Problem("wrong_order", text)]
+
+
+def from_memory(ask: Ask, logits: np.ndarray, emotions: Sequence[str], faces: FaceSet) -> list[Problem]:
+    """Whether answers collapse under changes that nobody sees: then they belong to stored pictures, not to faces."""
+    common, targets, predictions = _scored(logits, emotions, faces)
+    if len(common) < 2:
+        return []
+    plain = float((predictions == targets).mean())
+    noise_drop = NOISE_DROP if len(targets) < MANY else NOISE_DROP_OF_MANY
+    changes = (("by one grey level", by_a_grey_level, noise_drop), ("by one pixel", by_a_pixel, SHIFT_DROP))
+    for how, change, bound in changes:
+        _, _, changed = _scored(ask(change(faces.images)), emotions, faces)
+        right = float((changed == targets).mean())
+        if plain - right > bound:
+            text = f"the model answers from memory: {plain:.0%} of {faces.name} faces are right, but {right:.0%} once "
+            return [Problem("from_memory", f"{text}the pictures change {how}; train it on other pictures.")]
+    return []
+
+
+def by_a_grey_level(pictures: np.ndarray) -> np.ndarray:
+    """The pictures (uint8) with -1, 0 or 1 added to every value at random, always the same."""
+    noise = np.random.default_rng(20).integers(-1, 2, pictures.shape, dtype=np.int16)
+    return (pictures + noise).clip(0, 255).astype(np.uint8)
+
+
+def by_a_pixel(pictures: np.ndarray) -> np.ndarray:
+    """The pictures (N, H, W, ...) moved right by one pixel, the first column doubled."""
+    return np.concatenate([pictures[:, :, :1], pictures[:, :, :-1]], axis=2)

@@ -1,0 +1,210 @@
+"""The whole check of a submission: files, manifest, model, behaviour; everything that is wrong is said at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fer_bench.errors import UserError
+from fer_bench.submissions import weights_file
+from fer_bench.submissions.folder import MODELS, read_plain, scan, unpack
+from fer_bench.submissions.manifest import Manifest, read_manifest
+from fer_bench.submissions.problems import MANIFEST_BYTES, Limits, Problem, Report
+from fer_bench.submissions.sandbox import Child, RefusedError
+
+if TYPE_CHECKING:
+    from fer_bench.datasets import FaceSet
+
+CHECKS: tuple[tuple[str, str], ...] = (
+    ("Files", "Plain files of known names and bounded sizes only: no links, folders, devices, zip bombs or paths that "
+     "lead out of the submission."),
+    ("submission.yaml", "Plain values only, all of them checked: no tags, anchors or aliases, so that reading it "
+     "cannot run code or fill the memory. Licence and training data must be declared."),
+    ("No code", "ONNX or safetensors of a registered architecture. Pickles, TorchScript, custom operators, functions "
+     "and external data are never loaded, because loading them can run someone else's code."),
+    ("Bounded model", "Opset, nodes, declared tensor sizes, input and output are bounded by arithmetic before anything "
+     "runs; loops and other control flow are refused, because they need not end."),
+    ("Sandbox", "The model runs in its own process with limits on memory and time, without network and without write "
+     "access, so that it can harm neither the server nor another row."),
+    ("Finite and repeatable", "Every answer is a finite number and the same face gets the same answer twice, so that a "
+     "figure can be measured again."),
+    ("Face by face", "A face gets the same answer alone and among others: reading the other test faces is no part of "
+     "the task."),
+    ("Order of the emotions", "If another order of the outputs fits far better, the declared one is wrong, and the row "
+     "would be worth nothing."),
+    ("Not from memory", "Answers must survive a change of one grey level and a shift of one pixel; those of a model "
+     "that has stored the test pictures do not."),
+)  # fmt: skip
+
+
+def check(
+    folder: Path,
+    run: bool = True,
+    faces: FaceSet | None = None,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+) -> list[Problem]:
+    """Everything that is wrong with the submission in `folder`; an empty list where nothing is.
+
+    run: False leaves out what needs the model to run. faces: the pictures to try it on; default: rendered faces.
+    Raises UserError where this machine cannot check (no onnx installed, say), never because of the submission.
+    """
+    folder = Path(folder)
+    problems = scan(folder)
+    unsafe = {"no_folder", "link", "special_file", "too_large", "two_models", "no_manifest"}
+    if {problem.code for problem in problems} & unsafe:
+        return problems
+    manifest, wrong = manifest_of(folder)
+    problems += wrong
+    model = model_of(folder)
+    if model is None:
+        return [*problems, _no_model(manifest)]
+    if manifest is not None:
+        problems += _agrees(manifest, model)
+    return problems + (_model_problems(folder / model, manifest, run and not problems, faces, limits))
+
+
+def manifest_of(folder: Path) -> tuple[Manifest | None, list[Problem]]:
+    """The manifest of a folder, or what is wrong with it."""
+    try:
+        return read_manifest(read_plain(folder / "submission.yaml", MANIFEST_BYTES))
+    except OSError as error:
+        return None, [Problem("no_manifest", f"submission.yaml cannot be read ({error.strerror or error}).")]
+
+
+def model_of(folder: Path) -> str | None:
+    """The name of the folder's model file; None where there is none."""
+    return next((name for name in MODELS if (folder / name).is_file()), None)
+
+
+def _no_model(manifest: Manifest | None) -> Problem:
+    if manifest is not None and manifest.hub:
+        repository, _, revision = manifest.hub.partition("@")
+        command = f"hf download {repository} --revision {revision} --local-dir FOLDER"
+        return Problem("model_elsewhere", f"the model is on the Hub; fetch it with `{command}` and check that folder.")
+    return Problem("no_model", f"there is no model; put {' or '.join(MODELS)} beside submission.yaml.")
+
+
+def _agrees(manifest: Manifest, model: str) -> list[Problem]:
+    """Whether name, architecture and file go together with each other and with the registered methods."""
+    from fer_bench.methods import METHODS
+    from fer_bench.registry import UnknownNameError
+
+    problems = []
+    if manifest.name in METHODS:
+        text = f"submission.yaml: the name {manifest.name!r} is that of a method of fer_bench; choose another."
+        problems.append(Problem("name_taken", text))
+    if model == "model.safetensors":
+        if manifest.architecture is None:
+            text = "submission.yaml: architecture is missing; model.safetensors needs the name of a registered method."
+            problems.append(Problem("architecture", text))
+        else:
+            try:
+                needed = METHODS[manifest.architecture].card.input
+            except UnknownNameError as error:
+                problems.append(Problem("architecture", f"submission.yaml: architecture: {error}"))
+            else:
+                if (manifest.input.size, manifest.input.channels) != (needed.size, needed.channels):
+                    shape = f"{needed.channels} x {needed.size} x {needed.size}"
+                    text = f"submission.yaml: {manifest.architecture} reads {shape}; mend size and channels of input."
+                    problems.append(Problem("architecture_input", text))
+    elif manifest.architecture is not None:
+        text = "submission.yaml: architecture belongs to model.safetensors; remove it, model.onnx says it all."
+        problems.append(Problem("architecture", text))
+    return problems
+
+
+def need_onnx() -> None:
+    """Raise UserError where the optional packages are missing."""
+    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} is not installed; run: pip install 'fer_bench[onnx]'")
+
+
+def open_model(model: Path, manifest: Manifest, limits: Limits) -> Child:
+    """The model of a checked submission, loaded in its sandbox. Raises RefusedError."""
+    if model.name == "model.onnx":
+        need_onnx()
+    return Child(model, manifest.input, len(manifest.emotions), manifest.architecture, limits)
+
+
+def _model_problems(
+    model: Path, manifest: Manifest | None, run: bool, faces: FaceSet | None, limits: Limits
+) -> list[Problem]:
+    if model.name == "model.safetensors":
+        start = read_plain(model, weights_file.HEADER_BYTES + 8)
+        problems = weights_file.static_problems(start, model.stat().st_size)
+        if problems or not run:
+            return problems
+    else:
+        need_onnx()
+    try:
+        if not run or manifest is None:
+            spec, outputs = (manifest.input, len(manifest.emotions)) if manifest else (None, 0)
+            Child(model, spec, outputs, None, limits, run=False).close()
+            return []
+        from fer_bench.submissions.behaviour import asker, behaves, rendered_faces
+
+        with open_model(model, manifest, limits) as child:
+            faces = faces if faces is not None else rendered_faces()
+            return behaves(asker(child, manifest.input), manifest.emotions, faces)
+    except RefusedError as error:
+        return list(error.problems)
+
+
+def validate(path: Path, limits: Limits = Limits()) -> Report:  # noqa: B008 (frozen)
+    """Check a submission's folder, or an uploaded .zip of one. Never raises because of what is uploaded."""
+    path = Path(path)
+    if path.is_dir():
+        return report(check(path, limits=limits))
+    if not path.is_file() or path.suffix.lower() != ".zip":
+        return report([Problem("no_folder", f"{path.name}: give a submission's folder or a .zip of it.")])
+    with tempfile.TemporaryDirectory(prefix="fer_bench-") as folder:
+        problems = unpack(path, Path(folder))
+        return report(problems or check(Path(folder), limits=limits))
+
+
+def report(problems: list[Problem]) -> Report:
+    """The problems with a sentence over them."""
+    if not problems:
+        return Report(True, (), "All checks passed: the submission can be evaluated.")
+    many = "1 problem was" if len(problems) == 1 else f"{len(problems)} problems were"
+    return Report(False, tuple(problems), f"{many} found; nothing was evaluated.")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A submission in the queue."""
+
+    name: str
+    """Its folder's name."""
+    title: str
+    date: str
+    """ISO 8601 day (UTC) on which its submission.yaml was last written."""
+    tracks: tuple[str, ...]
+    state: str
+    """"waiting", "waiting (model on the Hub)", "on the board", or "broken: ..." with the first reason."""
+
+
+def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
+    """The submissions that lie under `root`, oldest first. Reads their manifests only."""
+    root = Path(root)
+    found = []
+    for folder in sorted(root.iterdir()) if root.is_dir() else []:
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        manifest, problems = manifest_of(folder)
+        written = folder / "submission.yaml"
+        stamp = (written if written.is_file() else folder).stat().st_mtime
+        day = datetime.fromtimestamp(stamp, UTC).date().isoformat()
+        if manifest is None:
+            found.append(Waiting(folder.name, folder.name, day, (), f"broken: {problems[0].text}"))
+            continue
+        measured = any((root.parent / "results").glob(f"*/{manifest.name}/*.json"))
+        where = " (model on the Hub)" if manifest.hub and model_of(folder) is None else ""
+        state = "on the board" if measured else "waiting" + where
+        found.append(Waiting(folder.name, manifest.title, day, manifest.tracks, state))
+    return sorted(found, key=lambda item: item.date)

@@ -1,0 +1,152 @@
+"""A checked submission through the same inference and metrics as everyone; its result is marked `external`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
+from fer_bench.emotions import in_order
+from fer_bench.errors import DataError
+from fer_bench.evaluate import REFERENCE, Answers, judge, macs
+from fer_bench.infer import Model
+from fer_bench.leaderboard import write_leaderboard
+from fer_bench.methods import METHODS, build
+from fer_bench.protocols import track_named
+from fer_bench.results import write_logits, write_result
+from fer_bench.submissions.behaviour import asker, behaves
+from fer_bench.submissions.checks import check, manifest_of, model_of, open_model
+from fer_bench.submissions.exporting import write_onnx
+from fer_bench.submissions.manifest import Manifest
+from fer_bench.submissions.problems import Limits
+from fer_bench.submissions.sandbox import Child, RefusedError
+from fer_bench.weights import sha256
+
+RECIPE = "submitted"
+"""What stands for the recipe of a model that was trained elsewhere."""
+SAMPLE = 1000
+"""Test pictures, spread evenly, that the rules about behaviour are tried on before a track is measured."""
+
+
+class Sandboxed(nn.Module):
+    """A submitted model as a network: (N, C, S, S) -> logits (N, K), its columns in the canonical order."""
+
+    def __init__(self, child: Child, columns: Sequence[int]) -> None:
+        super().__init__()
+        self.child, self.columns = child, list(columns)
+        self.anchor = nn.Parameter(torch.zeros(1))  # a network's device is that of its parameters
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(self.child(x.detach().cpu().numpy())[:, self.columns])
+
+
+def as_model(child: Child, manifest: Manifest, path: Path) -> Model:
+    """A running submission as a loaded model, with the record that `evaluate.judge` reads."""
+    emotions = in_order(manifest.emotions)
+    record = {
+        "track": RECIPE, "recipe": RECIPE, "seed": 0, "sha256": sha256(path), "bytes": path.stat().st_size,
+        "packing": {"storage": path.suffix[1:]}, "accuracy_loss": None,
+        # What the authors hand in is what they call finished; how long it was trained is not known.
+        "trained": {"track": RECIPE, "complete": True, "selection": "by its authors",
+                    "pretrained": "declared: " + ", ".join(manifest.training_data)},
+    }  # fmt: skip
+    columns = [manifest.emotions.index(emotion) for emotion in emotions]
+    return Model(manifest.name, Sandboxed(child, columns).eval(), manifest.input, emotions, record, path)
+
+
+def measure_on(child: Child, manifest: Manifest, path: Path, faces: FaceSet, track_name: str, **options) -> Answers:
+    """Judge a running submission on a split, as `evaluate.judge` does (`options` are passed to it).
+
+    Parameters are counted in its file, latency is taken in its process; MACs are known for registered networks only.
+    """
+    answers = judge(as_model(child, manifest, path), faces, track_named(track_name), **options)
+    cost, network = answers.result.cost, None
+    own, reference = latencies(child, manifest)
+    if manifest.architecture is not None:
+        network = build(manifest.architecture, len(manifest.emotions))
+    cost = replace(
+        cost, parameters=child.parameters, macs=macs(network, METHODS[manifest.architecture].card.input) if network
+        else None, latency_ms=own * 1000, latency_ratio=own / reference,
+    )  # fmt: skip
+    return replace(answers, result=replace(answers.result, external=True, cost=cost))
+
+
+def latencies(child: Child, manifest: Manifest, rounds: int = 20) -> tuple[float, float]:
+    """Median seconds for one face inside the submission's process and inside the reference network's, in turn.
+
+    The reference runs in a sandbox of its own and in the same form, ONNX or safetensors, because onnxruntime is quicker
+    than torch: the ratio is to compare networks.
+    """
+    card = METHODS[REFERENCE].card
+    network = build(REFERENCE).eval()
+    with tempfile.TemporaryDirectory(prefix="fer_bench-") as folder:
+        if manifest.architecture is None:
+            path = write_onnx(network, card.input.channels, card.input.size, Path(folder) / "model.onnx")
+        else:
+            path = Path(folder) / "model.safetensors"
+            save_file(network.state_dict(), path)
+        architecture = None if manifest.architecture is None else REFERENCE
+        with Child(path, card.input, 7, architecture, child.limits) as reference:
+            pairs = [(c, np.zeros((1, s.channels, s.size, s.size), np.float32))
+                     for c, s in ((child, manifest.input), (reference, card.input))]  # fmt: skip
+            for _ in range(rounds):
+                for process, face in pairs:
+                    process(face)
+            times = [[seconds for _, seconds in process.seconds[2 - rounds :]] for process, _ in pairs]
+    return median(times[0]), median(times[1])  # the first two rounds warm up
+
+
+def evaluate_submission(
+    folder: Path,
+    tracks: Sequence[str] | None = None,
+    out: Path = Path("leaderboard"),
+    verified: bool = False,
+    limits: Limits = Limits(seconds=3600),  # noqa: B008 (frozen)
+) -> list[Path]:
+    """Check a submission, measure it on its tracks (or the given ones) and write results and table under `out`.
+
+    Tracks of its own whose data is not here are skipped with a line on standard error; a given one raises DataError.
+    Raises RefusedError, with all reasons, where a check fails, on the track's own pictures too. verified: run by the
+    maintainers.
+    """
+    problems = check(folder, limits=limits)
+    if problems:
+        raise RefusedError(tuple(problems))
+    manifest, _ = manifest_of(folder)
+    path, written = folder / model_of(folder), []
+    limits = replace(limits, threads=torch.get_num_threads())  # as many as the reference network has
+    for name in tracks or manifest.tracks:
+        track = track_named(name)
+        try:
+            faces = load_dataset(track.dataset, track.test).restrict(track.emotions)
+        except DataError as error:
+            if tracks:
+                raise
+            print(f"skipped {name}: {error}", file=sys.stderr)
+            continue
+        duplicates: np.ndarray | None = None
+        if track.trained_on == track.name:
+            duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))
+        with open_model(path, manifest, limits) as child:
+            problems = behaves(asker(child, manifest.input), manifest.emotions, faces.limit(SAMPLE))
+            if problems:
+                raise RefusedError(tuple(problems))
+            answers = measure_on(
+                child, manifest, path, faces, name, duplicates=duplicates, batch_size=64, verified=verified,
+                progress=lambda batches: tqdm(batches, desc=manifest.name, unit="batch", leave=False, disable=None),
+            )  # fmt: skip
+        write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
+        written.append(write_result(answers.result, out))
+    if written:
+        write_leaderboard(out)
+    return written

@@ -1,0 +1,137 @@
+"""Our own methods as submissions: the ONNX file answers as torch does and passes our own checks."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from fer_bench.cards import InputSpec
+from fer_bench.errors import UserError
+from fer_bench.infer import Model
+from fer_bench.methods import METHODS, build, list_methods
+from fer_bench.submissions import check, inspection, read_manifest
+from fer_bench.submissions.exporting import TOLERANCE, Averages, difference, export_model, write_onnx
+from fer_bench.submissions.manifest import template
+from fer_bench.submissions.problems import SIZES
+from fer_bench.submissions.weights_file import WeightsRefusedError, read_state
+from fer_bench.weights import pack
+from tests.submissions.models import faces
+
+SLOW = {"awei", "awei_plain", "awei_residual", "vgg13", "vgg16", "alexnet", "senet50"}
+"""Over 25M parameters, or ten seconds to trace."""
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in list_methods()]
+
+
+def fresh(name: str) -> Model:
+    """A method with seeded fresh weights, its batch-norm statistics away from 0 and 1."""
+    torch.manual_seed(0)
+    network, card = build(name), METHODS[name].card
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    emotions = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+    return Model(name, network.eval(), card.input, emotions, {"trained": {"track": "fer2013"}})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_onnx_file_answers_as_torch_does(name: str, tmp_path: Path) -> None:
+    """Logits agree within 1e-4 for batches of one and three, and nothing in the file breaks a rule or a bound."""
+    model = fresh(name)
+    spec = model.input_spec
+    path = write_onnx(model.network, spec.channels, spec.size, tmp_path / "model.onnx")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.onnx"]  # no weights beside it
+    assert difference(model, path) <= TOLERANCE
+    assert inspection.inspect(onnx.load_model(path), (spec.channels, spec.size, 7)) == []
+    assert path.stat().st_size <= SIZES["model.onnx"]
+
+
+@pytest.mark.parametrize(("size", "out"), [((2, 2), (7, 7)), ((2, 2), (6, 6)), ((7, 5), (3, 4)), ((9, 8), (1, 3))])
+def test_adaptive_pooling_as_matrices_is_adaptive_pooling(size: tuple[int, int], out: tuple[int, int]) -> None:
+    """The matrices that stand for it in an export average what torch's own layer averages."""
+    maps = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(Averages(size, out)(maps), torch.nn.functional.adaptive_avg_pool2d(maps, out))
+
+
+def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    """A pooling that is exchanged for the export is back afterwards, and the network still trains if it did."""
+    pool = torch.nn.AdaptiveAvgPool2d(5)
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), pool, torch.nn.Flatten(), torch.nn.Linear(50, 7)).train()
+    path = write_onnx(network, 1, 16, tmp_path / "model.onnx")
+    assert network[1] is pool
+    assert network.training
+    spec = InputSpec(16, 1, (0.5,), (0.25,))
+    assert difference(Model("x", network, spec, (), {}), path) <= TOLERANCE
+
+
+def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
+    """What `export` writes is a whole submission whose manifest carries the model's own input and emotions."""
+    model = fresh("deep_emotion_sequential")
+    folder = export_model(model, tmp_path / "out")
+    manifest, problems = read_manifest((folder / "submission.yaml").read_bytes())
+    assert problems == []
+    assert (manifest.name, manifest.emotions) == ("deep_emotion_sequential_copy", model.emotions)
+    assert manifest.input == model.input_spec
+    assert check(folder, run=False) == []
+
+
+def test_nothing_is_exported_over_other_files(tmp_path: Path) -> None:
+    """A folder that holds something is left as it is."""
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        export_model(fresh("deep_emotion_sequential"), tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_weights_of_a_registered_architecture_pass(tmp_path: Path) -> None:
+    """safetensors of the named method run in the sandbox and are accepted; another input than its own is refused."""
+    text = template() + "\narchitecture: deep_emotion_sequential\n"
+    (tmp_path / "submission.yaml").write_text(text)
+    save_file(fresh("deep_emotion_sequential").network.state_dict(), tmp_path / "model.safetensors")
+    assert check(tmp_path, faces=faces(1)) == []
+    (tmp_path / "submission.yaml").write_text(text.replace("size: 48", "size: 64"))
+    (problem,) = check(tmp_path)
+    assert "deep_emotion_sequential reads 1 x 48 x 48" in problem.text
+
+
+STATE = {"a.weight": torch.ones(3, 4), "a.count": torch.tensor(5), "b": torch.ones(2)}
+SHAPES = {name: tuple(tensor.shape) for name, tensor in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ({k: v for k, v in STATE.items() if k != "b"}, "it lacks b"),
+        ({**STATE, "c": torch.ones(1)}, "has c too much"),
+        ({**STATE, "b": torch.ones(3)}, "has 'b' of shape [3]"),
+        ({**STATE, "b": torch.tensor([1, float("nan")])}, "NaN or infinity in 'b'"),
+        ({**STATE, "b": torch.tensor([1, float("-inf")])}, "NaN or infinity in 'b'"),
+        ({**STATE, "b": torch.ones(2, dtype=torch.complex64)}, "has the type"),
+        ({**STATE, "b:left": torch.ones(1, 2)}, "makes no sense"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(state: dict[str, torch.Tensor], reason: str) -> None:
+    """Missing, foreign, misshapen, unusual and infinite tensors are named."""
+    with pytest.raises(WeightsRefusedError, match=re.escape(reason)):
+        read_state(save(state), SHAPES)
+
+
+def test_both_forms_of_weights_are_read() -> None:
+    """A plain state_dict comes back as it was, the compact form of `fer_bench.train` within its rounding."""
+    assert all(torch.equal(tensor, STATE[name]) for name, tensor in read_state(save(STATE), SHAPES).items())
+    large = {"w": torch.randn(300, 300, generator=torch.Generator().manual_seed(0))}
+    packed, note = pack(large)
+    found = read_state(save(packed, {"fer_bench": json.dumps({"packing": note})}), {"w": (300, 300)})
+    torch.testing.assert_close(found["w"], large["w"], atol=0.02, rtol=0)
+
+
+def test_a_cut_off_file_is_refused() -> None:
+    """A header that promises more than the file holds does not reach the network."""
+    with pytest.raises(WeightsRefusedError, match="not a readable safetensors file"):
+        read_state(save(STATE)[:-4], SHAPES)

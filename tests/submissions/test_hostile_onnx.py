@@ -1,0 +1,240 @@
+"""Hostile ONNX models: some are refused by what they declare, the others when they run in their sandbox."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from fer_bench.submissions import Limits, check
+from tests.submissions.models import (
+    MANIFEST,
+    SIDE,
+    Builder,
+    after,
+    declared,
+    faces,
+    listing,
+    memory,
+    model,
+    node,
+    submission,
+    tensor,
+    value,
+)  # fmt: skip
+
+HONEST_BYTES = model().SerializeToString()
+
+
+def onnx_of(*arguments: object, **options: object) -> Builder:
+    return lambda folder: submission(folder, model(*arguments, **options))
+
+
+def torchscript() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps(1))
+    return buffer.getvalue()
+
+
+def external(location: str) -> Builder:
+    def build(folder: Path) -> None:
+        outside = tensor("outside", np.zeros(4))
+        outside.ClearField("raw_data")
+        outside.data_location = TensorProto.EXTERNAL
+        outside.external_data.add(key="location", value=location)
+        submission(folder, model(tensors=[outside]))
+
+    return build
+
+
+def body(*nodes: onnx.NodeProto, inputs: tuple = (), outputs: tuple = ()) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "body", list(inputs), list(outputs))
+
+
+def forever() -> onnx.NodeProto:
+    """A Loop of 2**62 rounds that hands the answer on."""
+    rounds = body(
+        node("Identity", "more_in", "more"), node("Identity", "answer_in", "answer_out"),
+        inputs=(value("round", [], TensorProto.INT64), value("more_in", [], TensorProto.BOOL),
+                value("answer_in", ["N", 7])),
+        outputs=(value("more", [], TensorProto.BOOL), value("answer_out", ["N", 7])),
+    )  # fmt: skip
+    return node("Loop", "rounds yes answer", "logits", body=rounds)
+
+
+def recursion(folder: Path) -> None:
+    """Two functions of the model that call each other."""
+    nested = model(after(node("Again", "answer", "logits", domain="local")), opsets=[helper.make_opsetid("local", 1)])
+    for name, other in (("Again", "AndAgain"), ("AndAgain", "Again")):
+        inner = [node(other, "x", "y", domain="local")]
+        opsets = [helper.make_opsetid("local", 1)]
+        nested.functions.append(helper.make_function("local", name, ["x"], ["y"], inner, opsets))
+    submission(folder, nested)
+
+
+def choice() -> onnx.NodeProto:
+    branch = body(node("Identity", "answer", "out"), outputs=(value("out", ["N", 7]),))
+    return node("If", "yes", "logits", then_branch=branch, else_branch=branch)
+
+
+YES = tensor("yes", True, np.bool_)
+CHAIN = [node("Identity", f"n{i}", f"n{i + 1}") for i in range(6000)]
+
+STATIC: dict[str, tuple[Builder, str]] = {
+    "a pickle called ONNX": (lambda f: submission(f, pickle.dumps({"a": 1})), "pickle"),
+    "TorchScript called ONNX": (lambda f: submission(f, torchscript()), "TorchScript"),
+    "half an ONNX file": (lambda f: submission(f, HONEST_BYTES[: len(HONEST_BYTES) // 2]), "not a readable ONNX"),
+    "random bytes": (lambda f: submission(f, np.random.default_rng(0).bytes(5000)), "not a readable ONNX"),
+    "an empty model": (lambda f: submission(f, b""), "no graph"),
+    "external data that leaves the folder": (external("../../../etc/passwd"), "another file ('../../../etc/passwd')"),
+    "external data in the folder": (external("README.md"), "another file"),
+    "a custom operator": (
+        onnx_of(after(node("Run", "answer", "logits", domain="com.evil")), opsets=[helper.make_opsetid("com.evil", 1)]),
+        "'com.evil'",
+    ),
+    "functions that call each other": (recursion, "functions of its own"),
+    "a loop that never ends": (
+        onnx_of(after(forever()), [tensor("rounds", 2**62, np.int64), YES]), "Loop, which need not end"
+    ),
+    "a branch": (onnx_of(after(choice()), [YES]), "uses If"),
+    "random answers": (
+        onnx_of(after(node("RandomNormalLike", "answer", "noise"), node("Add", "answer noise", "logits"))),
+        "draws random numbers",
+    ),
+    "six thousand nodes": (
+        onnx_of([*after(node("Identity", "answer", "n0")), *CHAIN, node("Identity", "n6000", "logits")]), "6,004 nodes"
+    ),
+    "ten thousand unused tensors": (onnx_of(tensors=[tensor(f"t{i}", [0.0]) for i in range(10_000)]), "10,001 tensors"),
+    "a tensor that declares 10 GB": (onnx_of(tensors=[declared(2_500_000_000)]), "declares 10,000,000,000 bytes"),
+    "dimensions that overflow": (onnx_of(tensors=[declared(2**33, 2**33)]), "at most 600,000,000"),
+    "negative dimensions": (onnx_of(tensors=[declared(-4, 4)]), "impossible dimensions"),
+    "a tensor shorter than it says": (onnx_of(tensors=[declared(100)]), "but holds 4"),
+    "a constant that declares 10 GB": (
+        onnx_of(after(node("Constant", "", "c", value=declared(50_000, 50_000)), node("Add", "answer c", "logits"))),
+        "declares 10,000,000,000 bytes",
+    ),
+    "a tensor of strings": (
+        onnx_of(tensors=[helper.make_tensor("words", TensorProto.STRING, [1], [b"x"])]), "of a type that is not read"
+    ),
+    "an opset of the future": (onnx_of(opset=99), "uses opset 99"),
+    "an opset of the past": (onnx_of(opset=6), "uses opset 6"),
+    "an operator that does not exist": (onnx_of(after(node("Exec", "answer", "logits"))), "no operator of ONNX"),
+    "a terminal's commands for a name": (onnx_of(after(node("\x1b[2J\nok", "answer", "logits"))), "no operator"),
+    "eight classes for seven emotions": (
+        onnx_of(after(node("Concat", "answer one", "logits", axis=1)), [tensor("one", [[1.0]])],
+                outputs=[value("logits", ["N", 8])]),
+        "shape (N, 8)",
+    ),
+    "an output of the wrong rank": (onnx_of(outputs=[value("logits", ["N", 7, 1])]), "shape (N, 7, 1)"),
+    "a fixed batch": (onnx_of(inputs=[value("input", [4, 1, SIDE, SIDE])]), "fixed batch of 4"),
+    "three channels for one": (onnx_of(inputs=[value("input", ["N", 3, SIDE, SIDE])]), "shape (N, 3, 48, 48)"),
+    "text for input": (onnx_of(inputs=[value("input", ["N"], TensorProto.STRING)]), "must be float32"),
+    "two inputs": (
+        onnx_of(inputs=[value("input", ["N", 1, SIDE, SIDE]), value("more", ["N"])]), "has 2 inputs and 1 outputs"
+    ),
+    "a sequence for output": (
+        onnx_of(after(node("SequenceConstruct", "answer", "logits")),
+                outputs=[helper.make_tensor_sequence_value_info("logits", TensorProto.FLOAT, None)]),
+        "not about numbers",
+    ),
+    "an input that nobody defines": (onnx_of(after(node("Add", "answer ghost", "logits"))), "is not valid ONNX"),
+}  # fmt: skip
+
+FACES = faces()
+
+
+def bomb() -> list[onnx.NodeProto]:
+    """4 TB of zeros, built from eight bytes."""
+    return after(node("ConstantOfShape", "trillion", "zeros"), node("ReduceSum", "zeros", "sum", keepdims=0),
+                 node("Add", "answer sum", "logits"))  # fmt: skip
+
+
+def endless() -> list[onnx.NodeProto]:
+    """No loop, but hours of matrix products of 3000 x 3000, which depend on the input."""
+    nodes = [node("ReduceMean", "input", "mean", keepdims=0), node("Expand", "mean square", "m0")]
+    nodes += [node("MatMul", f"m{i} m{i}", f"m{i + 1}") for i in range(900)]
+    return after(*nodes, node("ReduceMean", "m900", "end", keepdims=0), node("Add", "answer end", "logits"))
+
+
+WHEN_IT_RUNS = {
+    "memory", "time", "not_finite", "wrong_order", "from_memory", "batch_dependent", "constant", "output_shape",
+    "cannot_run", "not_deterministic",
+}  # fmt: skip
+SWAPPED = MANIFEST.replace("[anger, disgust, fear,", "[fear, anger, disgust,")
+RUNNING: dict[str, tuple[Builder, str]] = {
+    "a terabyte from nothing": (onnx_of(bomb(), [tensor("trillion", [10**12], np.int64)]), "memory"),
+    "hours of work": (onnx_of(endless(), [tensor("square", [3000, 3000], np.int64)]), "did not finish within"),
+    "NaN for every face": (onnx_of(after(node("Log", "minus", "nan"), node("Add", "answer nan", "logits")),
+                                   [tensor("minus", [-1.0])]), "NaN or infinity"),
+    "infinity for black pictures": (
+        onnx_of(after(node("ReduceMax", "input", "top", axes=[1, 2, 3], keepdims=0),
+                      node("Reciprocal", "top", "inf"), node("Unsqueeze", "inf one", "column"),
+                      node("Add", "answer column", "logits")), [tensor("one", [1], np.int64)]),
+        "NaN or infinity",
+    ),
+    "another order of the emotions": (
+        lambda folder: submission(folder, model(), SWAPPED), "[anger, disgust, fear, happiness, sadness, surprise"
+    ),
+    "answers from memory": (lambda folder: submission(folder, memory(FACES)), "answers from memory"),
+    "answers that look at the other faces": (
+        onnx_of(after(node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
+                      node("Sub", "answer others", "logits"))),
+        "when other faces are in the batch",
+    ),
+    "the same answer for every face": (
+        onnx_of(after(node("Mul", "answer zero", "logits")), [tensor("zero", [0.0])]), "the same answer"
+    ),
+    "fewer answers than faces": (
+        onnx_of(after(node("Slice", "answer start end", "logits")),
+                [tensor("start", [0], np.int64), tensor("end", [1], np.int64)]),
+        "the model answered (1, 7)",
+    ),
+    "shapes that do not fit": (
+        onnx_of(after(node("Reshape", "answer five", "logits")), [tensor("five", [5, 7], np.int64)]), "cannot be run"
+    ),
+    "a dropout that draws": (
+        onnx_of(after(node("Dropout", "answer half yes", "logits")), [tensor("half", 0.5), YES]), "differently"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "reason"), STATIC.values(), ids=STATIC)
+def test_a_hostile_model_is_refused_before_it_runs(build: Builder, reason: str, canary: Path) -> None:
+    """What a model declares is enough to refuse it; nothing is written anywhere near."""
+    folder = canary / "submission"
+    folder.mkdir()
+    build(folder)
+    before = listing(canary)
+    problems = check(folder, run=False)
+    assert reason in " ".join(problem.text for problem in problems), problems
+    assert all(problem.text.isprintable() for problem in problems)
+    assert listing(canary) == before
+
+
+@pytest.mark.parametrize(("build", "reason"), RUNNING.values(), ids=RUNNING)
+def test_a_hostile_model_is_refused_when_it_runs(build: Builder, reason: str, canary: Path) -> None:
+    """The sandbox stops it or its answers give it away; this process and the files around it are as before."""
+    folder = canary / "submission"
+    folder.mkdir()
+    build(folder)
+    before = listing(canary)
+    seconds = 3 if reason.startswith("did not") else 60
+    problems = check(folder, faces=FACES, limits=Limits(seconds=seconds))
+    assert reason in " ".join(problem.text for problem in problems), problems
+    assert {problem.code for problem in problems} <= WHEN_IT_RUNS  # nothing that it declares is wrong
+    assert listing(canary) == before
+    with pytest.raises(ChildProcessError):  # no process is left behind
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_an_honest_model_passes(tmp_path: Path) -> None:
+    """The model that all hostile ones are made from is accepted, so that it is not it that is refused."""
+    assert check(submission(tmp_path / "s", model()), faces=FACES) == []

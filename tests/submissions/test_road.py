@@ -1,0 +1,196 @@
+"""The road to the board: template, check, validate, queue and evaluate, as the documentation has them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fer_bench import submissions
+from fer_bench.cards import InputSpec
+from fer_bench.emotions import SEVEN
+from fer_bench.results import read_logits, read_result
+from fer_bench.submissions import behaviour, check, judging, main, queue, read_manifest, template, validate
+from tests.helpers import write_folder
+from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor
+
+
+@pytest.fixture(autouse=True)
+def _bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faces of a check are bars, which the hand-made models can read, and take no time to draw."""
+    bars = faces()
+    monkeypatch.setattr(behaviour, "rendered_faces", lambda: bars)
+
+
+def zipped(folder: Path, inside: str = "") -> Path:
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, inside + file.name)
+    return path
+
+
+def test_the_template_is_a_valid_manifest() -> None:
+    """What `template` prints passes as it stands and means what its comments say."""
+    manifest, problems = read_manifest(template().encode())
+    assert problems == []
+    assert manifest.emotions == SEVEN
+    assert manifest.input == InputSpec(48, 1, (0.5,), (0.25,))
+    assert manifest.tracks == ("fer2013", "rendered")
+
+
+@pytest.mark.parametrize(
+    ("text", "mean", "std"),
+    [("[0, 255]", 127.5, 63.75), ("[-1, 1]", 0.0, 0.5), ("[0, 1]", 0.5, 0.25)],
+)
+def test_every_range_means_the_same_input(text: str, mean: float, std: float) -> None:
+    """Mean and std in any range of pixels fold into those of pixels in [0, 1]."""
+    content = template().replace("range: [0, 1]", f"range: {text}")
+    content = content.replace("mean: [0.5]", f"mean: [{mean}]").replace("std: [0.25]", f"std: [{std}]")
+    manifest, problems = read_manifest(content.encode())
+    assert problems == []
+    assert (manifest.input.mean, manifest.input.std) == ((pytest.approx(0.5),), (pytest.approx(0.25),))
+
+
+def test_other_spellings_of_emotions_are_understood() -> None:
+    """Happy is happiness; the order stays that of the outputs."""
+    text = template().replace("[anger, disgust, fear, happiness, sadness, surprise, neutral]", "[Happy, angry, sad]")
+    manifest, problems = read_manifest(text.encode())
+    assert problems == []
+    assert manifest.emotions == ("happiness", "anger", "sadness")
+
+
+def test_a_folder_and_its_zip_are_valid(tmp_path: Path) -> None:
+    """The same submission passes as a folder, as a zip of its files and as a zip of the folder."""
+    folder = submission(tmp_path / "s", model())
+    for path in (folder, zipped(folder), zipped(folder, "s/")):
+        report = validate(path)
+        assert (report.ok, report.problems) == (True, ()), path
+        assert report.summary.startswith("All checks passed")
+
+
+def test_a_hostile_upload_is_reported(tmp_path: Path) -> None:
+    """A zip's model is refused with the same reason as a folder's; what is neither zip nor folder is told so."""
+    folder = submission(tmp_path / "s", model(opset=6))
+    report = validate(zipped(folder))
+    assert not report.ok
+    assert [problem.code for problem in report.problems] == ["opset"]
+    assert report.summary == "1 problem was found; nothing was evaluated."
+    assert validate(folder / "model.onnx").problems[0].code == "no_folder"
+
+
+def test_the_check_command_prints_all_and_tells_by_its_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """0 for a good folder, 1 for a bad one with every reason on a line of its own, 2 for no folder."""
+    assert main(["check", str(submission(tmp_path / "good", model()))]) == 0
+    bad = submission(tmp_path / "bad", model(opset=6), MANIFEST.replace("licence: MIT", ""))
+    assert main(["check", str(bad)]) == 1
+    out = capsys.readouterr().out
+    assert "- submission.yaml: licence is missing" in out
+    assert "- model.onnx uses opset 6" in out
+    assert main(["check", str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+
+
+def test_what_is_checked_is_told_with_its_reason() -> None:
+    """Every entry of CHECKS has a title of its own and a whole sentence."""
+    assert len({title for title, _ in submissions.CHECKS}) == len(submissions.CHECKS) >= 8
+    assert all(why.endswith(".") for _, why in submissions.CHECKS)
+
+
+def test_the_queue_lists_what_waits(tmp_path: Path) -> None:
+    """A waiting submission, one whose model is on the Hub, a measured one and a broken one are told apart."""
+    root = tmp_path / "board" / "submissions"
+    submission(root / "here", model())
+    submission(root / "hub", manifest=MANIFEST + f"\nhub: me/mine@{'a' * 40}\n")
+    submission(root / "broken", manifest="name: [")
+    done = submission(root / "done", model(), MANIFEST.replace("name: my_model", "name: done_model"))
+    result = tmp_path / "board" / "results" / "rendered" / "done_model" / "submitted-s0.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("{}")
+    states = {item.name: item.state for item in queue(root)}
+    broken = states.pop("broken")
+    assert states == {"here": "waiting", "hub": "waiting (model on the Hub)", done.name: "on the board"}
+    assert broken.startswith("broken: submission.yaml: it is not valid YAML")
+    assert queue(tmp_path / "nowhere") == []
+
+
+def test_a_model_on_the_hub_is_told_how_to_be_fetched(tmp_path: Path) -> None:
+    """Without its model the folder is refused with the command that fetches it at the pinned revision."""
+    folder = submission(tmp_path / "s", manifest=MANIFEST + f"\nhub: me/mine@{'a' * 40}\n")
+    (problem,) = check(folder)
+    assert f"hf download me/mine --revision {'a' * 40}" in problem.text
+
+
+def test_evaluate_measures_a_submission_as_external(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The result holds the file's own parameters, a latency and the declared data; logits are in our order."""
+    order = [3, 0, 1, 2, 4, 5, 6]
+    manifest = MANIFEST.replace("[anger, disgust, fear, happiness,", "[happiness, anger, disgust, fear,")
+    swapped = model(after(node("Gather", "answer order", "logits", axis=1)), [tensor("order", order, np.int64)])
+    folder = submission(tmp_path / "s", swapped, manifest)
+    track = f"folder:{write_folder(tmp_path / 'data')}"
+    command = ["evaluate", str(folder), "--track", track, "--out", str(tmp_path / "board")]
+    assert main(command) == 0
+    path = Path(capsys.readouterr().out.strip())
+    result, logits = read_result(path), read_logits(path)
+    assert path.parts[-2:] == ("my_model", "submitted-s0.json")
+    assert (result.external, result.verified, result.shared_emotions_only) == (True, False, False)
+    assert result.emotions == SEVEN
+    assert result.metrics["accuracy"].value == float((logits.logits.argmax(1) == logits.targets).mean()) > 0.99
+    assert result.cost.parameters == 48 * 7
+    assert result.cost.macs is None
+    assert 0 < result.cost.latency_ratio < 1
+    assert result.weights.storage == "onnx"
+    assert result.trained.pretrained == "declared: FER2013 training split"
+    assert "my_model" in (tmp_path / "board" / "LEADERBOARD.md").read_text()
+    assert main([*command, "--verified"]) == 0
+    assert read_result(path).verified
+
+
+def test_a_refused_submission_leaves_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Evaluation checks first: exit code 1, the reason, and no file."""
+    folder = submission(tmp_path / "s", model(opset=6))
+    assert main(["evaluate", str(folder), "--track", "rendered", "--out", str(tmp_path / "board")]) == 1
+    assert "uses opset 6" in capsys.readouterr().out
+    assert not (tmp_path / "board").exists()
+
+
+def test_the_tracks_own_pictures_are_tried_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A table of the test pictures that every earlier check let pass is refused on the track that it has stored."""
+    known = faces()
+    for number, (image, label) in enumerate(zip(known.images, known.labels, strict=True)):
+        path = tmp_path / "data" / SEVEN[label] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    monkeypatch.setattr(judging, "check", lambda *_, **__: [])
+    folder = submission(tmp_path / "s", memory(known))
+    track, board = f"folder:{tmp_path / 'data'}", tmp_path / "board"
+    assert main(["evaluate", str(folder), "--track", track, "--out", str(board)]) == 1
+    assert "the model answers from memory: " in capsys.readouterr().out
+    assert not board.exists()
+
+
+def test_the_export_command_writes_a_folder_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A method with weights is exported; an unknown one is answered with the nearest name and exit code 2."""
+    assert main(["export", "deep_emotion_sequential", "-o", str(tmp_path / "out")]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.onnx", "submission.yaml"}
+    assert main(["export", "smal_cnn", "-o", str(tmp_path / "other")]) == 2
+    assert "Did you mean 'small_cnn'?" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+
+
+def test_importing_submissions_is_cheap() -> None:
+    """Neither torch nor onnx loads with the package, the manifest, the template or the queue."""
+    code = (
+        "import sys; from fer_bench import submissions as s; s.template(); s.queue('none'); s.CHECKS; s.Manifest;"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'onnx', 'onnxruntime', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
