@@ -8,6 +8,10 @@ import sys
 COMMANDS = {
     "evaluate": "judge methods and write results and the table",
     "train": "train methods, resumable",
+    "predict": "score pictures, folders and clips of one's own",
+    "explain": "draw where methods look in pictures",
+    "submissions": "check, evaluate or export a submission",
+    "hub": "push to and pull from the Hugging Face Hub",
     "weights": "enter finished runs into weights/",
     "leaderboard": "rewrite the table from the results",
     "pretrained": "fetch the ImageNet guide that awei starts from",

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import fer_bench
+from fer_bench.datasets.rendered import render
 from fer_bench.emotions import SEVEN
+from fer_bench.video import write_clip
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 BASH = [text for language, text in BLOCKS if language == "bash"]
+COMMANDS = [line for block in BASH[2:] for line in block.splitlines()]
 
 
 def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -53,15 +58,34 @@ def test_the_commands_for_own_pictures_run(tmp_path: Path) -> None:
         folder = tmp_path / "my_faces" / split / SEVEN[label]
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{index}.png")
-    commands = [line for block in BASH[2:] for line in block.splitlines()]
-    assert len(commands) >= 4
+    done = run_all([command for command in COMMANDS if "my_faces" in command], tmp_path)
+    assert len(done) >= 4
+    assert (tmp_path / "judged" / "LEADERBOARD.md").is_file()
+
+
+@pytest.mark.slow
+def test_the_other_commands_run(tmp_path: Path) -> None:
+    """The commands that score pictures and clips, and those of a submission, run on faces drawn for the purpose."""
+    (tmp_path / "holiday").mkdir()
+    face = render("happiness", 1.0, 32, 200)[0]
+    for path in ("holiday/one.png", "holiday/two.jpg", "face.jpg"):
+        Image.fromarray(face).save(tmp_path / path)
+    write_clip(tmp_path / "clip.mp4", [np.stack([face] * 3, 2)] * 8, 8)
+    done = run_all([command for command in COMMANDS if "my_faces" not in command], tmp_path)
+    assert len(done) >= 6
+    assert (tmp_path / "scores.csv").read_text().startswith("filepath,face,time,method,emotion,")
+    assert list((tmp_path / "maps").glob("face-small_cnn-*.png"))
+    assert (tmp_path / "annotated.mp4").stat().st_size > 1000
+
+
+def run_all(commands: list[str], folder: Path) -> list[str]:
+    """Run commands one after the other in a folder; each must end with 0."""
     for command in commands:
         assert command.startswith("python -m fer_bench.")
-        done = subprocess.run(
-            [sys.executable, *command.split()[1:]], cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
+        arguments = [sys.executable, *shlex.split(command)[1:]]
+        done = subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
-    assert (tmp_path / "judged" / "LEADERBOARD.md").is_file()
+    return commands
 
 
 def test_the_table_is_the_leaderboards(tmp_path: Path) -> None:

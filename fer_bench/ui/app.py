@@ -1,0 +1,87 @@
+"""The whole app: tabs, theme and launch. `app.py` at the top of the project only calls `main`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+TITLE = "fer_bench"
+HEADER = (
+    "# fer_bench\nThe place where a facial-emotion-recognition method is judged: upload a face, see every method "
+    "answer, see where it looked, and browse the leaderboard."
+)
+MAX_UPLOAD = "60mb"
+KEPT_SECONDS = 600
+"""How long a visitor's files stay; they are looked for as often, so that none lives twice as long."""
+
+
+def board_folder() -> Path:
+    """leaderboard/ of the checkout, else of the working directory."""
+    checkout = Path(__file__).resolve().parents[2] / "leaderboard"
+    return checkout if checkout.is_dir() else Path("leaderboard")
+
+
+def build(root: Path | None = None) -> gr.Blocks:
+    """The app, not yet launched. root: the leaderboard's folder. Loads no weights."""
+    import gradio as gr
+
+    from fer_bench.ui import about, board, clip, engine, pictures, submit, try_it
+
+    root = root or board_folder()
+    found = engine.choices(root)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as demo:
+        gr.Markdown(HEADER, elem_classes="fer-title")
+        with gr.Tabs():
+            with gr.Tab("Try it", id="try"):
+                try_it.build(found)
+            with gr.Tab("Many pictures", id="many"):
+                pictures.build(found)
+            with gr.Tab("Video and camera", id="video"):
+                clip.build(found)
+            with gr.Tab("Leaderboard", id="board"):
+                board.build_board(root)
+            with gr.Tab("Submit", id="submit"):
+                submit.build(root)
+            with gr.Tab("About", id="about"):
+                about.build()
+        demo.load(None, None, None, js=try_it.name_examples())
+    return demo
+
+
+def launch_options() -> dict[str, Any]:
+    """What `Blocks.launch` is given beside the port: look, limits and privacy."""
+    from fer_bench.ui import board, look
+
+    return {
+        "theme": look.theme(), "css": look.CSS + board.CSS, "footer_links": ["api"], "run_history": False,
+        "max_file_size": MAX_UPLOAD, "show_error": True, "ssr_mode": False, "share": False,
+        "mcp_server": importlib.util.find_spec("mcp") is not None,
+    }  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python app.py [--port N] [--host ADDRESS]`: serve until interrupted. 0 done, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog="app.py", description="Serve the demo.")
+    parser.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, else 7860 or the next free one")
+    parser.add_argument("--host", help="address to listen on (default: $GRADIO_SERVER_NAME, else this machine only)")
+    options = parser.parse_args(arguments)
+    from fer_bench.ui import engine
+
+    demo = build().queue(max_size=64, default_concurrency_limit=4)
+    threading.Thread(target=engine.warm, daemon=True).start()
+    try:
+        demo.launch(server_port=options.port, server_name=options.host, **launch_options())
+    except OSError as error:  # gradio's own sentence names the port
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0

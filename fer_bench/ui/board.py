@@ -1,0 +1,256 @@
+"""The leaderboard tab: the table, a chosen row's card and charts, and the comparison of two methods.
+
+Everything shown comes from the committed results; no model is loaded and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components.plot import PlotData
+from gradio.context import Context
+
+from fer_bench import charts
+from fer_bench.comparison import Comparison, compare_results
+from fer_bench.errors import UserError
+from fer_bench.leaderboard import HOW_TO_READ
+from fer_bench.ui.board_rows import ALL, EMPTY, KINDS, Board, Cells, cells, disagreements, figures, notes, within
+from fer_bench.ui.method_card import method_card, plain
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+CSS = """
+.fer-chart .xtick text, .fer-chart .ytick text, .fer-chart .y2tick text, .fer-chart .xtitle, .fer-chart .ytitle,
+.fer-chart .y2title, .fer-chart .legendtext, .fer-chart .annotation-text {fill: var(--body-text-color) !important}
+.fer-chart .js-plotly-plot {width: 100%}
+.fer-board-md {overflow-x: auto}
+.fer-board-md td, .fer-board-md th {word-break: normal; overflow-wrap: normal}
+.fer-board-md pre, .fer-board-md pre code {font-size: .85rem; white-space: pre-wrap !important; overflow-wrap: anywhere}
+.fer-board-md pre .token {color: inherit !important; background: none !important}
+#board-table [aria-colindex="2"] {position: sticky; left: 0; z-index: 2; background: inherit;
+  border-right: 1px solid var(--border-color-primary)}
+#board-table [role=columnheader][aria-colindex="2"] {z-index: 3; background: var(--table-even-background-fill)}
+.fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
+.fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
+  background: var(--block-background-fill); color: var(--body-text-color)}
+.fer-pairs img {width: 100%; aspect-ratio: 1; object-fit: contain; display: block; margin: 0}
+.fer-pairs figcaption {padding: 8px 10px; font-size: .85rem; line-height: 1.45; overflow-wrap: anywhere}
+.fer-pairs figcaption strong, .fer-pairs figcaption span {display: block}
+.fer-pairs .right {color: #007a5a}
+.dark .fer-pairs .right {color: #4fd1a5}
+"""
+"""For the app's style sheet: charts take the page's text colour, and so do commands, whose own colours are too faint.
+The column of names stays when the table is scrolled sideways, which `pinned_columns` of gradio 6.31 does not do.
+"""
+
+SAME = "Choose two different rows to compare."
+
+
+def plot(figure: Figure) -> PlotData:
+    """A Plotly figure for `gr.Plot`, without the tool bar, which covers a phone-sized chart."""
+    value = json.loads(figure.to_json())
+    return PlotData(type="plotly", plot=json.dumps({**value, "config": {"displayModeBar": False}}))
+
+
+def payload(table: Cells) -> dict[str, Any]:
+    """Cells as `gr.Dataframe` takes them: numbers to sort and filter by, text to show."""
+    return {"headers": table.headers, "data": table.values, "metadata": {"display_value": table.shown}}
+
+
+def view_row(board: Board, track: str | None, recipe: str | None, name: str | None) -> tuple:
+    """A row's card (Markdown) and its confusion matrix, recalls beside the best row's, and reliability diagram."""
+    frame, results = board.rows(track, recipe)
+    if name not in results:
+        return "", None, None, None
+    result, best = results[name], frame.loc[0, "name"]
+    several = {name: result} if name == best else {name: result, f"{best} (best)": results[best]}
+    same = {n: r for n, r in several.items() if r.emotions == result.emotions}
+    return (
+        method_card(result, board.cards.get(result.method, {})),
+        plot(charts.confusion_matrix(result)),
+        plot(charts.per_class_recall(same)),
+        plot(charts.reliability_diagram(result)),
+    )
+
+
+def view_comparison(
+    board: Board, track: str | None, recipe: str | None, first: str | None, second: str | None
+) -> tuple:
+    """The verdict on two rows (Markdown), their agreement matrix and their recalls; a sentence where there is none."""
+    found = _compared(board, track, recipe, first, second)
+    if isinstance(found, str):
+        return found, None, None
+    results = board.rows(track, recipe)[1]
+    told = found.sentence(f"**{plain(first)}**", f"**{plain(second)}**")
+    counts = (
+        f"Both are right on {found.both_right:,} pictures, only {plain(first)} on {found.only_first:,}, only "
+        f"{plain(second)} on {found.only_second:,}, neither on {found.both_wrong:,}."
+    )
+    caveat = "It compares these two sets of weights; training again with another seed moves both."
+    return (
+        f"{told}\n\n{counts} {caveat}",
+        plot(charts.agreement_matrix(found.agreement, found.emotions, first, second)),
+        plot(charts.per_class_recall({first: results[first], second: results[second]})),
+    )
+
+
+def view_pictures(
+    board: Board, track: str | None, recipe: str | None, first: str | None, second: str | None, kind: str
+) -> tuple:
+    """The pictures that two rows answer differently, with captions, and a line about them."""
+    found = _compared(board, track, recipe, first, second)
+    if isinstance(found, str):
+        return [], found
+    results = board.rows(track, recipe)[1]
+    return disagreements(found, (first, results[first]), (second, results[second]), kind)
+
+
+def _compared(
+    board: Board, track: str | None, recipe: str | None, first: str | None, second: str | None
+) -> Comparison | str:
+    """The comparison of two rows by their names, or a sentence that says why there is none."""
+    _, results = board.rows(track, recipe)
+    if first not in results or second not in results or first == second:
+        return SAME
+    try:
+        return compare_results(board.root, results[first], results[second])
+    except UserError as error:
+        return plain(within(board.root, str(error)))
+
+
+def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) -> PlotData | None:
+    """Accuracy against a cost for the rows of the largest comparable group; None without rows."""
+    frame, _ = board.rows(track, recipe)
+    return None if frame.empty else plot(charts.accuracy_against_cost(frame[frame["group"] == 0], cost))
+
+
+def shown(*parts: str | PlotData | None) -> list:
+    """Text and charts as event handlers return them; a chart that there is nothing to draw for is hidden."""
+    return [part if isinstance(part, str) else gr.Plot(part, visible=part is not None) for part in parts]
+
+
+def _columns(table: Cells) -> dict[str, Any]:
+    """How `gr.Dataframe` is to treat the columns of a table."""
+    return {"datatype": table.kinds, "column_widths": [f"{width}px" for width in table.widths]}
+
+
+def build_board(root: Path) -> None:
+    """Lay the tab out inside the open `gr.Blocks` or `gr.Tab` and wire it. root: the leaderboard's folder.
+
+    Adds one public endpoint, `/leaderboard` (track, recipe) -> table; the rest serve the page alone.
+    """
+    root = Path(root)
+    begun = Board.read(root)
+    tracks = begun.tracks()
+    start = tracks[0][1] if tracks else None
+
+    with gr.Row():
+        track = gr.Dropdown(
+            tracks, value=start, label="Track: what was trained on and tested on", filterable=False, min_width=260
+        )
+        recipe = gr.Dropdown(
+            begun.recipes(start), value=ALL, label="Recipe: how it was trained", filterable=False, min_width=260
+        )
+    empty = cells(begun.rows(None)[0])
+    gr.Markdown("Click a row to open its method card below. The ⋮ of a heading sorts and filters by it.")
+    table = gr.Dataframe(
+        payload(empty), headers=empty.headers, **_columns(empty), label="Leaderboard", show_label=False,
+        interactive=False, show_search="filter", max_height=620, buttons=["fullscreen", "copy"],
+        elem_id="board-table",
+    )  # fmt: skip
+    about = gr.Markdown("" if tracks else EMPTY, latex_delimiters=[], elem_classes="fer-board-md")
+    with gr.Accordion("How to read this table", open=False):
+        gr.Markdown(HOW_TO_READ)
+
+    gr.Markdown("## Accuracy against cost")
+    cost = gr.Radio([(title, key) for key, title in charts.COSTS.items()], value="parameters", label="Cost")
+    cost_plot = gr.Plot(label="Accuracy against cost", elem_classes="fer-chart")
+
+    gr.Markdown("## One method")
+    chosen = gr.Dropdown([], label="Row of the table", elem_id="board-row")
+    card = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-card")
+    with gr.Row():
+        confusion = gr.Plot(label="Confusion matrix", elem_classes="fer-chart", min_width=330)
+        recall = gr.Plot(label="Recall per emotion", elem_classes="fer-chart", min_width=330)
+        reliability = gr.Plot(label="Reliability diagram", elem_classes="fer-chart", min_width=330)
+
+    gr.Markdown("## Compare two methods")
+    with gr.Row():
+        first = gr.Dropdown([], label="First", min_width=260, elem_id="board-first")
+        second = gr.Dropdown([], label="Second", min_width=260, elem_id="board-second")
+    verdict = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-verdict")
+    with gr.Row():
+        agreement = gr.Plot(label="What each answers", elem_classes="fer-chart", min_width=330)
+        both = gr.Plot(label="Recall per emotion of the two", elem_classes="fer-chart", min_width=330)
+    with gr.Row():
+        kinds = [(text, key) for key, text in KINDS.items()]
+        kind = gr.Dropdown(kinds, value="all", label="Which pictures", filterable=False, min_width=260)
+        show = gr.Button("Show test pictures they disagree on", min_width=260, elem_id="board-show")
+    seen = gr.Markdown(latex_delimiters=[], elem_id="board-seen")
+    gallery = gr.HTML(elem_id="board-pictures")
+
+    where = [track, recipe]
+    row_parts = [card, confusion, recall, reliability]
+    pair_parts = [verdict, agreement, both]
+    pictures = [gallery, seen]
+    everything = [*where, table, about, cost_plot, chosen, *row_parts, first, second, *pair_parts, *pictures]
+
+    def refresh(track: str | None, recipe: str | None, cost: str) -> Iterator[list]:
+        board = Board.read(root)
+        tracks = board.tracks()
+        if track not in [key for _, key in tracks]:
+            track = tracks[0][1] if tracks else None
+        recipes = board.recipes(track)
+        recipe = recipe if recipe in [key for _, key in recipes] else ALL
+        frame, results = board.rows(track, recipe)
+        found, names = cells(frame), list(results)
+        one, other = [*names, None, None][:2]
+        top = [
+            gr.Dropdown(tracks, value=track), gr.Dropdown(recipes, value=recipe),
+            gr.Dataframe(payload(found), **_columns(found)), notes(frame, list(results.values()), board.problems),
+        ]  # fmt: skip
+        yield [*top, *[gr.skip()] * (len(everything) - len(top))]  # the table first: charts take longer
+        yield [
+            *[gr.skip()] * len(top),
+            *shown(view_cost(board, track, recipe, cost)), gr.Dropdown(names, value=one),
+            *shown(*view_row(board, track, recipe, one)), gr.Dropdown(names, value=one),
+            gr.Dropdown(names, value=other), *shown(*view_comparison(board, track, recipe, one, other)), "", "",
+        ]  # fmt: skip
+
+    def open_row(track: str | None, recipe: str | None, event: gr.SelectData) -> list:
+        name = next((cell for cell in event.row_value if isinstance(cell, str)), None)
+        return [name, *shown(*view_row(Board.read(root), track, recipe, name))]
+
+    def compare(*given: str | None) -> list:
+        return [*shown(*view_comparison(Board.read(root), *given)), "", ""]
+
+    def show_pictures(*given: str | None) -> list:
+        found, line = view_pictures(Board.read(root), *given)
+        return [figures(found), line]
+
+    def leaderboard(track: str = start or "", recipe: str = ALL) -> dict:
+        """The leaderboard of one track as a table: headers and rows of numbers (percentages; null is not known).
+
+        Args:
+            track: a track's name, such as fer2013 or rendered.
+            recipe: a training recipe, such as common-v1, or "all".
+        """
+        found = cells(Board.read(root).rows(track, recipe)[0])
+        return {"headers": found.headers, "data": found.values}
+
+    private: dict[str, Any] = {"api_visibility": "private"}
+    # A click while the last one is being answered is not lost: the page ends with what was chosen last.
+    hushed: dict[str, Any] = {**private, "show_progress": "hidden", "trigger_mode": "always_last"}
+    Context.root_block.load(refresh, [*where, cost], everything, **hushed)
+    gr.on([track.input, recipe.input], refresh, [*where, cost], everything, **hushed)
+    cost.input(lambda *given: shown(view_cost(Board.read(root), *given)), [*where, cost], [cost_plot], **hushed)
+    table.select(open_row, where, [chosen, *row_parts], **hushed)
+    chosen.input(lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed)
+    gr.on([first.input, second.input], compare, [*where, first, second], [*pair_parts, *pictures], **hushed)
+    show.click(show_pictures, [*where, first, second, kind], pictures, **private)
+    gr.api(leaderboard, api_name="leaderboard")

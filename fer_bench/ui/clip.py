@@ -1,0 +1,173 @@
+"""The tab for clips and the live camera: emotions over time as a plot, and the clip with boxes and answers drawn in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from fer_bench.errors import UserError
+from fer_bench.ui import engine, look
+from fer_bench.ui.try_it import PRIVACY, as_given, method_picker
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from fer_bench.ui.engine import Choice
+
+WAITING = (
+    '<div class="fer-empty"><h2>Upload a clip or record one.</h2><p>Its emotions over time appear here, with the '
+    "annotated clip and a table to download.</p></div>"
+)
+MOST_FRAMES = 300
+"""Of a clip that are looked at, so that a long one cannot hold the queue."""
+LIVE_POINTS = 120
+"""Answers of the live camera that stay on the plot."""
+LIVE_SECONDS = 120
+"""After which the live camera stops; it can be started again."""
+
+
+def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]], title: str) -> go.Figure:
+    """Probability per emotion (0..1) against time (seconds): one line per emotion, the y axis always 0 to 1.
+
+    times: (N,), rising.   scores: N dicts, emotion -> probability.
+    """
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for emotion in scores[0] if scores else ():
+        figure.add_scatter(
+            x=list(times), y=[s[emotion] for s in scores], name=emotion, mode="lines+markers",
+            line={"color": look.COLOURS[emotion], "width": 2}, marker={"size": 4},
+            hovertemplate=f"{emotion} %{{y:.0%}} at %{{x:.1f}} s<extra></extra>",
+        )  # fmt: skip
+    figure.update_layout(
+        title={"text": title, "font": {"size": 15}}, height=380, margin={"l": 55, "r": 15, "t": 45, "b": 110},
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 13, "color": "#7f8c99"},
+        legend={"orientation": "h", "y": -0.28, "x": 0},
+        xaxis={"title": "seconds", "gridcolor": "rgba(127,140,153,.3)", "zeroline": False},
+        yaxis={"title": "probability", "range": [0, 1], "tickformat": ".0%", "gridcolor": "rgba(127,140,153,.3)"},
+    )  # fmt: skip
+    return figure
+
+
+def largest_faces(rows: Sequence[dict]) -> list[dict]:
+    """One row per moment: that of the largest face. rows: of one method on one clip, as `predict` gives them."""
+
+    def area(row: dict) -> int:
+        return (row["right"] - row["left"]) * (row["bottom"] - row["top"]) if row["face"] else 0
+
+    best: dict[float, dict] = {}
+    for row in rows:
+        if row["time"] not in best or area(row) > area(best[row["time"]]):
+            best[row["time"]] = row
+    return [best[time] for time in sorted(best)]
+
+
+def live_answer(frame: np.ndarray, method: str) -> tuple[dict[str, float], bool]:
+    """One camera frame, uint8 (H, W, 3) -> (probability per emotion of the largest face, whether there was a face)."""
+    from fer_bench.faces import crop, detect_faces
+    from fer_bench.ui.try_it import first_choice
+
+    picture = Image.fromarray(frame)
+    found = detect_faces(picture)
+    model = engine.SHELF[method]
+    face = crop(picture, found[first_choice(found)].box, model.input_spec.margin) if found else picture
+    return model.predict([face])[0], bool(found)
+
+
+def build(choices: list[Choice]) -> None:
+    """The tab's components and what they do; called inside a `gr.Tab`."""
+    import gradio as gr
+
+    def shown(value: Any) -> dict:
+        return gr.update(value=value, visible=True)
+
+    nothing = (gr.update(value=None, visible=False),) * 3
+
+    def run(path: str | None, method: str, per_second: float, cam: str) -> tuple[Any, ...]:
+        """A clip -> (note, plot, annotated clip, CSV)."""
+        if not path:
+            return look.note("Upload or record a clip first.", bad=True), *nothing
+        folder = engine.folder_for()
+        name, out = Path(path).name, folder / "annotated.mp4"
+        try:
+            rows, damaged = engine.read_clip(
+                Path(path), out, method, per_second, MOST_FRAMES, None if cam == "none" else cam
+            )
+        except (UserError, KeyError) as error:
+            return look.note(str(error).replace(str(path), name), bad=True), *nothing
+        for row in rows:
+            row["filepath"] = name
+        emotions = engine.emotions_in(rows)
+        table = engine.write_csv(rows, emotions, folder / "scores.csv")
+        largest = largest_faces(rows)
+        plot = emotions_over_time(
+            [row["time"] for row in largest], [{e: row[e] for e in emotions} for row in largest], f"{method} on {name}"
+        )
+        text = f"{len(largest)} frames over {largest[-1]['time'] - largest[0]['time']:.1f} s"
+        text += "; of several faces the largest is on the plot" if len(rows) > len(largest) else ""
+        text += f"; the clip was followed for its first {MOST_FRAMES} frames" if len(largest) >= MOST_FRAMES else ""
+        notes = [look.note(text + "."), *(look.note(d.replace(str(path), name), bad=True) for d in damaged)]
+        return "".join(notes), shown(plot), shown(str(out)), shown(str(table))
+
+    def live(frame: np.ndarray | None, method: str, history: list) -> tuple[Any, ...]:
+        """One frame of the camera -> (line, plot, history)."""
+        import time
+
+        if frame is None:
+            return "", gr.skip(), history
+        scores, found = live_answer(frame, method)
+        now = time.monotonic()
+        comparable = [point for point in history if set(point[1]) == set(scores)]
+        history = [*comparable[1 - LIVE_POINTS :], (now, scores)]
+        start = history[0][0]
+        top = max(scores, key=scores.get)
+        line = f"{top}, {look.percent(scores[top])}" + ("" if found else " (no face found: the whole picture is used)")
+        plot = emotions_over_time([t - start for t, _ in history], [s for _, s in history], f"{method}, live")
+        return look.note(line), plot, history
+
+    from fer_bench.explain import CAMS
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            video = as_given(
+                gr.Video(label="Your clip", sources=["upload", "webcam"], height=300, buttons=[], elem_id="clip")
+            )
+            method = method_picker(choices, several=False)
+            per_second = gr.Slider(
+                1, 10, value=4, step=1, label="Frames per second", info=f"At most {MOST_FRAMES} frames are looked at."
+            )
+            cam = gr.Dropdown(
+                [("no map", "none"), *((title, name) for name, title in CAMS.items())],
+                value="none",
+                label="Map drawn in",
+            )
+            button = gr.Button("Read the clip", variant="primary", elem_id="read-clip")
+            gr.Markdown(PRIVACY, elem_classes="fer-small")
+        with gr.Column(scale=5, min_width=320):
+            message = gr.HTML(WAITING, elem_id="clip-message", padding=False)
+            plot = gr.Plot(label="Emotions over time", visible=False, elem_id="clip-plot", elem_classes="fer-chart")
+            annotated = gr.Video(label="The clip with boxes and answers", interactive=False, visible=False, height=320,
+                                 elem_id="annotated")  # fmt: skip
+            table = gr.File(label="Every frame's scores (CSV)", interactive=False, visible=False, elem_id="clip-csv")
+    with gr.Accordion("Live camera", open=False, elem_id="live"), gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260,
+                              buttons=[], elem_id="camera")  # fmt: skip
+            gr.Markdown(f"Stops by itself after {LIVE_SECONDS} seconds.", elem_classes="fer-small")
+        with gr.Column(scale=5, min_width=320):
+            line = gr.HTML(elem_id="live-line", padding=False)
+            live_plot = gr.Plot(label="Emotions over time", elem_id="live-plot", elem_classes="fer-chart")
+    history = gr.State([])
+    button.click(
+        run, [video, method, per_second, cam], [message, plot, annotated, table], api_visibility="private",
+        concurrency_limit=1, concurrency_id="networks",
+    )  # fmt: skip
+    camera.stream(
+        live, [camera, method, history], [line, live_plot, history], stream_every=0.5, time_limit=LIVE_SECONDS,
+        concurrency_limit=2, api_visibility="private", show_progress="hidden",
+    )  # fmt: skip

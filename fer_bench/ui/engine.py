@@ -1,0 +1,262 @@
+"""What the tabs run: models loaded once and kept within a memory bound, and one function that answers for a face."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import tempfile
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from fer_bench.emotions import EMOTIONS
+from fer_bench.errors import UserError
+from fer_bench.leaderboard import read_cards, read_readable, table
+
+if TYPE_CHECKING:
+    from fer_bench.infer import Model
+
+TRACK = "fer2013"
+SIDE = 320
+"""Side of the face shown with its overlay, in pixels."""
+F = TypeVar("F", bound=Callable)
+
+
+def on_gpu(function: F) -> F:
+    """`spaces.GPU` where that package is installed (a ZeroGPU Space), else the function itself."""
+    if importlib.util.find_spec("spaces") is None:
+        return function
+    import spaces
+
+    return spaces.GPU(function)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method that a visitor can choose: it has weights here."""
+
+    name: str
+    title: str
+    accuracy: float | None
+    """On the main track's test split, fraction; None where it has no result."""
+    half_width: float | None
+    """Of the accuracy's 95 % interval."""
+    short: bool
+    """Trained for less than its recipe's budget."""
+
+    @property
+    def label(self) -> str:
+        if self.accuracy is None:
+            return f"{self.name} (no result yet)"
+        return f"{self.name} · {100 * self.accuracy:.1f} %{' ◔' if self.short else ''}"
+
+
+def choices(root: Path) -> list[Choice]:
+    """The methods with weights here, best on the main track first. root: the leaderboard's folder."""
+    from fer_bench.weights import read_index
+
+    shipped = {entry["method"] for entry in read_index().values() if entry["track"] == TRACK}
+    try:
+        cards = read_cards(root)
+    except UserError:  # the leaderboard tab says it; what the methods are called is no reason not to serve
+        cards = {}
+    frame = table([r for r in read_readable(root)[0] if r.method in shipped], cards, TRACK)
+    found: dict[str, Choice] = {}
+    for row in frame.itertuples() if len(frame) else ():
+        if row.tta == "none" and row.method not in found:
+            title = cards.get(row.method, {}).get("title", row.method)
+            half = (row.high - row.low) / 2
+            found[row.method] = Choice(row.method, title, row.accuracy, half, not row.complete)
+    rest = [Choice(n, cards.get(n, {}).get("title", n), None, None, True) for n in sorted(shipped - set(found))]
+    return sorted(found.values(), key=lambda c: -c.accuracy) + rest
+
+
+def best(found: Sequence[Choice], count: int = 5) -> list[str]:
+    """The names of the first few: the best on the main track."""
+    return [choice.name for choice in found[:count]]
+
+
+class Shelf:
+    """Models by name, each loaded once, on first use; the least recently used leave when the bound is passed.
+
+    bound: bytes of parameters and buffers kept; the model just asked for is always kept. Safe for several threads.
+    """
+
+    def __init__(self, load: Callable[[str], Model], bound: int) -> None:
+        self._load, self.bound = load, bound
+        self._models: OrderedDict[str, Model] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+
+    def __getitem__(self, name: str) -> Model:
+        with self._lock:
+            if name in self._models:
+                self._models.move_to_end(name)
+                return self._models[name]
+            mine = self._loading.setdefault(name, threading.Lock())
+        with mine:  # a second visitor waits for the first one's load; other methods go on
+            with self._lock:
+                if name in self._models:
+                    return self._models[name]
+            model = self._load(name)
+            with self._lock:
+                self._models[name] = model
+                while len(self._models) > 1 and sum(map(size_of, self._models.values())) > self.bound:
+                    self._models.popitem(last=False)
+            return model
+
+    def names(self) -> list[str]:
+        """The models held, least recently used first."""
+        with self._lock:
+            return list(self._models)
+
+
+def size_of(model: Model) -> int:
+    """Bytes of a model's parameters and buffers."""
+    tensors = [*model.network.parameters(), *model.network.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _load(name: str) -> Model:
+    from fer_bench.infer import load, logits
+
+    model = load(name, TRACK)
+    side = model.input_spec.size
+    logits(model, np.zeros((1, side, side), np.uint8))  # the first pass sets things up, which is not a face's time
+    return model
+
+
+SHELF = Shelf(_load, bound=int(os.environ.get("FER_BENCH_APP_MB", "600")) * 2**20)
+"""What the app keeps in memory; `$FER_BENCH_APP_MB` sets the bound (600)."""
+
+
+def warm() -> None:
+    """Import what the first answer needs (seconds on a small machine), but load no weights."""
+    from fer_bench import explain, faces, predict, torchvision_repair  # noqa: F401
+
+    importlib.import_module("pytorch_grad_cam")
+    importlib.import_module("matplotlib.cm")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one method says of one face, and where it looked."""
+
+    method: str
+    scores: dict[str, float]
+    """Probability per emotion, in the model's order; they sum to 1."""
+    explained: str
+    """The emotion that the overlay is about."""
+    overlay: Image.Image
+    """RGB, (SIDE, SIDE)."""
+    milliseconds: float
+    """Of the network's forward pass on this face, without detection and overlay."""
+
+    @property
+    def emotion(self) -> str:
+        return max(self.scores, key=self.scores.get)
+
+
+@on_gpu
+def answer(
+    picture: Image.Image,
+    box: tuple[int, int, int, int] | None,
+    methods: Sequence[str],
+    cam: str = "gradcam",
+    target: str | None = None,
+    opacity: float = 0.5,
+) -> list[Answer]:
+    """Ask each method about one face: forward, backward and overlay, in the order of `methods`.
+
+    box: (left, top, right, bottom) of the face in `picture`, as a detector gives it; None takes the whole picture.
+    target: the emotion that the overlay is about; None, or one that a method does not know, takes its own answer.
+    opacity: 0..1. Raises UserError for no methods, UnknownNameError for one that does not exist.
+    """
+    from fer_bench.explain import explain, overlay
+    from fer_bench.faces import crop, stack
+    from fer_bench.infer import best_device, logits
+    from fer_bench.metrics import softmax
+
+    if not methods:
+        raise UserError("Choose at least one method.")
+    found = []
+    for name in methods:
+        model = SHELF[name].to(best_device())
+        face = picture if box is None else crop(picture, box, model.input_spec.margin)
+        images = stack([face], model.input_spec.size)
+        start = time.perf_counter()
+        outputs = logits(model, images)
+        milliseconds = 1000 * (time.perf_counter() - start)
+        wanted = target if target in model.emotions else None
+        explanation = explain(model, images, cam, wanted)
+        scores = dict(zip(model.emotions, softmax(outputs)[0].tolist(), strict=True))
+        shown = overlay(_centred(face), explanation.maps[0], opacity, side=SIDE)
+        found.append(Answer(name, scores, explanation.targets[0], shown, milliseconds))
+    return found
+
+
+def _centred(face: Image.Image) -> Image.Image:
+    """The part of the picture that the networks see: its largest centred square."""
+    from fer_bench.faces import square
+
+    return square(face, min(face.size))
+
+
+@on_gpu
+def score(pictures: Sequence[tuple[str, Image.Image]], methods: Sequence[str]) -> list[dict]:
+    """The rows that `fer_bench.predict` would write for these (name, picture) pairs: one per face and method.
+
+    Raises UserError for no methods, UnknownNameError for one that does not exist.
+    """
+    from fer_bench.infer import best_device
+    from fer_bench.predict import score_picture
+
+    if not methods:
+        raise UserError("Choose at least one method.")
+    models = [SHELF[name].to(best_device()) for name in methods]
+    return [row for name, picture in pictures for row in score_picture(picture, name, models)]
+
+
+@on_gpu
+def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int, cam: str | None) -> tuple[list, list]:
+    """A clip's rows and what was damaged in it; the annotated clip goes to `out` (.mp4). Raises UserError."""
+    from fer_bench.infer import best_device
+    from fer_bench.predict import annotate_clip
+
+    rows: list[dict] = []
+    damaged: list[str] = []
+    model = SHELF[method].to(best_device())
+    annotate_clip(path, out, model, per_second, limit, cam, on_rows=rows.extend, on_damage=damaged.append)
+    return rows, damaged
+
+
+def write_csv(rows: Sequence[dict], emotions: Sequence[str], path: Path) -> Path:
+    """Rows as `fer_bench.predict` writes them, the same columns in the same order; returns the path."""
+    import pandas as pd
+
+    from fer_bench.predict import columns
+
+    pd.DataFrame(rows, columns=columns(emotions)).convert_dtypes().to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def folder_for(seconds: float = 120) -> Path:
+    """A new folder for what a visitor downloads, gone after `seconds`: gradio copies and deletes its own copies."""
+    held = tempfile.TemporaryDirectory(prefix="fer_bench-", ignore_cleanup_errors=True)
+    timer = threading.Timer(seconds, held.cleanup)  # holds the folder, which is also removed when the process ends
+    timer.daemon = True
+    timer.start()
+    return Path(held.name)
+
+
+def emotions_in(rows: Sequence[dict]) -> tuple[str, ...]:
+    """The emotion columns of rows, in the canonical order."""
+    return tuple(emotion for emotion in EMOTIONS if rows and emotion in rows[0])

@@ -1,0 +1,171 @@
+"""How the app looks: theme, style sheet, and answers as HTML. Every text that is not ours is escaped."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from fer_bench.ui.engine import Answer, Choice
+
+if TYPE_CHECKING:
+    from gradio.themes import Base
+
+COLOURS = {
+    "anger": "#d55e00", "disgust": "#7a8b00", "fear": "#8a5fbf", "happiness": "#e69f00",
+    "sadness": "#0072b2", "surprise": "#009e73", "neutral": "#7f8c99", "contempt": "#cc79a7",
+}  # fmt: skip
+"""One colour per emotion, told apart with the usual colour blindnesses (after Okabe & Ito); a name is always beside."""
+
+CSS = """
+.gradio-container {max-width: 1240px !important; width: 100%; margin: auto !important}
+.fer-title h1 {font-size: 1.6rem; margin: .3rem 0 0}
+.fer-title p {margin: .15rem 0 .3rem; opacity: .85}
+#examples button {width: 62px; height: 62px}
+#message, #marked, #answers {padding: 0 !important}
+.fer-verdict {border-radius: 12px; padding: 14px 18px; margin-bottom: 14px;
+  border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}
+.fer-verdict.split {border: 2px solid #d55e00}
+.fer-verdict h2 {margin: 0; font-size: 1.25rem; line-height: 1.35; color: var(--body-text-color)}
+.fer-split {display: flex; flex-wrap: wrap; gap: 10px; margin-top: 12px}
+.fer-camp {flex: 1 1 150px; border-left: 6px solid var(--c); padding: 4px 10px; border-radius: 6px;
+  background: var(--background-fill-secondary); color: var(--body-text-color)}
+.fer-camp strong {display: block; font-size: 1.1rem}
+.fer-camp span {font-size: .85rem}
+.fer-cards {display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(215px, 1fr))}
+.fer-card {border: 1px solid var(--border-color-primary); border-radius: 12px; overflow: hidden;
+  background: var(--block-background-fill); color: var(--body-text-color); display: flex; flex-direction: column}
+.fer-card.alone {border: 2px solid #d55e00}
+.fer-card img {width: 100%; aspect-ratio: 1; display: block; margin: 0}
+.fer-card .inside {padding: 10px 12px 12px}
+.fer-card h3 {margin: 0; overflow-wrap: anywhere; font-size: 1rem; color: var(--body-text-color)}
+.fer-card .what {font-size: 1.3rem; font-weight: 700; margin: 2px 0 8px}
+.fer-card .chip {float: right; font-size: .72rem; font-weight: 600; padding: 1px 8px; border-radius: 9px;
+  background: #b34700; color: #fff}
+.fer-bar {display: grid; grid-template-columns: 5.4rem 1fr 2.9rem; gap: 8px; align-items: center; font-size: .85rem;
+  margin: 3px 0}
+.fer-bar .rail {height: 10px; border-radius: 5px; background: var(--border-color-primary); overflow: hidden}
+.fer-bar .fill {height: 100%; background: var(--c); border-radius: 5px}
+.fer-bar .number {text-align: right; font-variant-numeric: tabular-nums}
+.fer-small {font-size: .8rem; opacity: .9; margin-top: 8px; line-height: 1.4}
+.fer-note {padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
+  background: var(--background-fill-secondary); color: var(--body-text-color); margin: 0}
+.fer-note.bad {border-color: #b3261e; border-left-width: 6px}
+@media (max-width: 640px) {
+  .fer-card {flex-direction: row}
+  .fer-card img {width: 44%; height: auto; align-self: flex-start}
+  .fer-card .inside {flex: 1; min-width: 0; padding: 8px 10px}
+  .fer-bar {grid-template-columns: 4.6rem 1fr 2.5rem; gap: 5px; font-size: .78rem}
+}
+.dark button[role=tab].selected {color: var(--primary-300) !important}
+.prose pre, .prose pre code {white-space: pre-wrap !important; overflow-wrap: anywhere}
+.prose code {overflow-wrap: anywhere; white-space: normal}
+#manifest textarea {font-family: ui-monospace, Consolas, monospace; font-size: .8rem}
+.prose .token {color: inherit !important; background: none !important}
+.fer-empty {text-align: center; padding: 48px 16px; border: 1px dashed var(--border-color-primary); border-radius: 12px;
+  color: var(--body-text-color)}
+"""
+
+
+def theme() -> Base:
+    """The app's theme: gradio's default with system fonts (nothing is fetched) and enough contrast in both modes."""
+    import gradio as gr
+
+    fonts = ["ui-sans-serif", "system-ui", "sans-serif"]
+    mono = ["ui-monospace", "Consolas", "monospace"]
+    base = gr.themes.Default(
+        primary_hue="indigo", secondary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=mono
+    )
+    return base.set(
+        color_accent="*primary_600",
+        body_text_color_subdued="*neutral_600", body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*neutral_700", block_label_text_color_dark="*neutral_200",
+        block_title_text_color="*neutral_700", block_title_text_color_dark="*neutral_200",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_600", input_placeholder_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_dark="*primary_600", button_primary_background_fill_hover_dark="*primary_700",
+        button_primary_text_color="white", button_primary_text_color_dark="white",
+        link_text_color="*primary_700", link_text_color_dark="*primary_300",
+        link_text_color_hover="*primary_800", link_text_color_hover_dark="*primary_200",
+    )  # fmt: skip
+
+
+def note(text: str, bad: bool = False) -> str:
+    """One line for the visitor; bad ones are announced."""
+    return f'<p class="fer-note{" bad" if bad else ""}" role="{"alert" if bad else "status"}">{escape(text)}</p>'
+
+
+def percent(value: float) -> str:
+    """0.873 -> "87 %"."""
+    return f"{100 * value:.0f} %"
+
+
+def verdict(answers: Sequence[Answer]) -> str:
+    """What meets the eye first: whether the methods agree, and if not, who says what."""
+    camps: dict[str, list[Answer]] = {}
+    for item in answers:
+        camps.setdefault(item.emotion, []).append(item)
+    ordered = sorted(camps.items(), key=lambda camp: (-len(camp[1]), -max(a.scores[camp[0]] for a in camp[1])))
+    if len(ordered) == 1:
+        emotion, members = ordered[0]
+        mean = sum(a.scores[emotion] for a in members) / len(members)
+        who = f"{members[0].method} says" if len(members) == 1 else f"All {len(members)} methods say"
+        sure = f", {percent(mean)} sure" + (" on average" if len(members) > 1 else "")
+        return f'<div class="fer-verdict" role="status"><h2>{escape(who)} <b>{escape(emotion)}</b>{sure}.</h2></div>'
+    parts = ", ".join(
+        f"{len(members)} {'says' if len(members) == 1 else 'say'} {emotion}" for emotion, members in ordered
+    )
+    boxes = "".join(
+        f'<div class="fer-camp" style="--c:{COLOURS[emotion]}"><strong>{escape(emotion)}</strong>'
+        f"<span>{escape(', '.join(f'{a.method} {percent(a.scores[emotion])}' for a in members))}</span></div>"
+        for emotion, members in ordered
+    )
+    return (
+        f'<div class="fer-verdict split" role="status"><h2>They disagree: {escape(parts)}.</h2>'
+        f'<div class="fer-split">{boxes}</div></div>'
+    )
+
+
+def cards(answers: Sequence[Answer], known: Mapping[str, Choice], cam_title: str, bars: int = 4) -> str:
+    """One card per answer, side by side; those outside the largest camp are marked."""
+    votes = [a.emotion for a in answers]
+    most = max(votes.count(v) for v in votes)
+    lone = {v for v in votes if votes.count(v) < most} if most > 1 else set()
+    return (
+        f'<div class="fer-cards">{"".join(_card(a, known, cam_title, bars, a.emotion in lone) for a in answers)}</div>'
+    )
+
+
+def _card(item: Answer, known: Mapping[str, Choice], cam_title: str, bars: int, alone: bool) -> str:
+    top = sorted(item.scores.items(), key=lambda pair: -pair[1])[:bars]
+    lines = "".join(
+        f'<div class="fer-bar"><span>{escape(emotion)}</span><div class="rail"><div class="fill" '
+        f'style="--c:{COLOURS[emotion]};width:{100 * score:.1f}%"></div></div>'
+        f'<span class="number">{percent(score)}</span></div>'
+        for emotion, score in top
+    )
+    choice = known.get(item.method)
+    tested = "not yet tested"
+    if choice and choice.accuracy is not None:
+        tested = f"right on {100 * choice.accuracy:.1f} ± {100 * choice.half_width:.1f} % of FER2013's test pictures"
+        tested += ", short training" if choice.short else ""
+    alt = f"The face with {cam_title} of {item.method} for {item.explained}"
+    chip = '<span class="chip">disagrees</span>' if alone else ""
+    return (
+        f'<article class="fer-card{" alone" if alone else ""}"><img src="{data_uri(item.overlay)}" alt="{escape(alt)}">'
+        f'<div class="inside">{chip}<h3>{escape(item.method)}</h3><div class="what">{escape(item.emotion)}</div>{lines}'
+        f'<div class="fer-small">Heat: {escape(cam_title)} for {escape(item.explained)}<br>'
+        f"{item.milliseconds:.1f} ms · {escape(tested)}</div></div></article>"
+    )
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture inside the page, so that no file of it is made."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

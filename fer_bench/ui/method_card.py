@@ -1,0 +1,96 @@
+"""A row's method card as Markdown: the paper, what it states, what is ours, and how to run it."""
+
+from __future__ import annotations
+
+import shlex
+from html import escape
+
+from fer_bench.leaderboard import percent
+from fer_bench.results import Result
+
+
+def plain(text: object) -> str:
+    """Text that is not ours as one line that Markdown shows as it is: no markup, no link, no way out of a table."""
+    line = " ".join(str(text).split())
+    return "".join(c if c.isalnum() or c in " ,;%±×" else f"&#{ord(c)};" for c in line)
+
+
+def method_card(result: Result, card: dict) -> str:
+    """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method)."""
+    i, trained = result.metrics["accuracy"], result.trained
+    title = plain(card.get("title", "")) or "a method without a card"
+    parts = [f"### `{result.method}`: {title}", plain(card.get("summary", ""))]
+    paper, url = plain(card.get("paper", "")), str(card.get("url", ""))
+    if paper:
+        link = f' · <a href="{escape(url)}" target="_blank" rel="noopener">read it</a>' if _is_link(url) else ""
+        parts.append(f"**Paper:** {paper}{link}")
+    half = percent((i.high - i.low) / 2)
+    row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
+    parts.append(f"**Measured here:** {row}; trained on {plain(trained.track)}, {_training(result)}.")
+    if card.get("reported"):
+        lines = ["**What the paper states**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
+        lines += ["|---|--:|---|"]
+        for stated in card["reported"]:
+            lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {plain(stated['source'])} |")
+        parts.append("\n".join(lines))
+    elif card:
+        parts.append("**What the paper states:** no figure for a track that is measured here.")
+    if card:
+        ours = plain(card.get("ours") or "nothing is recorded").removesuffix("&#46;")
+        parts.append(f"**What is ours** (the paper leaves it open): {ours}.")
+    if card.get("input"):
+        spec = card["input"]
+        colour = "grey" if spec["channels"] == 1 else "RGB"
+        layer = f"; heat maps are drawn over <code>{plain(card.get('cam_layer', '?'))}</code>"
+        parts.append(f"**Input:** a face of {spec['size']} × {spec['size']} pixels, {colour}{layer}.")
+    if card.get("licence"):
+        parts.append(f"**Licence:** {plain(card['licence'])}")
+    return "\n\n".join(part for part in [*parts, _commands(result, card)] if part)
+
+
+def _is_link(url: str) -> bool:
+    return url.startswith("https://") and not set(url) & set(" \"'<>\\`")
+
+
+def _training(result: Result) -> str:
+    """ "20 of 60 epochs, stopped short of the budget", and where weights from outside came in."""
+    trained = result.trained
+    if trained.epochs is None:
+        told = "for how long is not stated"
+    else:
+        of = f" of {trained.budget_epochs}" if trained.budget_epochs else ""
+        told = f"{trained.epochs}{of} epochs"
+        if trained.train_pictures and trained.pictures_seen:
+            told += f" ({trained.pictures_seen:,} pictures seen)"
+        told += "" if trained.complete else ", less than its recipe asks"
+    told += f", weights from outside: {plain(trained.pretrained)}" if trained.pretrained else ""
+    checked = "measured by the project" if result.verified else "not verified by the project"
+    return f"{told}; {'submitted, ' if result.external else ''}{checked}"
+
+
+def _commands(result: Result, card: dict) -> str:
+    """How to train, evaluate, predict and load; for a submitted method, how to get at its row."""
+    if result.external or not card:
+        return "**How to run it:** it was submitted; its manifest in `leaderboard/submissions` says how."
+    name, home, track = result.method, shlex.quote(result.trained.track), shlex.quote(result.track)
+    how = ("" if result.recipe == "common-v1" else f" --recipe {result.recipe}") + (
+        f" --seed {result.seed}" if result.seed else ""
+    )
+    runs = "" if card.get("shipped") and not how else " --runs runs"
+    whose = "" if result.trained.track == "fer2013" else f" --track {home}"
+    paper = card.get("paper_recipe")
+    lines = [
+        f"python -m fer_bench.train --method {name} --track {home}{how}",
+        f"python -m fer_bench.evaluate --method {name} --track {track}{how}{runs}",
+        f"python -m fer_bench.predict face.jpg -o scores.csv --method {name}{whose}{how}{runs}",
+    ]
+    if paper and result.recipe != "paper":
+        lines.insert(1, f"python -m fer_bench.train --method {name} --track {home} --recipe paper")
+    own = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
+    which = "" if result.recipe == "common-v1" else f', recipe="{result.recipe}"'
+    which += f", seed={result.seed}" if result.seed else ""
+    which += ', runs="runs"' if runs else ""
+    python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'
+    python += 'print(model.predict("face.jpg"))'
+    shell = "\n".join(lines)
+    return f"**How to run it.** {own}\n\n```bash\n{shell}\n```\n\n```python\n{python}\n```"

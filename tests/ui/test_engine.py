@@ -1,0 +1,216 @@
+"""What the tabs run, without a browser."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+import fer_bench
+from fer_bench.datasets.rendered import render
+from fer_bench.errors import UserError
+from fer_bench.infer import logits
+from fer_bench.metrics import softmax
+from fer_bench.registry import UnknownNameError
+from fer_bench.ui import app, engine
+
+ROOT = app.board_folder()
+
+
+def stand_in(kilobytes: int) -> SimpleNamespace:
+    """Something with a network of that size, which is all that a shelf looks at."""
+    return SimpleNamespace(network=nn.ParameterList([nn.Parameter(np_zeros(kilobytes * 256))]))
+
+
+def np_zeros(count: int) -> object:
+    import torch
+
+    return torch.zeros(count)
+
+
+def drawn(emotion: str = "happiness", seed: int = 32) -> Image.Image:
+    return Image.fromarray(render(emotion, 1.0, seed, 128)[0])
+
+
+def test_importing_the_app_loads_no_weights_and_no_torch() -> None:
+    """A Space that wakes up pays for weights only when a visitor asks: building the app reads no weight file."""
+    code = (
+        "import sys, builtins, fer_bench.ui.app as app\n"
+        "assert 'torch' not in sys.modules and 'gradio' not in sys.modules\n"
+        "app.build()\n"
+        "from fer_bench.ui import engine\n"
+        "assert engine.SHELF.names() == []\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_choices_are_the_methods_with_weights_best_first() -> None:
+    """The picker's order is that of the measured accuracy, and every shipped method is in it."""
+    found = engine.choices(ROOT)
+    accuracies = [choice.accuracy for choice in found if choice.accuracy is not None]
+    assert accuracies == sorted(accuracies, reverse=True)
+    from fer_bench.weights import read_index
+
+    assert {c.name for c in found} == {e["method"] for e in read_index().values() if e["track"] == "fer2013"}
+    assert engine.best(found) == [choice.name for choice in found[:5]]
+
+
+def test_choices_without_results(tmp_path: Path) -> None:
+    """With no result on the board every method with weights can still be chosen, and the label says why no figure."""
+    found = engine.choices(tmp_path)
+    assert found
+    assert all(choice.label.endswith("(no result yet)") for choice in found)
+
+
+def test_a_broken_board_does_not_stop_the_app(tmp_path: Path) -> None:
+    """With a broken card file and a broken result, the methods can still be chosen."""
+    (tmp_path / "methods.json").write_text("{")
+    broken = tmp_path / "results" / "fer2013" / "small_cnn"
+    broken.mkdir(parents=True)
+    (broken / "common-v1-s0.json").write_text("{}")
+    assert "small_cnn" in {choice.name for choice in engine.choices(tmp_path)}
+
+
+def test_shelf_keeps_within_its_bound() -> None:
+    """The least recently used model leaves when the bound is passed; the one just asked for always stays."""
+    shelf = engine.Shelf(lambda name: stand_in(int(name)), bound=100 * 1024)
+    shelf["40"], shelf["50"]
+    shelf["40"]
+    shelf["30"]
+    assert shelf.names() == ["40", "30"]
+    shelf["500"]
+    assert shelf.names() == ["500"]
+
+
+def test_shelf_loads_once_for_visitors_at_once() -> None:
+    """Ten visitors who ask for one method together wait for one load."""
+    loads = []
+
+    def load(name: str) -> SimpleNamespace:
+        loads.append(name)
+        time.sleep(0.05)
+        return stand_in(1)
+
+    shelf = engine.Shelf(load, bound=2**20)
+    got: list = []
+    threads = [threading.Thread(target=lambda: got.append(shelf["one"])) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert loads == ["one"]
+    assert len({id(model) for model in got}) == 1
+
+
+def test_a_load_that_fails_can_be_tried_again() -> None:
+    """A missing weight file raises for its visitor and leaves nothing half-loaded behind."""
+    tries = []
+
+    def load(name: str) -> SimpleNamespace:
+        tries.append(name)
+        if len(tries) == 1:
+            raise UserError("no weights")
+        return stand_in(1)
+
+    shelf = engine.Shelf(load, bound=2**20)
+    with pytest.raises(UserError):
+        shelf["one"]
+    assert shelf["one"] is shelf["one"]
+    assert len(tries) == 2
+
+
+def test_answers_are_those_of_the_shared_inference() -> None:
+    """The app's probabilities are the softmax of `infer.logits` on the same crop, and come in the order asked for."""
+    from fer_bench.faces import crop, stack
+
+    picture, box = drawn(), (16, 16, 112, 112)
+    answers = engine.answer(picture, box, ["deep_emotion", "small_cnn"])
+    assert [a.method for a in answers] == ["deep_emotion", "small_cnn"]
+    for answer in answers:
+        model = fer_bench.load(answer.method)
+        face = crop(picture, box, model.input_spec.margin)
+        expected = softmax(logits(model, stack([face], model.input_spec.size)))[0]
+        np.testing.assert_allclose([answer.scores[e] for e in model.emotions], expected, atol=1e-5)
+        assert answer.explained == answer.emotion
+        assert answer.overlay.size == (engine.SIDE, engine.SIDE)
+        assert answer.milliseconds > 0
+
+
+def test_the_target_changes_the_overlay_not_the_answer() -> None:
+    """A chosen target emotion is what the heat is about; the probabilities stay as they were."""
+    first = engine.answer(drawn(), None, ["small_cnn"])[0]
+    second = engine.answer(drawn(), None, ["small_cnn"], target="fear")[0]
+    assert second.explained == "fear" != first.explained
+    assert first.scores == pytest.approx(second.scores, abs=1e-6)
+    assert np.abs(np.asarray(first.overlay, int) - np.asarray(second.overlay, int)).max() > 20
+
+
+def test_opacity_zero_is_the_bare_face() -> None:
+    """Without overlay the picture shown is the face itself."""
+    picture = drawn()
+    shown = engine.answer(picture, None, ["small_cnn"], opacity=0.0)[0].overlay
+    plain = picture.convert("RGB").resize((engine.SIDE, engine.SIDE), Image.Resampling.BICUBIC)
+    assert np.abs(np.asarray(shown, int) - np.asarray(plain, int)).mean() < 3
+
+
+def test_no_method_and_an_unknown_one_are_said() -> None:
+    """Choosing nothing gets a sentence, a name that does not exist gets the valid ones."""
+    with pytest.raises(UserError, match="at least one method"):
+        engine.answer(drawn(), None, [])
+    with pytest.raises(UnknownNameError, match="Did you mean 'small_cnn'"):
+        engine.answer(drawn(), None, ["smal_cnn"])
+
+
+def test_scores_are_predicts_and_the_csv_too(tmp_path: Path) -> None:
+    """The table to download is byte for byte what `python -m fer_bench.predict` writes for the same picture."""
+    from fer_bench import predict
+
+    path = tmp_path / "face.png"
+    drawn().save(path)
+    assert predict.main([str(path), "-o", str(tmp_path / "theirs.csv"), "--method", "small_cnn", "deep_emotion"]) == 0
+    rows = engine.score([(str(path), Image.open(path))], ["small_cnn", "deep_emotion"])
+    ours = engine.write_csv(rows, engine.emotions_in(rows), tmp_path / "ours.csv")
+    assert ours.read_text() == (tmp_path / "theirs.csv").read_text()
+
+
+def test_downloads_do_not_stay() -> None:
+    """The folder of a visitor's download is gone after its time."""
+    folder = engine.folder_for(0.2)
+    (folder / "scores.csv").write_text("a face")
+    deadline = time.monotonic() + 5
+    while folder.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not folder.exists()
+
+
+def test_the_inference_is_marked_for_a_borrowed_gpu() -> None:
+    """Where the package `spaces` is installed its decorator is put on inference, and elsewhere nothing is."""
+    code = (
+        "import sys, types, importlib.machinery\n"
+        "spaces = types.ModuleType('spaces')\n"
+        "spaces.__spec__ = importlib.machinery.ModuleSpec('spaces', None)\n"
+        "marked = []\n"
+        "spaces.GPU = lambda function: marked.append(function.__name__) or function\n"
+        "sys.modules['spaces'] = spaces\n"
+        "import fer_bench.ui.engine\n"
+        "assert marked == ['answer', 'score', 'read_clip'], marked\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert engine.on_gpu(np.mean) is np.mean
+
+
+def test_warming_up_loads_no_weights() -> None:
+    """What is imported ahead of the first visitor reads no weight file."""
+    code = "from fer_bench.ui import engine\nengine.warm()\nassert engine.SHELF.names() == []\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

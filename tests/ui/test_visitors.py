@@ -1,0 +1,105 @@
+"""Programs and many visitors at once, over the network, against `python app.py` in a subprocess."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import fer_bench
+from fer_bench.datasets.rendered import render
+from fer_bench.emotions import SEVEN
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten different drawn faces."""
+    folder = tmp_path_factory.mktemp("faces")
+    paths = []
+    for seed in range(10):
+        paths.append(folder / f"face{seed}.png")
+        Image.fromarray(render(SEVEN[seed % 7], 1.0, 100 + seed, 160)[0]).save(paths[-1])
+    return paths
+
+
+def client_of(url: str) -> object:
+    from gradio_client import Client
+
+    return Client(url, verbose=False)
+
+
+def test_the_api_gives_the_rows_of_predict(app_url: str, faces: list[Path]) -> None:
+    """A program gets the same figures over the network as in Python, one row per face and method."""
+    from gradio_client import handle_file
+
+    from fer_bench.ui import engine
+
+    methods = ["small_cnn", "deep_emotion"]
+    rows = client_of(app_url).predict(handle_file(str(faces[0])), methods, api_name="/predict")
+    expected = engine.score([(faces[0].name, Image.open(faces[0]))], methods)
+    assert [row["method"] for row in rows] == methods
+    for row, right in zip(rows, expected, strict=True):
+        assert row["filepath"] == "face0.png"
+        for emotion in SEVEN:
+            assert row[emotion] == pytest.approx(right[emotion], abs=2e-6)
+
+
+def test_the_api_is_documented(app_url: str) -> None:
+    """The endpoints that are meant for programs are described, with their parameters; the app's own wiring is not."""
+    described = client_of(app_url).view_api(return_format="dict", print_info=False)["named_endpoints"]
+    assert {"/predict", "/leaderboard"} <= set(described)
+    assert [p["parameter_name"] for p in described["/predict"]["parameters"]] == ["picture", "methods"]
+    assert not [name for name in described if name.startswith(("/run", "/show", "/again", "/live"))]
+
+
+def test_a_bad_file_is_named_to_the_program(app_url: str, tmp_path: Path) -> None:
+    """What is no picture raises in the client, with the sentence that a visitor would see."""
+    from gradio_client import handle_file
+    from gradio_client.exceptions import AppError
+
+    path = tmp_path / "notes.jpg"
+    path.write_text("not a picture")
+    with pytest.raises(AppError, match=r"notes\.jpg: this is not a readable picture"):
+        client_of(app_url).predict(handle_file(str(path)), ["small_cnn"], api_name="/predict")
+
+
+def test_ten_visitors_at_once_get_their_own_answers_in_order(app_url: str, faces: list[Path]) -> None:
+    """Ten programs ask together, each about a face of its own: each gets its own face's figures, first come first."""
+    from gradio_client import handle_file
+
+    clients = [client_of(app_url) for _ in faces]
+    finished: list[int] = []
+    lock = threading.Lock()
+    jobs = []
+    for number, (client, face) in enumerate(zip(clients, faces, strict=True)):
+
+        def done(_job: object, number: int = number) -> None:
+            with lock:
+                finished.append(number)
+
+        job = client.submit(handle_file(str(face)), ["small_cnn", "patch_cam"], api_name="/predict")
+        job.add_done_callback(done)
+        jobs.append(job)
+        _queued(job)
+    model = fer_bench.load("small_cnn")
+    from fer_bench.predict import score_picture
+
+    for face, job in zip(faces, jobs, strict=True):
+        row = job.result(timeout=120)[0]
+        right = score_picture(Image.open(face), face.name, [model])[0]
+        assert row["filepath"] == face.name
+        assert [row[e] for e in SEVEN] == pytest.approx([right[e] for e in SEVEN], abs=2e-6)
+    assert sorted(finished) == list(range(10))
+
+
+def _queued(job: object) -> None:
+    """Wait until the server has taken the question, so that the order of asking is known."""
+    import time
+
+    deadline = time.monotonic() + 30
+    while job.status().code.name in ("STARTING", "JOINING_QUEUE", "SENDING_DATA") and time.monotonic() < deadline:
+        time.sleep(0.01)
