@@ -16,7 +16,7 @@ LAYERS = (
     {"statistics", "weights"},
     {"results", "faces", "video", "transforms", "optimizers", "pretrained"},
     {"datasets", "methods", "protocols", "comparison", "charts"},
-    {"infer", "leaderboard"},
+    {"infer", "leaderboard", "grid"},
     {"train", "evaluate", "explain"},
     {"predict", "hub", "submissions"},
     {"ui"},
