@@ -9,6 +9,7 @@ COMMANDS = {
     "evaluate": "judge methods and write results and the table",
     "train": "train methods, resumable",
     "predict": "score pictures, folders and clips of one's own",
+    "datasets": "merge data sets into one",
     "explain": "draw where methods look in pictures",
     "submissions": "check, evaluate or export a submission",
     "hub": "push to and pull from the Hugging Face Hub",

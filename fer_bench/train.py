@@ -13,9 +13,10 @@ import json
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,20 @@ def bfloat16_pays(device: torch.device) -> bool:
 class Run:
     """One training run. Its state is what `last.safetensors` holds; `fit` advances it to the end."""
 
-    def __init__(self, method: Method, track: Track, recipe: Recipe, options: Options, out: Path) -> None:
-        """Read the data and build the network. Raises DataError for missing data; the test split is out of reach."""
+    def __init__(
+        self,
+        method: Method,
+        track: Track,
+        recipe: Recipe,
+        options: Options,
+        out: Path,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Read the data and build the network. Raises DataError for missing data; the test split is out of reach.
+
+        settings: what a grid says of this cell, for the record.
+        """
+        self.settings = settings
         self.budget = recipe.epochs
         changes = {"epochs": options.epochs, "patience": options.patience}
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
@@ -267,6 +280,8 @@ class Run:
             },
             "data": self.identity["data"], "protocol": self.track.hash(), "recipe_hash": recipe.hash(),
         }  # fmt: skip
+        if self.settings is not None:
+            record["settings"] = dict(self.settings)
         path = self.folder / "model.safetensors"
         write_tensors(path, packed, record)
         told = json.dumps({**record, "curve": state["curve"]}, indent=1) + "\n"
@@ -312,9 +327,10 @@ def positive(text: str) -> int:
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="fer_bench.train", description=main.__doc__)
-    chosen = parser.add_mutually_exclusive_group(required=True)
+    chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--method", nargs="+", metavar="NAME", help="methods to train, one after the other")
     chosen.add_argument("--all", action="store_true", help="every method")
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="every cell of a grid (YAML; see fer_bench.grid)")
     parser.add_argument("--track", default="fer2013", help="a track (default fer2013), folder:PATH or csv:PATH")
     parser.add_argument("--recipe", default="common-v1", help="common-v1 (default) or paper")
     parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
@@ -326,7 +342,10 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="end cleanly after M minutes, best weights kept")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    return parser.parse_args(argv)
+    given = parser.parse_args(argv)
+    if not (given.method or given.all or given.grid):
+        parser.error("one of the arguments --method --all --grid is required")
+    return given
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -337,7 +356,14 @@ def main(argv: list[str] | None = None) -> int:
         track = track_named(given.track)
         if track.name in TRACKS and track.trained_on != track.name:
             raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
-        methods = [METHODS[name] for name in (list_methods() if given.all else given.method)]
+        methods = [METHODS[name] for name in (list_methods() if given.all else given.method or [])]
+        if given.grid is not None:
+            from fer_bench.grid import search  # needs scikit-learn and yaml, which plain training does not
+
+            def fit(method: Method, recipe: Recipe, options: Options, settings: Mapping[str, Any]) -> Path:
+                return Run(method, track, recipe, options, given.out, settings).fit()
+
+            return search(given.grid, methods, track, given.recipe, options, given.out, fit, TrainingError)
         for method in methods:
             Run(method, track, recipe_for(given.recipe, method.card), options, given.out).fit()
     except (UserError, UnknownNameError) as error:

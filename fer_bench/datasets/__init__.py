@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fer_bench.datasets import fer2013, rendered
+from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, rendered, tfeid
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
 from fer_bench.datasets.own import load_csv, load_folder
 
 __all__ = [
-    "DATASETS", "Dataset", "FaceSet", "data_folder", "duplicated_in", "fer2013", "forbid_split", "load_dataset",
-    "rendered",
+    "DATASETS", "Dataset", "FaceSet", "affectnet", "ckplus", "data_folder", "disfa", "duplicated_in", "fer2013",
+    "forbid_split", "load_dataset", "mmi", "rafdb", "rendered", "tfeid",
 ]  # fmt: skip
 
-FOLDERS = {"ferplus": "fer2013"}
+FOLDERS = {"ferplus": "fer2013", "ckplus-random": "ckplus", "mmi-random": "mmi"}
 """Data sets that live in another one's folder."""
 
 
@@ -42,3 +42,10 @@ def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | 
         return load_csv(Path(path).expanduser(), split)
     dataset = DATASETS[name]
     return dataset.load(Path(root) if root is not None else data_folder(name), split)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m fer_bench.datasets`: see `__main__`."""
+    from fer_bench.datasets.__main__ import main as run
+
+    return run(argv)

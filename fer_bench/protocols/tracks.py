@@ -14,6 +14,16 @@ for _track in (
     Track("fer2013-6", "FER2013 without neutral (P2)", "fer2013", SIX, trained_on="fer2013-6"),
     Track("fer2013-4", "FER2013, anger, happiness, sadness, neutral (P3)", "fer2013", FOUR, trained_on="fer2013-4"),
     Track("rendered", "Rendered faces, 7 emotions, transfer from FER2013", "rendered", SEVEN, trained_on="fer2013"),
+    Track("rafdb", "RAF-DB, 7 emotions", "rafdb", SEVEN, trained_on="rafdb"),
+    Track("affectnet", "AffectNet, 8 emotions, official validation set", "affectnet", EIGHT, trained_on="affectnet"),
+    Track("affectnet-7", "AffectNet without contempt", "affectnet", SEVEN, trained_on="affectnet-7"),
+    # All emotions that the copy has: CK+48 has no neutral.
+    Track("ckplus", "CK+, by subject", "ckplus", (), trained_on="ckplus"),
+    Track("ckplus-random", "CK+, random frames, people on both sides", "ckplus-random", (), trained_on="ckplus-random"),
+    Track("mmi", "MMI, 6 emotions, by subject", "mmi", SIX, trained_on="mmi"),
+    Track("mmi-random", "MMI, random frames, people on both sides", "mmi-random", SIX, trained_on="mmi-random"),
+    Track("disfa", "DISFA, 7 emotions from action units, by subject", "disfa", SEVEN, trained_on="disfa"),
+    Track("tfeid", "TFEID, 8 emotions, by subject", "tfeid", EIGHT, trained_on="tfeid"),
 ):
     TRACKS.add(_track.name, _track)
 
