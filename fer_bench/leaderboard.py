@@ -1,6 +1,7 @@
 """Results -> table, LEADERBOARD.md and figures. Never imports torch, so that a board of 1,000 rows opens at once.
 
-What the papers report comes from `methods.json`, which `evaluate` writes from the cards (`write_cards`).
+What the papers report comes from `methods.json`, which `evaluate` writes from the cards (`write_cards`), and what
+packages from outside claim of themselves from `peers.json`, which is written by hand.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _COMPARABLE = ["protocol", "data_hash", "emotions", "test_pictures", "tta"]
 """Rows are ranked against each other only where all of these agree."""
 
 HOW_TO_READ = (
-    "Every figure is measured by this project's own code on the test split, which training never sees. "
+    "Every figure is measured by this project's own code on the test split, which its own training never sees. "
     "± is half of a 95 % bootstrap interval over the test pictures; it does not cover the luck of the training seed. "
     "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank cannot be told apart. "
     "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
@@ -67,12 +68,20 @@ def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
 
 
 def read_cards(root: Path | str) -> dict[str, dict]:
-    """The methods by name as `write_cards` wrote them; empty where there is no file. UserError where it is broken."""
-    path = Path(root) / "methods.json"
-    try:
-        return json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError as error:
-        raise UserError(f"{path} is broken ({error}); delete it, and the next evaluation writes it again.") from None
+    """The methods by name as `write_cards` wrote them, then the peers of `peers.json`, whose cards name a `package`.
+
+    Empty where there is neither file. Raises UserError where one is broken.
+    """
+    cards: dict[str, dict] = {}
+    mends = {"methods.json": "delete it, and the next evaluation writes it again", "peers.json": "mend it by hand"}
+    for name, mend in mends.items():
+        path = Path(root) / name
+        try:
+            found = json.loads(path.read_bytes()) if path.exists() else {}
+            cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path} is broken ({error}); {mend}.") from None
+    return cards
 
 
 def read_readable(root: Path | str) -> tuple[list[Result], list[str]]:
@@ -208,7 +217,8 @@ def _method(row: NamedTuple, card: dict) -> str:
         title = f"[{title}]({card['url']})"
     marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")]
     marks += [f"tta {row.tta}"] if row.tta != "none" else []
-    marks += ["submitted" + ("" if row.verified else ", not verified")] if row.external else []
+    source = "external: a package's own weights" if card.get("package") else "submitted"
+    marks += [source + ("" if row.verified else ", not verified")] if row.external else []
     dagger = " †" if row.shared_emotions_only else ""
     return f"`{row.method}`{dagger} {title} ({'; '.join(marks)})".replace("  ", " ")
 
@@ -242,6 +252,8 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     notes = []
     if frame["shared_emotions_only"].any():
         notes.append("† knows other emotions too; its probabilities are renormalised over those it shares.")
+    if frame["external"].any():
+        notes.append("External and submitted rows were trained elsewhere: what their training saw is theirs to say.")
     moved = (frame["accuracy_without_duplicates"] - frame["accuracy"]).abs().max()
     duplicates = max((r.data.duplicates_in_train or 0 for r in results), default=0)
     if duplicates:
@@ -261,7 +273,7 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
     ran = {(r.track, r.method) for r in results}
     lines = []
     for name, card in cards.items():
-        if (track, name) in ran:
+        if (track, name) in ran or card.get("package"):  # a peer comes with its weights and is never trained here
             continue
         ready = home != track and (home, name) in ran and card.get("shipped")
         judge = f"python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -177,6 +178,8 @@ def test_the_markdown_marks_what_a_reader_must_know():
     text = lb.markdown([row])
     assert "`a` † (common-v1, seed 2; submitted, not verified)" in text
     assert "- † knows other emotions too" in text
+    assert "- External and submitted rows were trained elsewhere" in text
+    assert "trained elsewhere" not in lb.markdown([made("a")])
     assert "- 7 test pictures also stand, pixel for pixel, in the training split; without them" in text
     assert "moves by more than 1.0 points." in text
     assert "- 1 picture(s) could not be read" in text
@@ -261,6 +264,26 @@ def test_cards_are_read_back(tmp_path):
     (tmp_path / "methods.json").write_text("{")
     with pytest.raises(UserError, match=r"methods\.json is broken"):
         lb.read_cards(tmp_path)
+
+
+def test_peers_stand_on_the_board_and_are_never_trained(root):
+    """A card of peers.json gives a row its claimed figure and its own mark, is never trained and hides no method."""
+    peer = {"title": "Peer", "package": "peer==1", "reported": [{"track": "fer2013", "accuracy": 0.9, "source": "S"}]}
+    (root / "peers.json").write_text(json.dumps({"peer": peer, "absent": peer, "awei": {**peer, "title": "Not Awei"}}))
+    r.write_result(made("peer", 60, recipe="as-published", external=True, verified=True), root)
+    cards = lb.read_cards(root)
+    assert list(cards) == ["awei", "small_cnn", "minaee", "big", "peer", "absent"]
+    assert cards["awei"]["title"] == "Awei"
+    row = lb.table(r.read_results(root), cards, "fer2013").set_index("method").loc["peer"]
+    assert (row["reported"], row["difference"]) == (0.9, pytest.approx(-0.3))
+    text = lb.markdown(r.read_results(root), cards)
+    assert "`peer` Peer (as-published; external: a package's own weights)" in text
+    assert "--method minaee" in text
+    assert "--method peer" not in text
+    assert "--method absent" not in text
+    (root / "peers.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"peers\.json is broken"):
+        lb.read_cards(root)
 
 
 def test_a_broken_file_costs_its_own_row_only(root):

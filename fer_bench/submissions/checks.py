@@ -19,6 +19,9 @@ from fer_bench.submissions.sandbox import Child, RefusedError
 if TYPE_CHECKING:
     from fer_bench.datasets import FaceSet
 
+BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
+"""Of the checkout: whose rows' names are taken. Elsewhere only the registered methods' names are."""
+
 CHECKS: tuple[tuple[str, str], ...] = (
     ("Files", "Plain files of known names and bounded sizes only: no links, folders, devices, zip bombs or paths that "
      "lead out of the submission."),
@@ -90,12 +93,13 @@ def _no_model(manifest: Manifest | None) -> Problem:
 
 def _agrees(manifest: Manifest, model: str) -> list[Problem]:
     """Whether name, architecture and file go together with each other and with the registered methods."""
+    from fer_bench.leaderboard import read_cards
     from fer_bench.methods import METHODS
     from fer_bench.registry import UnknownNameError
 
     problems = []
-    if manifest.name in METHODS:
-        text = f"submission.yaml: the name {manifest.name!r} is that of a method of fer_bench; choose another."
+    if manifest.name in METHODS or manifest.name in read_cards(BOARD):
+        text = f"submission.yaml: the name {manifest.name!r} stands on the board already; choose another."
         problems.append(Problem("name_taken", text))
     if model == "model.safetensors":
         if manifest.architecture is None:

@@ -126,9 +126,14 @@ def _ratio_text(value: float) -> str:
     return "–" if value != value else f"{value:.2f}"
 
 
+PUBLISHED = "as-published"
+"""The recipe of the peers' rows: a package's own weights, run by leaderboard/peers/run.py."""
+
+
 def _marks(row: NamedTuple) -> str:
     dagger = " †" if row.shared_emotions_only else ""
-    return dagger + (" (submitted" + ("" if row.verified else ", not verified") + ")" if row.external else "")
+    source = "external" if row.recipe == PUBLISHED else "submitted"
+    return dagger + (f" ({source}{'' if row.verified else ', not verified'})" if row.external else "")
 
 
 def cells(frame: pd.DataFrame) -> Cells:

@@ -28,20 +28,25 @@ def method_card(result: Result, card: dict) -> str:
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
     parts.append(f"**Measured here:** {row}; trained on {plain(trained.track)}, {_training(result)}.")
     if card.get("reported"):
-        lines = ["**What the paper states**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
+        who = "its authors state" if card.get("package") else "the paper states"
+        lines = [f"**What {who}**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
         lines += ["|---|--:|---|"]
         for stated in card["reported"]:
             lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {plain(stated['source'])} |")
         parts.append("\n".join(lines))
     elif card:
-        parts.append("**What the paper states:** no figure for a track that is measured here.")
-    if card:
+        who = "its authors state" if card.get("package") else "the paper states"
+        parts.append(f"**What {who}:** no figure for a track that is measured here.")
+    if card.get("package"):
+        parts.append(f"**How it was asked:** {plain(card.get('ours', ''))}.")
+        parts += [f"**Note:** {plain(note)}" for note in card.get("notes", {}).get(result.track, [])]
+    elif card:
         ours = plain(card.get("ours") or "nothing is recorded").removesuffix("&#46;")
         parts.append(f"**What is ours** (the paper leaves it open): {ours}.")
     if card.get("input"):
         spec = card["input"]
         colour = "grey" if spec["channels"] == 1 else "RGB"
-        layer = f"; heat maps are drawn over <code>{plain(card.get('cam_layer', '?'))}</code>"
+        layer = f"; heat maps are drawn over <code>{plain(card['cam_layer'])}</code>" if card.get("cam_layer") else ""
         parts.append(f"**Input:** a face of {spec['size']} × {spec['size']} pixels, {colour}{layer}.")
     if card.get("licence"):
         parts.append(f"**Licence:** {plain(card['licence'])}")
@@ -69,7 +74,11 @@ def _training(result: Result) -> str:
 
 
 def _commands(result: Result, card: dict) -> str:
-    """How to train, evaluate, predict and load; for a submitted method, how to get at its row."""
+    """How to train, evaluate, predict and load; for a submitted method or a peer, how to get at its row."""
+    if card.get("package"):
+        script = f"python leaderboard/peers/run.py {result.method} --track {shlex.quote(result.track)}"
+        how = "in an environment of its own, which `leaderboard/peers/README.md` says how to make"
+        return f"**How to run it:** {plain(card['package'])}, {how}.\n\n```bash\n{script}\n```"
     if result.external or not card:
         return "**How to run it:** it was submitted; its manifest in `leaderboard/submissions` says how."
     name, home, track = result.method, shlex.quote(result.trained.track), shlex.quote(result.track)

@@ -197,7 +197,11 @@ FILES: dict[str, tuple[Builder, str]] = {
     "an unknown architecture": (safetensors(struct.pack("<Q", 2) + b"{}", "smal_cnn"), "Did you mean 'small_cnn'?"),
     "a name that is taken": (
         lambda folder: submission(folder, HONEST_BYTES, MANIFEST.replace("name: my_model", "name: small_cnn")),
-        "that of a method",
+        "stands on the board already",
+    ),
+    "the name of a peer": (
+        lambda folder: submission(folder, HONEST_BYTES, MANIFEST.replace("name: my_model", "name: face_api")),
+        "stands on the board already",
     ),
 }  # fmt: skip
 

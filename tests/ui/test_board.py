@@ -202,6 +202,24 @@ def test_the_commands_fit_the_row():
     assert "it was submitted" in method_card(made("a", external=True), {})
 
 
+def test_a_peers_card_says_what_it_claims_and_how_to_run_it():
+    """A package from outside shows its authors' figure, its note and the script that makes its row."""
+    card = {
+        "title": "Peer", "package": "peer==1.0", "ours": "resized", "input": {"size": 64, "channels": 1},
+        "cam_layer": None, "reported": [{"track": "fer2013", "accuracy": 0.66, "source": "its README"}],
+        "notes": {"fer2013": ["chose its epoch there"], "rendered": ["other"]},
+    }  # fmt: skip
+    text = method_card(made("peer", external=True, recipe="as-published"), card)
+    assert "**What its authors state**" in text
+    assert f"| {plain('fer2013')} | 66.0 | {plain('its README')} |" in text
+    assert f"**How it was asked:** {plain('resized')}." in text
+    assert f"**Note:** {plain('chose its epoch there')}" in text
+    assert "```bash\npython leaderboard/peers/run.py peer --track fer2013\n```" in text
+    assert plain("other") not in text
+    assert not any(word in text for word in ("heat maps", "fer_bench.train", "the paper", "it was submitted"))
+    assert "**What its authors state:** no figure" in method_card(made("peer", external=True), {**card, "reported": []})
+
+
 def test_the_commands_on_the_cards_exist():
     """Every option that a card's commands use is one that the command declares."""
     text = method_card(made("a", recipe="paper", seed=3), {"shipped": False})
@@ -345,7 +363,7 @@ def test_the_committed_board_opens():
         _, results = seen.rows(track)
         for result in results.values():
             text = method_card(result, seen.cards[result.method])
-            assert f"--method {result.method} " in text
+            assert (f"run.py {result.method} " if result.external else f"--method {result.method} ") in text
             assert plain(seen.cards[result.method]["paper"]) in text
         first, second = list(results)[:2]
         assert None not in board.view_row(seen, track, "all", second)
