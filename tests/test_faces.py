@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from skimage import data
 
 from fer_bench import faces
 from fer_bench.datasets.rendered import render
@@ -331,7 +332,6 @@ FACE = (170, 55, 278, 185)
 @pytest.fixture(scope="module")
 def astronaut() -> Image.Image:
     """A real portrait in the public domain, 512 x 512, RGB, with one face."""
-    data = pytest.importorskip("skimage.data")
     return Image.fromarray(data.astronaut())
 
 
@@ -388,7 +388,7 @@ def test_strips_after_busy_pictures() -> None:
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "hubble_deep_field", "brick"])
 def test_pictures_of_other_things(name: str) -> None:
     """A cup, a cat, a rocket, galaxies and bricks are no faces."""
-    assert detect_faces(open_picture(getattr(pytest.importorskip("skimage.data"), name)())) == []
+    assert detect_faces(open_picture(getattr(data, name)())) == []
 
 
 @pytest.mark.parametrize("side", [1600, 6000])

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image, ImageOps
+from skimage import data
 
 from fer_bench import predict
 from fer_bench.cards import InputSpec
@@ -60,7 +61,7 @@ def _toys(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
 @pytest.fixture(scope="module")
 def astronaut() -> Image.Image:
     """A real portrait in the public domain, 512 x 512, RGB, with one face."""
-    return Image.fromarray(pytest.importorskip("skimage.data").astronaut())
+    return Image.fromarray(data.astronaut())
 
 
 def album(root: Path, count: int, clips: int = 0) -> Path:

@@ -240,11 +240,10 @@ def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int,
 
 def write_csv(rows: Sequence[dict], emotions: Sequence[str], path: Path) -> Path:
     """Rows as `fer_bench.predict` writes them, the same columns in the same order; returns the path."""
-    import pandas as pd
+    from fer_bench.scores import ScoreFile
 
-    from fer_bench.predict import columns
-
-    pd.DataFrame(rows, columns=columns(emotions)).convert_dtypes().to_csv(path, index=False, lineterminator="\n")
+    with ScoreFile(path, emotions, sorted({row["method"] for row in rows})).start([]) as file:
+        file.add(rows)
     return path
 
 
