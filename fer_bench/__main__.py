@@ -8,9 +8,11 @@ import sys
 COMMANDS = {
     "evaluate": "judge methods and write results and the table",
     "train": "train methods, resumable",
+    "sweep": "train the cells of a grid on several workers, GPUs or machines",
     "predict": "score pictures, folders and clips of one's own",
-    "datasets": "merge data sets into one",
+    "datasets": "merge data sets, write splits",
     "explain": "draw where methods look in pictures",
+    "robustness": "measure methods on corrupted pictures",
     "submissions": "check, evaluate or export a submission",
     "hub": "push to and pull from the Hugging Face Hub",
     "weights": "enter finished runs into weights/",

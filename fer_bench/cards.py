@@ -111,6 +111,10 @@ class Recipe:
     """Greatest gradient norm; 0 switches clipping off."""
     patience: int = 0
     """Epochs without a better validation accuracy before stopping; 0 switches early stopping off."""
+    mixup: float = 0.0
+    """Alpha of mixup's Beta distribution (Zhang et al., ICLR 2018), one draw per batch; 0 switches it off."""
+    ema: float = 0.0
+    """Decay per step of a running mean of the weights, which is then what is validated and kept; 0 switches it off."""
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
 
     def __post_init__(self) -> None:
@@ -122,10 +126,13 @@ class Recipe:
             raise ValueError("epochs and batch_size must be at least 1")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1 or self.lr <= 0:
             raise ValueError("label_smoothing and warmup must lie in [0, 1), lr must be positive")
+        if self.mixup < 0 or not 0 <= self.ema < 1:
+            raise ValueError("mixup must not be negative, ema must lie in [0, 1)")
 
     def hash(self) -> str:
-        """12 hex digits over everything above."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """12 hex digits over everything above; mixup and ema count only where they are on, being younger."""
+        values = {key: value for key, value in asdict(self).items() if value or key not in ("mixup", "ema")}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -144,6 +151,8 @@ class MethodCard:
     url: str = ""
     paper_recipe: Recipe | None = None
     """The paper's own training recipe, used with `--recipe paper`; None where the paper gives none."""
+    recipe: str = "common-v1"
+    """The recipe that its weights come from unless another is asked for."""
     parameters: tuple[tuple[int, int], ...] = ()
     """(classes, trainable parameters) pairs that a test asserts."""
     reported: tuple[Reported, ...] = ()

@@ -23,6 +23,10 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "x")
 INK = "#808890"
 HEIGHT = 470
 """Pixels; a chart with more rows than fit is taller."""
+CROWD = 100
+"""Above so many rows points are small and their intervals stand in the hover text alone: bars would hide each other."""
+COVERED = 4
+"""A name that would cover more points is left to the hover text."""
 GRID = "rgba(128, 136, 144, 0.28)"
 COSTS = {
     "parameters": "Parameters",
@@ -36,23 +40,20 @@ def _figure(height: int, **layout: object) -> Figure:
     """An empty figure in the common look. height: pixels."""
     import plotly.graph_objects as go
 
-    figure = go.Figure()
-    figure.update_layout(
-        template="none", height=height, autosize=True, dragmode=False, hovermode="closest",
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
-        font={"family": "ui-sans-serif, system-ui, sans-serif", "size": 13, "color": INK},
-        margin={"l": 54, "r": 14, "t": 46, "b": 48},
-        legend={"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top", "font": {"size": 12}},
-        hoverlabel={"bgcolor": "#1f2933", "bordercolor": "#1f2933", "font": {"color": "white", "size": 13}},
-        **layout,
-    )  # fmt: skip
     axis = {
         "gridcolor": GRID, "linecolor": INK, "tickcolor": INK, "zeroline": False, "automargin": True,
         "fixedrange": True, "title": {"standoff": 10}, "tickfont": {"size": 12},
     }  # fmt: skip
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    return figure
+    look = {  # given at once: each update of a figure costs Plotly as long as making it
+        "template": "none", "height": height, "autosize": True, "dragmode": False, "hovermode": "closest",
+        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"family": "ui-sans-serif, system-ui, sans-serif", "size": 13, "color": INK},
+        "margin": {"l": 54, "r": 14, "t": 46, "b": 48},
+        "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top", "font": {"size": 12}},
+        "hoverlabel": {"bgcolor": "#1f2933", "bordercolor": "#1f2933", "font": {"color": "white", "size": 13}},
+        "xaxis": axis, "yaxis": axis,
+    }  # fmt: skip
+    return go.Figure(layout={**look, **layout})
 
 
 def pareto(cost: Sequence[float], accuracy: Sequence[float]) -> list[int]:
@@ -85,6 +86,8 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
         x=line[cost].tolist(), y=(100 * line["accuracy"]).tolist(), mode="lines", name="Pareto frontier",
         line={"color": INK, "dash": "dot", "width": 1.5}, hoverinfo="skip",
     )  # fmt: skip
+    crowd = len(frame) > CROWD
+    size = {"size": 7, "line": {"width": 1.5}} if crowd else {"size": 11, "line": {"width": 2.5}}
     looks = (("full budget", True, COLOURS[0], "circle"), ("short of its budget", False, COLOURS[1], "circle-open"))
     for label, complete, colour, symbol in looks:
         part = frame[frame["complete"] == complete]
@@ -92,8 +95,8 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
             continue
         figure.add_scatter(
             x=part[cost].tolist(), y=(100 * part["accuracy"]).tolist(), mode="markers", name=label,
-            marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2.5, "color": colour}},
-            error_y={
+            marker={"color": colour, "symbol": symbol, **size, "line": {**size["line"], "color": colour}},
+            error_y=None if crowd else {
                 "type": "data", "symmetric": False, "color": colour, "thickness": 1.2, "width": 3,
                 "array": (100 * (part["high"] - part["accuracy"])).tolist(),
                 "arrayminus": (100 * (part["accuracy"] - part["low"])).tolist(),
@@ -138,7 +141,8 @@ def _labels(frame: pd.DataFrame, frontier: list[int], cost: str, bottom: float, 
             if not any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in boxes):
                 inside = (xs > box[0] - 6) & (xs < box[2] + 6)
                 inside &= (heights["accuracy"] > box[1] - 6) & (heights["accuracy"] < box[3] + 6)
-                places.append((int(inside.sum()), not above, box))
+                if inside.sum() <= COVERED:
+                    places.append((int(inside.sum()), not above, box))
         if places:
             _, below, box = min(places)
             boxes.append(box)

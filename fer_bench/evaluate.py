@@ -12,8 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from statistics import median
 
@@ -23,17 +24,32 @@ from torch import nn
 from tqdm import tqdm
 
 from fer_bench import __version__
-from fer_bench.cards import InputSpec, Track
+from fer_bench.cards import Track
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, UserError
-from fer_bench.infer import Model, best_device, load, logits, weights_for
+from fer_bench.faithfulness import measure_faithfulness
+from fer_bench.infer import Model, best_device, load, logits, macs, one_face, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, build, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.results import Cost, Data, Result, Trained, Versions, Weights, measure, write_logits, write_result
+from fer_bench.results import (
+    Cost,
+    Data,
+    Result,
+    ResultError,
+    Trained,
+    Versions,
+    Weights,
+    measure,
+    read_result,
+    result_path,
+    write_logits,
+    write_result,
+)  # fmt: skip
+from fer_bench.robustness import SUITE, measure_robustness
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
@@ -115,23 +131,15 @@ def cost(model: Model) -> Cost:
     )  # fmt: skip
 
 
-def macs(network: nn.Module, spec: InputSpec) -> int:
-    """Multiply-accumulates of one forward pass for one face, by torch's own counter (two FLOPs each)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network.eval()(one_face(network, spec))
-    return counter.get_total_flops() // 2
+@lru_cache(maxsize=1)
+def _reference(device: torch.device) -> nn.Module:
+    """The reference network, built once: what its weights are does not change its speed."""
+    return build(REFERENCE).eval().to(device, memory_format=torch.channels_last)
 
 
-def one_face(network: nn.Module, spec: InputSpec) -> torch.Tensor:
-    return torch.zeros(1, spec.channels, spec.size, spec.size, device=next(network.parameters()).device)
-
-
-def latency_pair(model: Model, seconds: float = 0.7) -> tuple[float, float]:
+def latency_pair(model: Model, seconds: float = 0.5) -> tuple[float, float]:
     """Median seconds for one face through the model and through the reference, taken in turn in one run."""
-    reference = build(REFERENCE).eval().to(model.device, memory_format=torch.channels_last)
+    reference = _reference(model.device)
     pairs = [(model.network.eval(), one_face(model.network, model.input_spec))]
     pairs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
     times: list[list[float]] = [[], []]
@@ -161,16 +169,19 @@ def evaluate(
     methods: list[str],
     tracks: list[str],
     out: Path,
-    recipe: str = "common-v1",
+    recipe: str | None = None,
     seed: int = 0,
     runs: Path | None = None,
     device: str = "cpu",
     verified: bool = False,
     strict: bool = False,
+    robustness: bool = False,
+    explanation: bool = False,
 ) -> tuple[int, list[str]]:
     """Judge every method on every track; results are written as they come.
 
     Returns how many were written, and a line for each thing skipped. strict: missing data raises DataError instead.
+    recipe: None is the one that each method's card names. robustness, explanation: measure these too (`completed`).
     """
     written, skipped = 0, []
     for name in tracks:
@@ -180,7 +191,7 @@ def evaluate(
             (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
         if missing:
             command = f"python -m fer_bench.train --method {' '.join(missing)} --track {track.trained_on}"
-            rows = f"{', '.join(missing)} ({recipe}, seed {seed})"
+            rows = f"{', '.join(missing)} ({recipe or 'the recipe of its card'}, seed {seed})"
             skipped.append(f"{name}: no weights of {rows}; train them with: {command}")
         if not ready:
             continue
@@ -201,12 +212,52 @@ def evaluate(
                 return tqdm(batches, desc=f"{label:32}", unit="batch", leave=False, disable=None)
 
             answers = judge(model, faces, track, duplicates, 64, verified, bar)
-            write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
-            write_result(answers.result, out)
-            figure = answers.result.metrics["accuracy"]
+            result = completed(answers.result, model, faces, out, robustness, explanation, bar)
+            write_logits(result, out, answers.ids, answers.targets, answers.logits)
+            write_result(result, out)
+            figure = result.metrics["accuracy"]
             tqdm.write(f"{name:12} {method:24} accuracy {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]")
             written += 1
     return written, skipped
+
+
+def completed(
+    result: Result,
+    model: Model,
+    faces: FaceSet,
+    out: Path,
+    robustness: bool = False,
+    explanation: bool = False,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Result:
+    """The result with its robustness and explanation: measured where asked for, else carried over.
+
+    robustness: on at most `robustness.PICTURES` pictures, once for each corruption and severity. explanation: Grad-CAM
+    on at most `faithfulness.PICTURES` pictures, 44 passes each. What is not asked for is taken from the record that
+    stands in `out`, if it is of the same weights, data and emotions, so that judging again loses nothing.
+    """
+    before = standing(result, out)
+    scored = faces.restrict(result.emotions)
+    blocks = {}
+    if robustness:
+        blocks["robustness"] = measure_robustness(model, scored, progress=progress)
+    elif before is not None and before.robustness is not None and before.robustness.suite == SUITE:
+        blocks["robustness"] = before.robustness
+    if explanation:
+        blocks["explanation"] = measure_faithfulness(model, scored, progress=progress)
+    elif before is not None:
+        blocks["explanation"] = before.explanation
+    return replace(result, **blocks)
+
+
+def standing(result: Result, out: Path) -> Result | None:
+    """The record that this result will replace, or None where there is none of the same weights, data and emotions."""
+    try:
+        before = read_result(result_path(out, result.track, result.method, result.recipe, result.seed, result.tta))
+    except ResultError:  # there is none, or one of another version
+        return None
+    measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
+    return before if measured == replaced else None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -219,11 +270,17 @@ def main(argv: list[str] | None = None) -> int:
         "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
     )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
-    parser.add_argument("--recipe", default="common-v1")
+    parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
+    parser.add_argument(
+        "--robustness", action="store_true", help="also measure accuracy on corrupted pictures (some 12,000 answers)"
+    )
+    parser.add_argument(
+        "--explanation", action="store_true", help="also measure how faithful Grad-CAM is (some 3,000 answers)"
+    )
     arguments = parser.parse_args(argv)
     try:
         methods = list_methods() if arguments.all else arguments.method
@@ -237,7 +294,8 @@ def main(argv: list[str] | None = None) -> int:
         device = str(best_device(arguments.device))
         written, skipped = evaluate(
             methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device,
-            arguments.verified, strict=arguments.track is not None,
+            arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
+            explanation=arguments.explanation,
         )  # fmt: skip
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""python -m fer_bench.explain: class activation maps (CAMs), overlays of them, and how faithful they are.
+"""python -m fer_bench.explain: class activation maps (CAMs) and overlays of them. `faithfulness` judges them.
 
 The maps are pytorch-grad-cam's, drawn over the layer that a method's card names. Each call works on a copy of the
 network's structure that shares its weights: hooks, gradients and modes never touch the network that others may be
@@ -19,18 +19,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image, ImageFilter
+from PIL import Image
 from torch import Tensor, nn
 
-from fer_bench.datasets import FaceSet
 from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
 from fer_bench.files import atomic_write
-from fer_bench.infer import Model, load, logits
+from fer_bench.infer import Model, load
 from fer_bench.methods import METHODS
-from fer_bench.metrics import softmax
 from fer_bench.registry import UnknownNameError
 from fer_bench.torchvision_repair import torchvision
 from fer_bench.transforms import to_input
@@ -225,116 +222,6 @@ def _colours() -> np.ndarray:
     from matplotlib import colormaps  # here, since it takes a while to import
 
     return colormaps["inferno"](np.linspace(0.15, 0.9, 256))[:, :3] * 255
-
-
-# ---- how faithful the maps are
-
-STEPS = 10
-"""Equal steps in which the pixels of a picture are taken away or put back."""
-GRID = 7
-"""Cells a side of a random map: as coarse as CAMs are. Single random pixels would be noise, which hurts by itself."""
-
-
-def faithfulness(
-    model: Model, faces: FaceSet, method: str = "gradcam", limit: int | None = 70, seed: int = 0
-) -> dict[str, float]:
-    """How well the maps of a CAM point at what the model uses. Plain means over at most `limit` pictures (None: all).
-
-    pictures; empty_maps: the share of the maps of the predicted emotion that are all 0.
-    deletion, insertion: see the functions of these names, for the predicted emotion; deletion_random,
-    insertion_random: the same pictures in a random order. A faithful map has less deletion and more insertion than it.
-    Where the right regions are known (`rendered`, but for its neutral faces), with maps of the emotion that is shown:
-    region_pictures; energy_in_regions: the share of a map's sum that lies inside them; area: the share of the picture
-    that they cover, which is what a uniform map would get; pointing_game: the share of maps whose maximum lies inside
-    (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An empty map counts as outside.
-    seed: of the random orders. About 44 forward passes a picture. Raises UserError as `explain` does, and where there
-    are no pictures.
-    """
-    faces = faces.limit(limit)
-    if not len(faces):
-        raise UserError(f"{faces.name} has no pictures in its {faces.split} split; there is nothing to explain.")
-    size = faces.images.shape[1:3]
-    found = explain(model, faces.images, method)
-    classes = np.array([model.emotions.index(emotion) for emotion in found.targets])
-    chance = random_maps(len(faces), size, seed)
-    numbers: dict[str, float] = {"pictures": len(faces), "empty_maps": float((found.maps.max((1, 2)) == 0).mean())}
-    # The sliver of chance settles the order where a map is flat, as it is wherever it is 0.
-    for suffix, order in (("", resized(found.maps, size) + 1e-6 * chance), ("_random", chance)):
-        numbers["deletion" + suffix] = float(deletion(model, faces.images, order, classes).mean())
-        numbers["insertion" + suffix] = float(insertion(model, faces.images, order, classes).mean())
-    if faces.masks is not None:
-        known = np.array([emotion in model.emotions for emotion in faces.emotions])
-        shown = faces.take(np.flatnonzero(faces.masks.any((1, 2)) & known[faces.labels]))
-        if len(shown):
-            emotions = [shown.emotions[label] for label in shown.labels]
-            maps = resized(explain(model, shown.images, method, emotions).maps, size)
-            numbers["region_pictures"] = len(shown)
-            numbers["energy_in_regions"] = float(energy_in_regions(maps, shown.masks).mean())
-            numbers["area"] = float(shown.masks.mean())
-            numbers["pointing_game"] = float(points_inside(maps, shown.masks).mean())
-    return numbers
-
-
-def energy_in_regions(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """float64 (N,), 0..1: the share of each map's sum inside its mask; 0 for a map that is all 0.
-
-    maps: (N, H, W), not negative. masks: bool (N, H, W).
-    """
-    inside, total = (maps * masks).sum((1, 2), dtype=np.float64), maps.sum((1, 2), dtype=np.float64)
-    return np.divide(inside, total, out=np.zeros_like(total), where=total > 0)
-
-
-def points_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """bool (N,): whether each map's (first) maximum lies inside its mask; false for a map that is all 0."""
-    flat = maps.reshape(len(maps), -1)
-    places = flat.argmax(1)[:, None]
-    return np.take_along_axis(masks.reshape(flat.shape), places, 1)[:, 0] & (flat.max(1) > 0)
-
-
-def deletion(model: Model, images: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Area under the probability of a class while its picture is greyed, greatest `order` first: low is faithful.
-
-    images: uint8 (N, H, W) or (N, H, W, 3). order: (N, H, W). classes: (N,), places in model.emotions. Pixels become
-    the picture's mean colour. Returns float64 (N,), 0..1.
-    Source: Petsiuk, Das & Saenko, RISE: Randomized Input Sampling for Explanation, BMVC 2018, section 4.1.
-    """
-    greyed = np.broadcast_to(images.mean((1, 2), keepdims=True).round().astype(np.uint8), images.shape)
-    return _area(model, images, greyed, order, classes)
-
-
-def insertion(model: Model, images: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """As `deletion`, while the pixels of the picture come back onto a blurred copy of it: high is faithful."""
-    blur = ImageFilter.GaussianBlur(images.shape[1] / 10)
-    blurred = np.stack([np.asarray(Image.fromarray(image).filter(blur)) for image in images])
-    return _area(model, blurred, images, order, classes)
-
-
-def _area(model: Model, start: np.ndarray, end: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Mean probability of each picture's class on the way from `start` to `end`, by the trapezoid rule."""
-    flat = order.reshape(len(order), -1)
-    ranks = (-flat).argsort(1, kind="stable").argsort(1).reshape(order.shape)
-    if start.ndim == 4:
-        ranks = ranks[..., None]
-    curve = []
-    for step in range(STEPS + 1):
-        mixed = np.where(ranks < round(flat.shape[1] * step / STEPS), end, start)
-        curve.append(softmax(logits(model, mixed))[np.arange(len(classes)), classes])
-    return np.trapezoid(curve, dx=1 / STEPS, axis=0)
-
-
-def resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """float32 maps (N, S, S) at another size (H, W), bilinear."""
-    if maps.shape[1:] == tuple(size):
-        return maps
-    smaller = maps.shape[1] > size[0]
-    larger = F.interpolate(torch.from_numpy(maps)[:, None], size, mode="bilinear", antialias=smaller)
-    return larger[:, 0].numpy()
-
-
-def random_maps(count: int, size: tuple[int, int], seed: int) -> np.ndarray:
-    """float32 (count, H, W), 0..1: GRID x GRID random values each, enlarged as a CAM is."""
-    coarse = np.random.default_rng(seed).random((count, GRID, GRID), dtype=np.float32)
-    return resized(coarse, size)
 
 
 # ---- the command

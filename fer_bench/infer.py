@@ -87,6 +87,21 @@ def logits(
     return np.concatenate(results) if results else np.zeros((0, len(model.emotions)), np.float32)
 
 
+def macs(network: nn.Module, spec: InputSpec) -> int:
+    """Multiply-accumulates of one forward pass for one face, by torch's own counter (two FLOPs each)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network.eval()(one_face(network, spec))
+    return counter.get_total_flops() // 2
+
+
+def one_face(network: nn.Module, spec: InputSpec) -> Tensor:
+    """A face of zeros, float32 (1, C, S, S), on the network's device."""
+    return torch.zeros(1, spec.channels, spec.size, spec.size, device=next(network.parameters()).device)
+
+
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[nn.Module]:
     """Eval mode while open, then whatever it was."""
@@ -107,8 +122,14 @@ def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, pa
         raise WeightsError(f"{path}: the weights do not fit the network ({reason}).") from None
 
 
-def weights_for(method: str, track: Track, recipe: str, seed: int, runs: Path | None = None) -> Path | None:
-    """The weight file of a method for a track: its own where there is one, else that of the track it is trained on."""
+def weights_for(
+    method: str, track: Track, recipe: str | None = None, seed: int = 0, runs: Path | None = None
+) -> Path | None:
+    """The weight file of a method for a track: its own where there is one, else that of the track it is trained on.
+
+    recipe: None is the one that the method's card names.
+    """
+    recipe = recipe or METHODS[method].card.recipe
     own = find(method, track.name, recipe, seed, runs)
     return own if own is not None else find(method, track.trained_on, recipe, seed, runs)
 
@@ -141,19 +162,20 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
 def load(
     name: str,
     track: str = "fer2013",
-    recipe: str = "common-v1",
+    recipe: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     runs: str | Path | None = None,
 ) -> Model:
     """A method with the weights of a track, ready to predict.
 
+    recipe: None is the one on the method's card, common-v1 for nearly all.
     Weights are looked for in `runs` (a training output folder), then in weights/, in the cache and, where the index
     pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take those of the track they were
     trained on. Raises UnknownNameError for an unknown method or track, WeightsError, with the command that gets
     them, where there are no weights.
     """
-    METHODS[name]  # an unknown method is said before missing weights are
+    recipe = recipe or METHODS[name].card.recipe  # an unknown method is said before missing weights are
     wanted = track_named(track)
     path = weights_for(name, wanted, recipe, seed, Path(runs) if runs is not None else None)
     if path is None:

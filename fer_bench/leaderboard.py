@@ -20,7 +20,14 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from fer_bench.beyond_accuracy import (
+    explanation_columns,
+    explanation_tables,
+    robustness_columns,
+    robustness_tables,
+)
 from fer_bench.cards import MethodCard
+from fer_bench.cells import markdown_table, percent, safe, short, trained_text
 from fer_bench.errors import UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
@@ -147,10 +154,13 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "protocol": result.protocol,
         "data_hash": result.data.hash,
         "group": 0,
+        **robustness_columns(result.robustness),
+        **explanation_columns(result.explanation),
     }  # fmt: skip
 
 
 _TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
+_TEXT |= {"robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
@@ -178,41 +188,8 @@ def table(
     return frame.sort_values(order, ascending=[True, True, False, True, True, True], ignore_index=True)
 
 
-def percent(value: float, sign: str = "") -> str:
-    """0.6932 -> "69.3"; a dash for NaN. sign: "+" writes it for positive values too."""
-    return "–" if value != value else f"{100 * value:{sign}.1f}"
-
-
-def short(value: float) -> str:
-    """3849319 -> "3.85M"."""
-    if value != value:
-        return "–"
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
-
-
-def _safe(text: str) -> str:
-    """Text from a record or a path as one line that cannot break out of a table cell or carry markup."""
-    text = " ".join(str(text).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
-
-
-def trained_text(row: NamedTuple) -> str:
-    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped."""
-    if row.epochs != row.epochs:
-        told = "not stated"
-    else:
-        fewer = row.epochs < row.budget_epochs
-        told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if fewer else f"{row.epochs:.0f} epochs"
-        told += " (stopped early)" if fewer and row.complete else ""
-        told += f", {short(row.pictures_seen)} pictures" if row.pictures_seen == row.pictures_seen else ""
-    return ("" if row.complete else "◔ ") + told + (f"; {row.pretrained}" if row.pretrained else "")
-
-
 def _method(row: NamedTuple, card: dict) -> str:
-    title = _safe(card.get("title", ""))
+    title = safe(card.get("title", ""))
     if title and card.get("url"):
         title = f"[{title}]({card['url']})"
     marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")]
@@ -234,17 +211,14 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "ECE, %": lambda r: percent(r.ece),
         "Reported, %": lambda r: percent(r.reported),
         "Difference, points": lambda r: percent(r.difference, "+"),
-        "Trained": lambda r: _safe(trained_text(r)),
+        "Trained": lambda r: safe(trained_text(r)),
         "Parameters": lambda r: short(r.parameters),
         "MACs": lambda r: short(r.macs),
         "Latency, × resnet18": lambda r: "–" if r.latency_ratio != r.latency_ratio else f"{r.latency_ratio:.2f}",
     }
     if compact:
         columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "MACs")}
-    words = ("Method", "Trained")
-    lines = ["| " + " | ".join(columns) + " |", "|" + "|".join("---" if c in words else "--:" for c in columns) + "|"]
-    lines += ["| " + " | ".join(cell(row) for cell in columns.values()) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join(lines)
+    return markdown_table(columns, frame, words=("Method", "Trained"))
 
 
 def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
@@ -263,7 +237,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     skipped = max(len(r.data.skipped) for r in results)
     if skipped:
         notes.append(f"{skipped:,} picture(s) could not be read and were left out; the results' files name them.")
-    notes += dict.fromkeys(_safe(note) for result in results for note in result.data.notes)
+    notes += dict.fromkeys(safe(note) for result in results for note in result.data.notes)
     return [f"- {note}" for note in notes]
 
 
@@ -302,7 +276,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
         parts.append("There are no results yet. `python -m fer_bench.evaluate --all` makes them.")
     for track in sorted({r.track for r in results}, key=place):
         mine, frame = [r for r in results if r.track == track], table(results, cards, track)
-        parts.append(f"## {_safe(track_title(track))}")
+        parts.append(f"## {safe(track_title(track))}")
         several = frame["group"].nunique() > 1
         if several:
             parts.append("These rows were not all measured on the same pictures in the same way; ranks start anew.")
@@ -310,10 +284,10 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
             first = group.iloc[0]
             tta = "" if first["tta"] == "none" else f", test-time augmentation {first['tta']}"
             about = f"{first['test_pictures']:,} pictures of {first['emotions']}{tta}"
-            stamp = f" (data `{_safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
-            parts += [f"{about}{stamp}:", _rows(group, cards)]
+            stamp = f" (data `{safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
+            parts += [f"{about}{stamp}:", _rows(group, cards), *robustness_tables(group), *explanation_tables(group)]
         parts.append("\n".join(notes_on(mine, frame)))
-        parts.append(f"![Accuracy against parameters on {_safe(track)}](figures/{track_folder(track)}.png)")
+        parts.append(f"![Accuracy against parameters on {safe(track)}](figures/{track_folder(track)}.png)")
         commands = _not_run(track, results, cards)
         if commands:
             body = "```\n" + "\n".join(commands) + "\n```"

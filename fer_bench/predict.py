@@ -12,246 +12,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
-import logging
 import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import chain, groupby, islice
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from fer_bench.emotions import in_order
+from fer_bench import scoring
 from fer_bench.errors import UserError
-from fer_bench.faces import (
-    PICTURE_SUFFIXES,
-    Box,
-    UnreadablePictureError,
-    crop,
-    detect_faces,
-    frame_of,
-    open_picture,
-    square,
-    stack,
-)
-from fer_bench.infer import Model, best_device, load, logits
+from fer_bench.faces import PICTURE_SUFFIXES, UnreadablePictureError, open_picture
+from fer_bench.infer import Model, best_device, load
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.scores import AFTER, FORMATS, Row, ScoreFile, columns
-from fer_bench.video import Frame, UnreadableClipError, frames, is_clip, probe, representative, write_clip
+from fer_bench.runtime import RUNTIMES, need_onnx, onnx_model
+from fer_bench.scores import FORMATS, Row, ScoreFile, columns
+from fer_bench.scoring import PER_SECOND, Prepared, annotate_clip, emotions_of, label, score_clip, score_picture
+from fer_bench.video import UnreadableClipError, is_clip
 
-__all__ = ["annotate_clip", "columns", "emotions_of", "score_clip", "score_picture"]
+__all__ = ["annotate_clip", "columns", "emotions_of", "find_inputs", "score_clip", "score_files", "score_picture"]
 
 GROUP = 32
-"""Pictures that are scored, and written, together."""
-FRAMES = 8
-"""Frames of a clip that are in memory at once."""
-PER_SECOND = 5.0
-"""Frames of a clip that are scored per second where nothing else is asked for."""
-LONGEST = 1280
-"""Longest side of an annotated clip, in pixels; larger ones are scaled down."""
-HOLD = 10
-"""Seconds that an annotated clip stands still at most, so that broken time stamps cannot make it endless."""
-_log = logging.getLogger(__name__)
-
-
-# Scoring, without files of our own ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Prepared:
-    """A picture whose faces are found and cut out: small enough to wait for its batch.
-
-    boxes: one per face; (None,) is the whole picture.   crops: per model, one square picture of its side per face.
-    """
-
-    name: str
-    time: float | None
-    boxes: tuple[Box | None, ...]
-    crops: tuple[tuple[Image.Image, ...], ...]
-
-
-def emotions_of(models: Sequence[Model]) -> tuple[str, ...]:
-    """Every emotion that one of the models knows, in the canonical order."""
-    return in_order(chain.from_iterable(model.emotions for model in models))
-
-
-def prepare(
-    image: Image.Image, name: str, models: Sequence[Model], detect: bool = True, time: float | None = None
-) -> Prepared:
-    """Find the faces of an upright picture and cut each out as each model wants it. Needs no network."""
-    boxes = tuple(face.box for face in detect_faces(image)) if detect else ()
-    boxes = boxes or (None,)
-
-    def cut(box: Box | None, model: Model) -> Image.Image:
-        return square(crop(image, box, model.input_spec.margin) if box else image, model.input_spec.size)
-
-    return Prepared(name, time, boxes, tuple(tuple(cut(box, model) for box in boxes) for model in models))
-
-
-def score_prepared(batch: Sequence[Prepared], models: Sequence[Model]) -> list[list[Row]]:
-    """The rows of each picture, face by face and, within a face, in the order of the models."""
-    probabilities = []
-    for place, model in enumerate(models):
-        images = stack([image for prepared in batch for image in prepared.crops[place]], model.input_spec.size)
-        answers = torch.from_numpy(logits(model, images, 64))
-        probabilities.append(answers.softmax(1, dtype=torch.float64).numpy().round(6))
-    emotions, at, rows = emotions_of(models), 0, []
-    for prepared in batch:
-        rows.append([])
-        for number, box in enumerate(prepared.boxes, 1):
-            for model, table in zip(models, probabilities, strict=True):
-                scores = dict(zip(model.emotions, table[at].tolist(), strict=True))
-                rows[-1].append(
-                    {
-                        "filepath": prepared.name,
-                        "face": number if box else 0,
-                        "time": None if prepared.time is None else round(prepared.time, 3),
-                        "method": model.name,
-                        "emotion": max(scores, key=scores.__getitem__),
-                        **{emotion: scores.get(emotion) for emotion in emotions},
-                        **dict(zip(AFTER, box or (None,) * 4, strict=True)),
-                    }
-                )
-            at += 1
-    return rows
-
-
-def score_picture(image: Image.Image, name: str, models: Sequence[Model], detect: bool = True) -> list[Row]:
-    """The rows of one picture (see the module's docstring). image: upright, as `faces.open_picture` gives it."""
-    return score_prepared([prepare(image, name, models, detect)], models)[0]
-
-
-def score_clip(
-    path: str | os.PathLike[str],
-    models: Sequence[Model],
-    per_second: float | None = PER_SECOND,
-    limit: int | None = None,
-    progress: Callable[[float], object] = lambda fraction: None,
-    detect: bool = True,
-    count: int | None = None,
-    workers: int = 1,
-    on_damage: Callable[[str], object] = _log.warning,
-) -> Iterator[Row]:
-    """The rows of a clip as they come, frame by frame, in flat memory.
-
-    per_second, limit, on_damage: as for `video.frames`. count: that many representative frames instead. progress: is
-    called with the fraction done, 0..1. workers: threads that find faces. Raises UnreadableClipError.
-    """
-    chosen = representative(path, count, on_damage) if count else frames(path, per_second, limit, on_damage)
-    for _, _, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
-        yield from rows
-
-
-def _scored_frames(
-    path: str | os.PathLike[str],
-    chosen: Iterable[Frame],
-    models: Sequence[Model],
-    detect: bool,
-    limit: int | None,
-    progress: Callable[[float], object],
-    workers: int,
-) -> Iterator[tuple[Frame, Prepared, list[Row]]]:
-    """Each frame with what was found in it."""
-    chosen, length, done = iter(chosen), probe(path).duration, 0
-    with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(chosen, FRAMES)):
-            prepared = list(pool.map(lambda one: prepare(one.image, _label(path), models, detect, one.time), batch))
-            yield from zip(batch, prepared, score_prepared(prepared, models), strict=True)
-            done += len(batch)
-            by_time, by_count = batch[-1].time / length if length else 0.0, done / limit if limit else 0.0
-            progress(min(1.0, max(by_time, by_count)))
-    progress(1.0)
-
-
-def annotate_clip(
-    path: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    model: Model,
-    per_second: float | None = None,
-    limit: int | None = None,
-    cam: str | None = None,
-    progress: Callable[[float], object] = lambda fraction: None,
-    detect: bool = True,
-    others: Sequence[Model] = (),
-    on_rows: Callable[[list[Row]], object] = lambda rows: None,
-    workers: int = 1,
-    on_damage: Callable[[str], object] = _log.warning,
-) -> Path:
-    """Write a clip as an mp4 with each face's box, likeliest emotion and its probability, and return its path.
-
-    per_second: frames scored, and shown, per second; None is every frame. cam: a name of `explain.CAMS`, laid over each
-    face. on_rows: receives each frame's rows, those of `others` too, so that a clip is read once for both. The rest as
-    for `score_clip`. A pause in the clip's time stamps holds the picture, HOLD seconds at most. The sound is not kept.
-    Raises UserError for an output that is not .mp4 and an unknown CAM, UnreadableClipError.
-    """
-    clip = probe(path)
-    fps = min(per_second or clip.fps or 25.0, 60.0)
-    longest = max(clip.size)
-    size = tuple(max(2, round(side * min(1.0, LONGEST / longest))) for side in clip.size)
-
-    def pictures() -> Iterator[np.ndarray]:
-        due, shown = 0, None  # the output's next frame, and the picture to hold until then
-        chosen, models = frames(path, per_second, limit, on_damage), (model, *others)
-        for frame, prepared, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
-            on_rows(rows)
-            slot = math.floor(frame.time * fps + (1e-6 if per_second else 0.5))
-            if slot < due:
-                continue  # a burst of frames within one of the output's
-            if shown is not None:
-                yield from [shown] * min(slot - due, round(HOLD * fps))
-            image = _annotated(frame.image, prepared, rows[:: len(models)], model, cam)
-            shown = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
-            yield shown
-            due = slot + 1
-
-    return write_clip(out, pictures(), fps)
-
-
-def _annotated(image: Image.Image, prepared: Prepared, rows: list[Row], model: Model, cam: str | None) -> Image.Image:
-    """A copy with boxes, labels and CAMs. rows: one per face, of `model`, whose crops are the first."""
-    image = image.copy()
-    squares = [frame_of(box, model.input_spec.margin) if box else _middle(image) for box in prepared.boxes]
-    if cam:
-        from fer_bench.explain import explain, overlay  # here, since it takes seconds
-
-        maps = explain(model, stack(list(prepared.crops[0]), model.input_spec.size), method=cam).maps
-        for (left, top, right, bottom), values in zip(squares, maps, strict=True):
-            face = overlay(image.crop((left, top, right, bottom)), values)
-            image.paste(face, (left, top))
-    draw = ImageDraw.Draw(image)
-    line = max(2, max(image.size) // 300)
-    font = ImageFont.load_default(max(12, max(image.size) // 36))
-    for box, row in zip(prepared.boxes, rows, strict=True):
-        if box:
-            draw.rectangle(box, outline=(255, 220, 0), width=line)
-        text = f"{row['emotion']} {row[row['emotion']]:.0%}"
-        width, height = draw.textbbox((0, 0), text, font=font)[2:]
-        x = min(max(0, box[0] if box else 0), max(0, image.width - width - 2 * line))
-        y = box[1] - height - 2 * line if box else 0
-        y = y if y >= 0 else min(box[3] if box else 0, image.height - height - 2 * line)
-        draw.rectangle((x, y, x + width + 2 * line, y + height + 2 * line), fill=(0, 0, 0))
-        draw.text((x + line, y + line), text, fill=(255, 255, 255), font=font)
-    return image
-
-
-def _middle(image: Image.Image) -> Box:
-    """What `faces.square` keeps of a picture."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return (left, top, left + side, top + side)
-
-
-def _label(path: str | os.PathLike[str]) -> str:
-    """The text of a path in the output; a name that is no valid UTF-8 is written with escapes."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+"""Pictures that are scored, and written, together; while they are, as many more are opened and their faces found."""
 
 
 # Inputs -------------------------------------------------------------------------------------------------------------
@@ -296,11 +82,11 @@ def score_files(
 ) -> tuple[int, list[str]]:
     """Score every file. Returns the number of rows written, and one sentence per file that was not read whole."""
     written, problems, groups = 0, [], in_groups(paths)
-    done = output.start([[_label(path) for path in group] for group in groups]).done if output else set()
+    done = output.start([[label(path) for path in group] for group in groups]).done if output else set()
 
     def read(path: Path) -> Prepared | str:
         try:
-            return prepare(open_picture(path), _label(path), models, not arguments.no_detect)
+            return scoring.prepare(open_picture(path), label(path), models, not arguments.no_detect)
         except UnreadablePictureError as error:
             return str(error)
 
@@ -315,17 +101,35 @@ def score_files(
         ThreadPoolExecutor(arguments.workers) as pool,
         tqdm(total=len(paths), unit="file", disable=None, smoothing=0.05) as bar,
     ):
-        for group in groups:
-            left = [path for path in group if _label(path) not in done]
-            if left and is_clip(left[0]):
-                _score_clip_file(left[0], models, take, arguments, problems.append, bar)
-            elif left:
-                prepared = list(pool.map(read, left))
+        left = ([path for path in group if label(path) not in done] for group in groups)
+        bar.update(len(paths) - sum(label(path) not in done for path in paths))
+        for group, answers in _read_ahead(filter(None, left), read, pool):
+            if is_clip(group[0]):
+                _score_clip_file(group[0], models, take, arguments, problems.append, bar)
+            else:
+                prepared = list(answers)
                 problems += [one for one in prepared if isinstance(one, str)]
-                rows = score_prepared([one for one in prepared if isinstance(one, Prepared)], models)
+                rows = scoring.score_prepared([one for one in prepared if isinstance(one, Prepared)], models)
                 take(list(chain.from_iterable(rows)))
             bar.update(len(group))
     return written, problems
+
+
+def _read_ahead(
+    groups: Iterable[list[Path]], read: Callable[[Path], Prepared | str], pool: Executor
+) -> Iterator[tuple[list[Path], Iterator[Prepared | str]]]:
+    """Each group and what `read` gives for its pictures, which the pool begins with one group before its turn.
+
+    So finding faces and the networks keep the cores busy together, and no more than two groups are in memory.
+    """
+    before = None
+    for group in groups:
+        now = group, iter(()) if is_clip(group[0]) else pool.map(read, group)
+        if before is not None:
+            yield before
+        before = now
+    if before is not None:
+        yield before
 
 
 def _score_clip_file(
@@ -390,10 +194,14 @@ def _parser() -> argparse.ArgumentParser:
     clips.add_argument("--cam", metavar="NAME", help="with --video: lay this class activation map over each face")
     weights = parser.add_argument_group("weights")
     weights.add_argument("--track", default="fer2013", help="whose weights; default: fer2013")
-    weights.add_argument("--recipe", default="common-v1")
+    weights.add_argument("--recipe", help="default: the one on each method's card")
     weights.add_argument("--seed", type=int, default=0)
     weights.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
     weights.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    weights.add_argument(
+        "--runtime", choices=RUNTIMES, default="torch",
+        help="what runs the networks: torch (default), or ONNX Runtime on the CPU, which needs fer_bench[onnx]",
+    )  # fmt: skip
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
         "--workers", type=_count, default=min(4, cores), metavar="N", help="threads that open pictures and find faces"
@@ -413,6 +221,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--representative chooses the frames itself: leave out --per-second, --limit and --video.")
     if arguments.cam and not arguments.video:
         raise UserError("--cam is drawn into a clip: give --video FILE.mp4 too.")
+    if arguments.runtime == "onnx" and (arguments.cam or arguments.device not in ("auto", "cpu")):
+        raise UserError("ONNX Runtime gives no gradients and runs on the CPU here: leave out --cam and --device.")
     if arguments.video and arguments.resume:
         raise UserError("--video is written in one go: leave out --resume.")
     if arguments.resume and not arguments.out:
@@ -437,10 +247,14 @@ def main(argv: list[str] | None = None) -> int:
             from fer_bench.explain import check_cam
 
             check_cam(arguments.cam)
-        device = str(best_device(arguments.device))
+        onnx = arguments.runtime == "onnx"
+        if onnx:
+            need_onnx()  # said before any weights are read
+        device = "cpu" if onnx else str(best_device(arguments.device))
         models = [
             load(name, arguments.track, arguments.recipe, arguments.seed, device, arguments.runs) for name in methods
         ]
+        models = [onnx_model(model) for model in models] if onnx else models
         emotions = emotions_of(models)
         output = ScoreFile(arguments.out, emotions, methods, arguments.resume) if arguments.out else None
         written, problems = score_files(paths, models, output, arguments)

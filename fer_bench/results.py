@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -22,101 +22,23 @@ import numpy as np
 
 from fer_bench import metrics as m
 from fer_bench.emotions import EMOTIONS
-from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
+from fer_bench.records import (
+    Calibration,
+    Cost,
+    Data,
+    Faithfulness,
+    ResultError,
+    Robustness,
+    Trained,
+    Versions,
+    Weights,
+)
 from fer_bench.statistics import Interval, bootstrap_metrics, bootstrap_recalls
 
 SCHEMA = 1
 REQUIRED_METRICS = tuple(m.METRICS)
 OPTIONAL_METRICS = ("accuracy_without_duplicates",)
-
-
-class ResultError(UserError, ValueError):
-    """A record that contradicts itself or its path. The text names the file or field and what to mend."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """How the weights came about. None stands for what is not known, as with a submitted or a user's own model."""
-
-    track: str
-    """The track whose training split they come from."""
-    epochs: int | None = None
-    """Epochs run."""
-    budget_epochs: int | None = None
-    """The recipe's epochs."""
-    pictures_seen: int | None = None
-    train_pictures: int | None = None
-    """Size of the training split."""
-    best_epoch: int | None = None
-    selection: str = "validation accuracy"
-    selected_value: float | None = None
-    device: str | None = None
-    wall_seconds: float | None = None
-    complete: bool
-    """Whether the recipe's full budget was run (early stopping by the recipe counts as full)."""
-    pretrained: str | None = None
-    """Source of weights from outside."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """The checkpoint the figures belong to."""
-
-    sha256: str
-    bytes: int
-    storage: str
-    """"fp16+int8" or "float32"."""
-    accuracy_loss: float | None = None
-    """Validation accuracy in full precision minus that of the stored weights."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """What was measured on."""
-
-    hash: str
-    counts: dict[str, int]
-    """Pictures per split."""
-    test_pictures: int
-    """Pictures scored."""
-    skipped: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    duplicates_in_train: int | None = None
-    """Scored pictures that also stand, pixel for pixel, in the training split."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """A reliability diagram; an empty bin has None for confidence and accuracy."""
-
-    edges: list[float]
-    count: list[int]
-    confidence: list[float | None]
-    accuracy: list[float | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """What a prediction costs; None where it was not measured."""
-
-    parameters: int
-    macs: int | None = None
-    """Multiply-accumulates for one picture."""
-    latency_ms: float | None = None
-    latency_ratio: float | None = None
-    """Latency divided by that of resnet18, timed in the same run."""
-    checkpoint_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Versions:
-    """Of the software that measured."""
-
-    python: str
-    torch: str
-    numpy: str
-    fer_bench: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +63,9 @@ class Result:
     confusion_matrix: list[list[int]]
     """Rows are true emotions, columns predictions."""
     calibration: Calibration
-    robustness: dict | None = None
-    explanation: dict | None = None
+    robustness: Robustness | None = None
+    """None where it was not measured, as of `explanation`: both cost many passes."""
+    explanation: Faithfulness | None = None
     cost: Cost
     shared_emotions_only: bool = False
     """True where the model tells other emotions too and its logits were renormalised over those shared."""
@@ -257,6 +180,8 @@ def _check(result: Result) -> None:
     agrees = recalls.keys() == present.keys() and all(abs(recalls[e] - present[e]) < 1e-6 for e in present)
     need(agrees, "per_class_recall is not that of the confusion matrix (are its emotions in the same order?).")
     bins = result.calibration
+    for name, block in (("robustness", result.robustness), ("explanation", result.explanation)):
+        need(block is None or block.pictures <= scored, f"{name}.pictures is more than data.test_pictures, {scored}.")
     agrees = len(bins.edges) - 1 == len(bins.count) == len(bins.confidence) == len(bins.accuracy)
     need(agrees and sum(bins.count) == scored, "calibration's bins do not agree in number or do not hold all pictures.")
 

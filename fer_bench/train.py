@@ -1,76 +1,55 @@
 """python -m fer_bench.train: train methods on a track under a recipe, resumable after a kill at any moment.
 
-The split is read once into one uint8 tensor on the training device; whole batches are augmented there. Every epoch
-draws from its own seeded stream, so that a resumed run gives the weights of an uninterrupted one (bit for bit on CPU).
-Needs torch, torchvision, numpy, PIL and safetensors only.
+The split is read once into one uint8 tensor on the training device, or streamed from disk where it is too large; whole
+batches are augmented on the device. Every epoch draws from its own seeded stream, so that a resumed run gives the
+weights of an uninterrupted one (bit for bit on CPU). On several GPUs or machines:
+
+    torchrun --nproc-per-node 2 -m fer_bench.train --method small_cnn    # or: accelerate launch -m fer_bench.train ...
+
+trains as one process does (see `distributed`); all machines must see the same --out. Needs torch, torchvision, numpy,
+PIL and safetensors only.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import forbid_split, load_dataset
+from fer_bench.datasets.stream import InMemory, Source, Streamed, to_stream
+from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
-from fer_bench.infer import Model, best_device, evaluating, logits
+from fer_bench.infer import Model, best_device, evaluating, logits, macs
 from fer_bench.methods import METHODS, count_parameters, list_methods
-from fer_bench.methods.base import Method, Stage
+from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
 from fer_bench.optimizers import flatten_state, optimizer_for, rate, restore_state
+from fer_bench.options import Options, arguments_from
+from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.transforms import augment, to_input
-from fer_bench.weights import pack, read_tensors, run_folder, unpack, write_tensors
+from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs
+from fer_bench.transforms import to_input
+from fer_bench.weights import find, pack, read_tensors, run_folder, unpack, write_tensors
 
 
 class TrainingError(Exception):
     """Training cannot go on (a loss that is not finite); one sentence."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line may change about a run."""
-
-    seed: int = 0
-    device: str = "auto"
-    epochs: int | None = None
-    """Other than the recipe's; the schedule is fitted to them and the result says so."""
-    limit: int | None = None
-    """At most so many training pictures, spread evenly over the split."""
-    limit_validation: int | None = None
-    """Select on at most so many validation pictures, where even looking at them all is dear; the result says so."""
-    patience: int | None = None
-    """Other than the recipe's; 0 switches early stopping off."""
-    max_minutes: float | None = None
-    resume: bool = False
-
-
-def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> list[int]:
-    """How many epochs each stage gets: at least one, in proportion to its share; the last takes the remainder."""
-    counts = [max(1, round(stage.share * epochs)) for stage in stages[:-1]]
-    return [*counts, max(1, epochs - sum(counts))]
-
-
-def bfloat16_pays(device: torch.device) -> bool:
-    """Whether bfloat16 autocast is faster on this device: modern CUDA, and CPUs with matrix units (AMX)."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and has_amx is not None and bool(has_amx())
 
 
 class Run:
@@ -84,28 +63,41 @@ class Run:
         options: Options,
         out: Path,
         settings: Mapping[str, Any] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """Read the data and build the network. Raises DataError for missing data; the test split is out of reach.
 
-        settings: what a grid says of this cell, for the record.
+        settings: what a grid says of this cell, for the record. processes: those that train this network together.
         """
-        self.settings = settings
+        self.settings, self.processes = settings, processes
         self.budget = recipe.epochs
         changes = {"epochs": options.epochs, "patience": options.patience}
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
         self.method, self.track, self.options = method, track, options
-        self.spec, self.device = method.card.input, best_device(options.device)
+        self.spec, self.device = method.card.input, processes.device(best_device(options.device))
+        if processes.world > 1 and self.recipe.batch_size < 2 * processes.world:
+            raise UserError(
+                f"a batch of {self.recipe.batch_size} is too small for {processes.world} processes, which need two "
+                f"pictures each; start at most {max(1, self.recipe.batch_size // 2)}."
+            )
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device))
         self.folder = run_folder(out, method.card.name, track.name, recipe.name, options.seed)
         with forbid_split(track.test):
-            self.train_set = load_dataset(track.dataset, track.train).restrict(track.emotions).limit(options.limit)
+            files = to_stream(track.dataset, track.train, options.stream)
+            pictures = load_dataset(track.dataset, track.train) if files is None else files
+            self.train_set = pictures.restrict(track.emotions).limit(options.limit)
             self.emotions = self.train_set.emotions
             whole = load_dataset(track.dataset, track.validation).restrict(self.emotions)
             self.validation_set = whole.limit(options.limit_validation)
-        self.images = torch.from_numpy(self.train_set.images).to(self.device)
-        self.labels = torch.from_numpy(self.train_set.labels).to(self.device)
+        if files is None:
+            images, labels = torch.from_numpy(self.train_set.images), torch.from_numpy(self.train_set.labels)
+            self.source: Source = InMemory(images.to(self.device), labels.to(self.device))
+        else:
+            self.source = Streamed(self.train_set, self.device, sharing=processes.local_world)
         torch.manual_seed(options.seed)
-        self.network = method.build(len(self.emotions)).to(self.device, memory_format=torch.channels_last)
+        network = processes.synchronised(method.build(len(self.emotions)), self.device)
+        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.average: AveragedModel | None = None
         self.stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
         self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
@@ -121,9 +113,11 @@ class Run:
     def fit(self) -> Path:
         """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""
         last = self.folder / "last.safetensors"
-        saved = self.resume(last) if self.options.resume and last.is_file() else None
+        processes = self.processes
+        saved = self.resume(last) if self.options.resume and processes.all_see(last) else None
         if saved is None and self.method.pretrained is not None:
-            self.state["pretrained"] = self.method.pretrained(self.network)
+            with processes.first_alone():
+                self.state["pretrained"] = self.method.pretrained(self.network)
         minutes = self.options.max_minutes
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
         progress = Progress(f"{self.method.card.name} on {self.track.name}", sum(self.epochs))
@@ -138,21 +132,30 @@ class Run:
             parameters = list(stage.parameters(self.network))
             with only_trainable(self.network, parameters):
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
+                loss_of = processes.wrapped(StageLoss(self.network, stage))
+                if self.recipe.ema:
+                    self.average = AveragedModel(
+                        self.network, multi_avg_fn=running_mean(self.recipe.ema), use_buffers=True
+                    )
                 if saved is not None and state["stage_epoch"] > 0:
                     restore_state(optimizer, *saved)
+                    if self.average is not None:
+                        self.average.load_state_dict(with_prefix("ema.", saved[0]))
                 saved = None
                 for index in range(state["stage_epoch"], epochs):
                     begun = time.monotonic()
-                    in_time, loss = self.epoch(stage, optimizer, index, epochs, deadline, progress)
+                    in_time, loss = self.epoch(stage, optimizer, loss_of, deadline, progress)
                     value = self.validate()
                     state["seconds"] += time.monotonic() - begun
                     number = len(state["curve"]) + 1
                     state["curve"].append([number, round(loss, 5), round(value, 5)])
                     if value > state["best"]:
                         state |= {"best": value, "best_epoch": number}
-                        write_tensors(self.folder / "best.safetensors", self.network.state_dict(), {})
+                        if processes.is_first:
+                            write_tensors(self.folder / "best.safetensors", self.judged.state_dict(), {})
                     left = (sum(self.epochs) - number) * state["seconds"] / number
-                    progress.epoch(number, stage.name, loss, value, state["best"], left)
+                    if processes.is_first:
+                        progress.epoch(number, stage.name, loss, value, state["best"], left)
                     if not in_time:  # what `last` holds is the last full epoch, to resume from
                         state["ended"] = "max-minutes"
                         return self.finish()
@@ -162,10 +165,8 @@ class Run:
                         state["ended"] = "patience"
                     if stale or index + 1 == epochs:
                         state |= {"stage": state["stage"] + 1, "stage_epoch": 0}
-                    tensors, layout = flatten_state(optimizer)
-                    tensors |= {f"net.{name}": value for name, value in self.network.state_dict().items()}
-                    record = {"identity": self.identity, "state": state, "optimizer": layout}
-                    write_tensors(last, tensors, record)
+                    if processes.is_first:
+                        self.save(last, optimizer)
                     if stale:
                         break
         return self.finish()
@@ -179,89 +180,127 @@ class Run:
                 "to start anew, or use another --out."
             )
         self.state |= record["state"]
-        network = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
-        self.network.load_state_dict(network, strict=True)
+        self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
         return tensors, record["optimizer"]
 
+    def save(self, last: Path, optimizer: torch.optim.Optimizer) -> None:
+        """Write what `resume` takes up."""
+        tensors, layout = flatten_state(optimizer)
+        tensors |= {f"net.{name}": value for name, value in self.network.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
+        write_tensors(last, tensors, {"identity": self.identity, "state": self.state, "optimizer": layout})
+
     def epoch(
-        self,
-        stage: Stage,
-        optimizer: torch.optim.Optimizer,
-        index: int,
-        epochs: int,
-        deadline: float,
-        progress: Progress,
+        self, stage: Stage, optimizer: torch.optim.Optimizer, loss_of: nn.Module, deadline: float, progress: Progress
     ) -> tuple[bool, float]:
-        """Epoch `index` of the stage's `epochs`. Returns whether it was completed in time, and the mean loss."""
-        recipe, number = self.recipe, len(self.state["curve"])
+        """The next epoch of the stage. Returns whether it was completed in time, and the mean loss."""
+        recipe, processes, number = self.recipe, self.processes, len(self.state["curve"])
+        index, epochs = self.state["stage_epoch"], self.epochs[self.state["stage"]]
         seed = self.options.seed * 100_003 + number
-        torch.manual_seed(seed)  # dropout and whatever else a network draws
+        torch.manual_seed(seed + processes.rank * 1_000_003)  # dropout and whatever else a network draws
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.images), generator=generator).to(self.device)
+        order = torch.randperm(len(self.source), generator=generator)
         batches = [batch for batch in order.split(recipe.batch_size) if len(batch) > 1]  # batch norm needs two
         if not batches:
-            raise UserError(f"{len(self.images)} training picture(s) are too few; at least 2 are needed.")
-        criterion = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+            raise UserError(f"{len(self.source)} training picture(s) are too few; at least 2 are needed.")
+        shares = [processes.rows(len(batch)) for batch in batches]
+        mine = [
+            torch.cat([batch[run.start : run.stop] for run in runs])
+            for batch, (runs, _) in zip(batches, shares, strict=True)
+        ]
+        cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        draws = np.random.default_rng(seed)
         clipped = [p for group in optimizer.param_groups for p in group["params"]]
         total, begun = torch.zeros((), device=self.device), time.monotonic()
         self.network.train()
-        for step, batch in enumerate(batches, start=1):
-            inputs = augment(self.images[batch], self.spec, recipe.augmentation, generator)
+        for step, (images, labels) in enumerate(self.source.batches(mine), start=1):
+            count, (runs, weight) = len(batches[step - 1]), shares[step - 1]
+            inputs = augmented(images, runs, count, self.spec, recipe.augmentation, generator)
+            criterion: Criterion = cross_entropy
+            if recipe.mixup:
+                part = float(draws.beta(recipe.mixup, recipe.mixup))
+                inputs, criterion = part * inputs + (1 - part) * inputs.flip(0), mixed(cross_entropy, part)
             factor = rate(recipe, index * len(batches) + step - 1, epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * stage.rate * factor
             with self.autocast:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-                loss = stage.loss(self.network, inputs, self.labels[batch], criterion)
+                loss = weight * loss_of(inputs, labels, criterion)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.clip:
                 nn.utils.clip_grad_norm_(clipped, recipe.clip)
             optimizer.step()
+            if self.average is not None:
+                self.average.update_parameters(self.network)
             total += loss.detach()
-            self.state["pictures"] += len(batch)
+            self.state["pictures"] += count
             if step % 20 == 0 or step == len(batches):  # asking for the loss waits for the device, so not every step
-                self.check_finite(float(total), number + 1)
+                mean = self.finite(total, number + 1) / step
                 pace = (time.monotonic() - begun) / step
                 left = pace * ((sum(self.epochs) - number) * len(batches) - step)
-                progress.step(number + 1, step / len(batches), float(total) / step, left)
-            if time.monotonic() > deadline:
+                if processes.is_first:
+                    progress.step(number + 1, step / len(batches), mean, left)
+            if deadline < math.inf and processes.decides(time.monotonic() > deadline):
                 break
-        self.check_finite(float(total), number + 1)
-        return step == len(batches), float(total) / step
+        return step == len(batches), self.finite(total, number + 1) / step
 
-    def check_finite(self, loss: float, epoch: int) -> None:
-        """Raise TrainingError for a loss that is NaN or infinite."""
+    def finite(self, total: Tensor, epoch: int) -> float:
+        """A sum of losses, over all processes. Raises TrainingError where it is NaN or infinite."""
+        loss = self.processes.mean(total)
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss of {self.method.card.name} is not finite in epoch {epoch}; {self.folder} keeps the last "
                 "good checkpoint, train with a lower learning rate or with gradient clipping."
             )
+        return loss
 
     def plain_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """One unaugmented pass over the training split, for `Stage.prepare`."""
-        size = self.recipe.batch_size
-        for images, labels in zip(self.images.split(size), self.labels.split(size), strict=True):
+        for images, labels in self.source.batches(torch.arange(len(self.source)).split(self.recipe.batch_size)):
             yield to_input(images, self.spec), labels
 
-    def answers(self) -> float:
-        """Accuracy on the validation split as the network stands, in full precision."""
-        model = Model(self.method.card.name, self.network, self.spec, self.emotions, {})
-        return accuracy(self.validation_set.labels, logits(model, self.validation_set.images, 256))
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the running mean of the weights, where the recipe asks for one."""
+        return self.network if self.average is None else self.average.module
+
+    def right(self, network: nn.Module, part: slice = slice(None)) -> int:
+        """How many validation pictures (of a part of them) a network gets right. TrainingError where it overflows."""
+        images, labels = self.validation_set.images[part], self.validation_set.labels[part]
+        model = Model(self.method.card.name, network, self.spec, self.emotions, {})
+        answers = logits(model, images, 256)
+        if not np.isfinite(answers).all():
+            raise TrainingError(
+                f"{self.method.card.name} gives answers that are not finite in epoch {len(self.state['curve']) + 1}; "
+                f"{self.folder} keeps the last good checkpoint, train with a lower learning rate."
+            )
+        return round(accuracy(labels, answers) * len(labels)) if len(labels) else 0
 
     def validate(self) -> float:
         """Accuracy on the validation split in training's precision: the only figure that selects."""
+        processes = self.processes
+        processes.share_buffers(self.judged)
         with self.autocast:
-            return self.answers()
+            right = self.right(self.judged, slice(processes.rank, None, processes.world))
+        return processes.total(right) / len(self.validation_set)
 
     def finish(self) -> Path:
+        """Process 0 writes the model, the others wait for it. Returns its file."""
+        if self.processes.is_first:
+            self.write()
+        self.processes.wait()
+        return self.folder / "model.safetensors"
+
+    def write(self) -> None:
         """Write the best weights in the compact form that is shipped, with what the compact form costs."""
         tensors, _ = read_tensors(self.folder / "best.safetensors")
         self.network.load_state_dict(tensors)
-        full = self.answers()
+        full = self.right(self.network) / len(self.validation_set)
         packed, packing = pack(tensors, getattr(self.network, "seeded_tensors", {}))
         self.network.load_state_dict(unpack(packed, packing))
-        compact = self.answers()
+        compact = self.right(self.network) / len(self.validation_set)
         card, state, recipe = self.method.card, self.state, self.recipe
         limited = self.options.limit is not None or self.options.limit_validation is not None
         whole = state["ended"] != "max-minutes" and recipe.epochs >= self.budget and not limited
@@ -274,7 +313,7 @@ class Run:
                 "track": self.track.name, "epochs": len(state["curve"]), "budget_epochs": self.budget,
                 "pictures_seen": state["pictures"], "train_pictures": len(self.train_set),
                 "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
-                "selected_value": compact, "device": device_name(self.device), "ended": state["ended"],
+                "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
                 "pretrained": state["pretrained"],
             },
@@ -292,90 +331,71 @@ class Run:
             f"{state['best_epoch']} of {len(state['curve'])}, {size:.1f} MB",
             file=sys.stderr,
         )
-        return path
 
 
-@contextlib.contextmanager
-def only_trainable(network: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Let exactly these parameters be trained while open; afterwards every flag is what it was."""
-    before = {p: p.requires_grad for p in network.parameters()}
-    chosen = set(parameters)
-    try:
-        for p in before:
-            p.requires_grad_(p in chosen)
-        yield
-    finally:
-        for p, flag in before.items():
-            p.requires_grad_(flag)
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start so, without the prefix."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def device_name(device: torch.device) -> str:
-    """What a result says of the hardware: the accelerator's name, or "cpu, N threads"."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+def missing(track: Track, given: argparse.Namespace) -> list[str]:
+    """The methods of which neither --out nor weights/ holds weights of the recipe's full budget, cheapest first.
+
+    The cost is that of one training picture: multiply-accumulates of its forward pass, a frozen guide's included.
+    """
+    costs: dict[str, int] = {}
+    for name in METHODS:
+        method = METHODS[name]
+        recipe = given.recipe or method.card.recipe
+        if recipe == "paper" and method.card.paper_recipe is None:
+            continue
+        places = (find(name, track.name, recipe, given.seed, where) for where in (given.out, None))
+        if not any(path is not None and read_tensors(path)[1]["trained"]["complete"] for path in places):
+            costs[name] = macs(method.build(7), method.card.input)
+    print(f"to train, cheapest first: {', '.join(sorted(costs, key=costs.__getitem__)) or 'nothing'}", file=sys.stderr)
+    return sorted(costs, key=costs.__getitem__)
 
 
-def positive(text: str) -> int:
-    """An argparse type: an integer above 0."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
+def train(given: argparse.Namespace, processes: Processes) -> int:
+    """What the command line says, in this process. Returns the exit code."""
+    options = Options(**{name: getattr(given, name) for name in Options.__dataclass_fields__})
+    track = track_named(given.track)
+    if track.name in TRACKS and track.trained_on != track.name:
+        raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
+    names = missing(track, given) if given.missing else list_methods() if given.all else given.method or []
+    methods = [METHODS[name] for name in names]
+    if given.grid is not None:
+        if processes.world > 1:
+            raise UserError(
+                "the cells of --grid are trained by one process each; leave out the launcher, or share the cells "
+                "between workers with python -m fer_bench.sweep."
+            )
+        from fer_bench.grid import search  # needs scikit-learn and yaml, which plain training does not
 
+        def fit(method: Method, recipe: Recipe, options: Options, settings: Mapping[str, Any]) -> Path:
+            return Run(method, track, recipe, options, given.out, settings).fit()
 
-def arguments_from(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="fer_bench.train", description=main.__doc__)
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--method", nargs="+", metavar="NAME", help="methods to train, one after the other")
-    chosen.add_argument("--all", action="store_true", help="every method")
-    parser.add_argument("--grid", type=Path, metavar="FILE", help="every cell of a grid (YAML; see fer_bench.grid)")
-    parser.add_argument("--track", default="fer2013", help="a track (default fer2013), folder:PATH or csv:PATH")
-    parser.add_argument("--recipe", default="common-v1", help="common-v1 (default) or paper")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
-    parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
-    parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="end cleanly after M minutes, best weights kept")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
-    given = parser.parse_args(argv)
-    if not (given.method or given.all or given.grid):
-        parser.error("one of the arguments --method --all --grid is required")
-    return given
+        return search(given.grid, methods, track, given.recipe, options, given.out, fit, TrainingError)
+    for method in methods:
+        Run(method, track, recipe_for(given.recipe, method.card), options, given.out, processes=processes).fit()
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Train methods on a track. Exit codes: 0 done, 1 failed or interrupted (resumable), 2 wrong use."""
     given = arguments_from(argv)
-    options = Options(**{name: getattr(given, name) for name in Options.__dataclass_fields__})
     try:
-        track = track_named(given.track)
-        if track.name in TRACKS and track.trained_on != track.name:
-            raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
-        methods = [METHODS[name] for name in (list_methods() if given.all else given.method or [])]
-        if given.grid is not None:
-            from fer_bench.grid import search  # needs scikit-learn and yaml, which plain training does not
-
-            def fit(method: Method, recipe: Recipe, options: Options, settings: Mapping[str, Any]) -> Path:
-                return Run(method, track, recipe, options, given.out, settings).fit()
-
-            return search(given.grid, methods, track, given.recipe, options, given.out, fit, TrainingError)
-        for method in methods:
-            Run(method, track, recipe_for(given.recipe, method.card), options, given.out).fit()
+        with joined() as processes:
+            return train(given, processes)
     except (UserError, UnknownNameError) as error:
-        print(error, file=sys.stderr)
+        print(f"{speaker()}{error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
-        print(error, file=sys.stderr)
+    except (TrainingError, LostProcessError) as error:
+        print(f"{speaker()}{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nstopped; {given.out} holds the last full epoch, go on with --resume", file=sys.stderr)
+        print(f"\n{speaker()}stopped; {given.out} holds the last full epoch, go on with --resume", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

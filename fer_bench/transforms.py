@@ -8,6 +8,9 @@ from torch import Tensor
 
 from fer_bench.cards import Augmentation, InputSpec
 
+DRAWS = 16
+"""Random numbers that `augment` draws for each picture of a batch."""
+
 
 def to_input(images: Tensor, spec: InputSpec) -> Tensor:
     """uint8 (N, H, W) or (N, H, W, 3) -> normalised float32 (N, channels, size, size), on the images' device."""
@@ -25,7 +28,7 @@ def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generat
     """
     a, n, device = augmentation, len(images), images.device
     x = _channels_first(images, spec.channels)
-    draw = torch.rand(n, 16, generator=generator).to(device)
+    draw = torch.rand(n, DRAWS, generator=generator).to(device)
     between = draw * 2 - 1  # -1..1
 
     angle = between[:, 0] * (a.rotate * torch.pi / 180)

@@ -16,16 +16,27 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 LARGE = (".safetensors", ".parquet", ".npz")
 
 
 @dataclass
 class Repo:
-    """commits: id -> path -> (content, whether it is a large file). The last one is `main`."""
+    """commits: id -> path -> (content, whether it is a large file). The last one is `main`.
+
+    gated: everyone may look, nobody may fetch.   answers_as: the commit that it claims to answer from.
+    claims: path -> the size that the listing gives in place of the true one.
+    """
 
     commits: dict[str, dict[str, tuple[bytes, bool]]] = field(default_factory=dict)
+    gated: bool = False
+    answers_as: str | None = None
+    claims: dict[str, int] = field(default_factory=dict)
 
     def commit(self, files: dict[str, tuple[bytes, bool]]) -> str:
         name = hashlib.sha1(f"{len(self.commits)}{sorted(files)}".encode()).hexdigest()
@@ -180,21 +191,32 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.repos[kind, name].commit({".gitattributes": (b"*.safetensors filter=lfs\n", False)})
         return self.answer({"url": url})
 
-    def info(self, kind: str, repo: str) -> None:
-        if found := self.find(kind, repo):
-            self.answer({"id": repo, "sha": found.head, "private": False, "tags": [], "downloads": 0, "likes": 0})
+    def at(self, found: Repo, revision: str) -> str | None:
+        """The commit that a revision means; answers 404 where there is none."""
+        commit = found.head if revision == "main" else revision
+        if commit in found.commits:
+            return commit
+        return self.answer({"error": "Invalid rev id"}, 404, {"x-error-code": "RevisionNotFound"})
+
+    def info(self, kind: str, repo: str, revision: str = "main") -> None:
+        if (found := self.find(kind, repo)) and (commit := self.at(found, revision)):
+            commit = found.answers_as or commit
+            self.answer({"id": repo, "sha": commit, "private": False, "tags": [], "downloads": 0, "likes": 0})
 
     def tree(self, kind: str, repo: str, revision: str) -> None:
-        if found := self.find(kind, repo):
-            files = found.commits[found.head if revision == "main" else revision]
-            rows = []
-            for path, (data, large) in files.items():
-                row = {"type": "file", "path": path, "size": len(data), "oid": _git_hash(data)}
+        if (found := self.find(kind, repo)) and (commit := self.at(found, revision)):
+            rows = {}
+            for path, (data, large) in found.commits[commit].items():
+                folder = path.partition("/")[0]
+                if folder != path and "recursive=true" not in self.path.lower():
+                    rows[folder] = {"type": "directory", "path": folder, "oid": "0" * 40}
+                    continue
+                size = found.claims.get(path, len(data))
+                rows[path] = {"type": "file", "path": path, "size": size, "oid": _git_hash(data)}
                 if large:
                     pointer = hashlib.sha256(data).hexdigest()
-                    row |= {"oid": "0" * 40, "lfs": {"oid": pointer, "size": len(data), "pointerSize": 134}}
-                rows.append(row)
-            self.answer(rows)
+                    rows[path] |= {"oid": "0" * 40, "lfs": {"oid": pointer, "size": size, "pointerSize": 134}}
+            self.answer(list(rows.values()))
 
     def validate(self) -> None:
         self.answer({"errors": [], "warnings": []})
@@ -254,12 +276,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
         found = self.find("models", repo)
-        if found is None:
+        commit = self.at(found, revision) if found is not None else None
+        if commit is None:
             return None
-        commit = found.head if revision == "main" else revision
-        if commit not in found.commits or path not in found.commits[commit]:
-            code = "EntryNotFound" if commit in found.commits else "RevisionNotFound"
-            return self.answer({"error": code}, 404, {"x-error-code": code})
+        if found.gated:
+            return self.answer({"error": "Access is restricted"}, 403, {"x-error-code": "GatedRepo"})
+        if path not in found.commits[commit]:
+            return self.answer({"error": "EntryNotFound"}, 404, {"x-error-code": "EntryNotFound"})
         data, large = found.commits[commit][path]
         headers = {"x-repo-commit": commit, "etag": f'"{_git_hash(data)}"'}
         if not large:
@@ -268,6 +291,25 @@ class _Handler(BaseHTTPRequestHandler):
         elsewhere = self.hub.url.replace("127.0.0.1", "localhost") + f"/storage/{oid}"
         linked = {"x-linked-etag": f'"{oid}"', "x-linked-size": str(len(data)), "location": elsewhere}
         return self.answer(b"", 302, headers | linked)
+
+
+def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does, which the library reads once, when it is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@contextmanager
+def connected(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A running server that the client takes for the Hub, a token that may write, the client's files in `folder`."""
+    with serving() as server:
+        point_at(server.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_write")
+        yield server
 
 
 def _git_hash(data: bytes) -> str:
@@ -279,6 +321,7 @@ _ROUTES = (
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.validate),
     ("GET", f"/api/{_KIND}/{_REPO}", _Handler.info),
+    ("GET", f"/api/{_KIND}/{_REPO}/revision/(?P<revision>[^/]+)", _Handler.info),
     ("GET", f"/api/{_KIND}/{_REPO}/tree/(?P<revision>[^/]+)", _Handler.tree),
     ("POST", f"/api/{_KIND}/{_REPO}/preupload/(?P<revision>[^/]+)", _Handler.preupload),
     ("POST", f"/api/{_KIND}/{_REPO}/commit/(?P<revision>[^/]+)", _Handler.commit),

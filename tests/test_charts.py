@@ -73,6 +73,16 @@ def test_accuracy_against_cost_shows_intervals_frontier_and_budget():
     ]
 
 
+def test_a_crowd_of_points_has_no_interval_bars():
+    """Above 100 rows the bars would hide each other: points are smaller and the hover text alone states intervals."""
+    rows = [sized(f"m{i}", 40 + i % 50, 10 + i) for i in range(charts.CROWD + 1)]
+    few, many = (traces(charts.accuracy_against_cost(frame_of(*part))) for part in (rows[:-1], rows))
+    assert len(few["full budget"]["error_y"]["array"]) == charts.CROWD
+    assert "array" not in many["full budget"].get("error_y", {})
+    assert "± 2.0 % accuracy" in many["full budget"]["hovertext"][0]
+    assert many["full budget"]["marker"]["size"] < few["full budget"]["marker"]["size"]
+
+
 def test_rows_without_the_cost_are_left_out():
     """A row whose latency was not measured has no place on that axis; an unknown cost is a mistake."""
     frame = frame_of(made("a"), made("b", 60, cost=r.Cost(parameters=5)))
@@ -100,6 +110,17 @@ def test_names_on_the_frontier_do_not_meet():
     assert set(labels) == {"one", "two", "far"}
     assert labels["one"] == pytest.approx(72)
     assert labels["two"] == pytest.approx(67)
+
+
+def test_a_name_that_would_cover_many_points_is_left_out():
+    """A frontier row is named where it stands alone; amid a crowd that its name would cover, above and below, not."""
+    alone = [sized("low", 58, 999), sized("far", 70, 10**6)]
+    crowd = [sized(f"m{i}", hits, 1000 + i) for i, hits in enumerate([54, 55, 56, 60, 61, 62] * 5)]
+    names = [{a.text for a in charts.accuracy_against_cost(frame_of(*rows)).layout.annotations}
+             for rows in (alone, [*alone, *crowd])]  # fmt: skip
+    assert names[0] == {"low", "far"}
+    assert "low" not in names[1]
+    assert "far" in names[1]
 
 
 def test_recalls_are_percentages_with_their_intervals():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,17 @@ import pytest
 from PIL import Image
 
 import fer_bench
-from fer_bench import evaluate
+from fer_bench import evaluate, robustness
 from fer_bench.cards import Recipe, Track
+from fer_bench.datasets import FaceSet
 from fer_bench.emotions import FOUR, SEVEN
-from fer_bench.evaluate import judge, macs, main
-from fer_bench.infer import Model, load, logits
+from fer_bench.evaluate import judge, main
+from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import softmax
-from fer_bench.results import read_logits, read_result, read_results
+from fer_bench.records import Faithfulness
+from fer_bench.results import read_logits, read_result, read_results, write_result
+from fer_bench.statistics import Interval
 from fer_bench.train import Options, Run
 from tests.helpers import write_folder
 
@@ -51,6 +56,51 @@ def test_the_command_writes_result_logits_and_table(base: Path, tmp_path: Path) 
     assert result.trained.epochs == 1
     assert "deep_emotion" in (out / "LEADERBOARD.md").read_text()
     assert list((out / "figures").glob("*.png"))
+
+
+def test_robustness_and_explanation_are_measured_where_asked_and_kept_otherwise(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flags fill both blocks; judging again without them keeps both, but not those of other weights or data."""
+    monkeypatch.setattr(evaluate, "measure_robustness", partial(robustness.measure_robustness, severities=(3,)))
+    even = Interval(0, 0, 0)
+    faithful = Faithfulness(
+        cam="gradcam", pictures=28, seed=0, empty_maps=0.5, deletion=0.2, deletion_random=0.2, deletion_gain=even,
+        insertion=0.3, insertion_random=0.3, insertion_gain=even,
+    )  # fmt: skip
+    monkeypatch.setattr(evaluate, "write_leaderboard", lambda out: [])  # drawing takes longest
+    asked = []
+    monkeypatch.setattr(
+        evaluate, "measure_faithfulness", lambda model, faces, **_: asked.append((model.name, len(faces))) or faithful
+    )
+    track, out = f"folder:{base / 'data'}", tmp_path / "out"
+    command = ["--method", "deep_emotion", "--track", track, "--runs", str(base / "runs"), "--out", str(out)]
+    assert main([*command, "--robustness", "--explanation"]) == 0
+    (path,) = (out / "results").glob("*/deep_emotion/common-v1-s0.json")
+    first = read_result(path)
+    assert first.robustness.pictures == 28
+    assert (asked, first.explanation) == ([("deep_emotion", 28)], faithful)
+    assert first.robustness.clean.value == pytest.approx(first.metrics["accuracy"].value)
+    assert main(command) == 0
+    second = read_result(path)
+    assert (second.robustness, second.explanation) == (first.robustness, first.explanation)
+    assert second.date >= first.date
+
+    for change in (
+        {"weights": replace(second.weights, sha256="0" * 64)},
+        {"data": replace(second.data, hash="0" * 64)},
+    ):
+        write_result(replace(second, **change), out)
+        assert evaluate.standing(second, out) is None
+        assert evaluate.completed(second, None, load_faces(track), out) == second
+    older = replace(second, robustness=replace(second.robustness, suite="faces-0"))
+    write_result(older, out)
+    kept = evaluate.completed(replace(second, robustness=None, explanation=None), None, load_faces(track), out)
+    assert (kept.robustness, kept.explanation) == (None, second.explanation)
+
+
+def load_faces(track: str) -> FaceSet:
+    return fer_bench.load_dataset(track, "test")
 
 
 def test_a_folder_with_fewer_emotions_is_scored_over_the_shared_ones(model: Model, tmp_path: Path) -> None:

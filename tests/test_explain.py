@@ -1,4 +1,4 @@
-"""CAMs, overlays and faithfulness, on networks for which the right answer is known."""
+"""CAMs and overlays, on networks for which the right answer is known."""
 
 from __future__ import annotations
 
@@ -15,25 +15,9 @@ from torch import Tensor, nn
 
 from fer_bench import explain as module
 from fer_bench.cards import InputSpec
-from fer_bench.datasets import FaceSet
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
-from fer_bench.explain import (
-    CAMS,
-    STEPS,
-    WHAT_A_CAM_SHOWS,
-    deletion,
-    energy_in_regions,
-    explain,
-    faithfulness,
-    insertion,
-    main,
-    overlay,
-    points_inside,
-    principal_maps,
-    random_maps,
-    resized,
-)  # fmt: skip
+from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS, explain, main, overlay, principal_maps
 from fer_bench.faces import Face
 from fer_bench.infer import Model, logits
 from fer_bench.methods import METHODS, build, list_methods
@@ -95,13 +79,15 @@ class Quadrants(nn.Module):
         return self.head(self.maps(x**4 * self.quadrants).mean((2, 3)))
 
 
-@pytest.fixture
-def quadrants(monkeypatch: pytest.MonkeyPatch) -> Model:
+def quadrants_model(monkeypatch: pytest.MonkeyPatch) -> Model:
     """The network above, registered as a method for as long as a test runs."""
     spec = InputSpec(size=SIDE, channels=1, mean=(0.0,), std=(1.0,))
     card = replace(METHODS["small_cnn"].card, name="quadrants", input=spec, cam_layer="maps")
     monkeypatch.setitem(METHODS._entries, "quadrants", replace(METHODS["small_cnn"], card=card))
     return Model("quadrants", Quadrants().eval(), spec, ("anger", "disgust"), {"track": "fer2013"})
+
+
+quadrants = pytest.fixture(quadrants_model)
 
 
 def lit(row: int, column: int, count: int = 1) -> np.ndarray:
@@ -110,18 +96,6 @@ def lit(row: int, column: int, count: int = 1) -> np.ndarray:
     images = np.zeros((count, SIDE, SIDE), np.uint8)
     images[:, row * half : (row + 1) * half, column * half : (column + 1) * half] = 255
     return images
-
-
-def striped(count: int = 1) -> np.ndarray:
-    """uint8 (count, SIDE, SIDE): white and black columns in the upper left quadrant, which blur turns grey."""
-    images = lit(0, 0, count)
-    images[:, :, ::2] = 0
-    return images
-
-
-def upper_left(count: int) -> np.ndarray:
-    """bool (count, SIDE, SIDE)."""
-    return lit(0, 0, count) > 0
 
 
 # ---- maps
@@ -162,7 +136,7 @@ def test_gradcam_is_the_closed_form_of_patch_cam() -> None:
     with torch.inference_mode():
         inputs = to_input(torch.from_numpy(images), model.input_spec)
         closed = model.network.closed_form_cam(inputs, torch.arange(7)).numpy()
-    closed = resized(closed, (40, 40))
+    closed = torch.nn.functional.interpolate(torch.from_numpy(closed)[:, None], (40, 40), mode="bilinear")[:, 0].numpy()
     for cam in ("gradcam", "hirescam"):
         maps = explain(model, images, cam, target).maps
         lively = [i for i in range(7) if closed[i].std() > 0]
@@ -335,100 +309,6 @@ def test_an_overlay_colours_what_is_hot() -> None:
     assert lightness[-1] > lightness[0] + 50
     with pytest.raises(ValueError, match="opacity"):
         overlay(face, cam, 1.5)
-
-
-# ---- faithfulness
-
-
-def test_energy_and_pointing_worked_by_hand() -> None:
-    """A quarter of the mass inside gives .25; the maximum decides the pointing game; an empty map counts as outside."""
-    maps = np.zeros((3, 2, 2), np.float32)
-    maps[0] = [[0.25, 0.75], [0, 0]]
-    maps[1] = [[1, 0], [0, 0]]
-    masks = np.zeros((3, 2, 2), bool)
-    masks[:, 0, 0] = True
-    assert energy_in_regions(maps, masks).tolist() == [0.25, 1, 0]
-    assert points_inside(maps, masks).tolist() == [False, True, False]
-
-
-def test_deletion_worked_by_hand(quadrants: Model) -> None:
-    """Greying the white quadrant first follows the logistic curve that the network's weights say, and no other."""
-    images, order = lit(0, 0), lit(0, 0) / 255.0
-    mean = 64 / 255  # a quarter of 255, rounded
-    done = np.round(np.arange(STEPS + 1) / STEPS * SIDE * SIDE)
-    left = 1 - np.clip(done, 0, 64) / 64 * (1 - mean**4)
-    right = np.clip(done - 64, 0, 64) / 64 * mean**4  # where the order is flat, rows from the top
-    expected = np.trapezoid(1 / (1 + np.exp(-SCALE * (left - right))), dx=1 / STEPS)
-    assert deletion(quadrants, images, order, np.array([0]))[0] == pytest.approx(expected, abs=1e-6)
-    assert deletion(quadrants, images, -order, np.array([0]))[0] > expected + 0.2
-
-
-def test_insertion_rewards_the_pixels_that_are_read(quadrants: Model) -> None:
-    """Bringing the striped quadrant back first raises the score sooner than last; RGB pictures give the same."""
-    images, order = striped(), lit(0, 0) / 255.0
-    first, last = (insertion(quadrants, images, way, np.array([0]))[0] for way in (order, -order))
-    assert first > last + 0.1
-    colour = np.repeat(images[..., None], 3, 3)
-    assert insertion(quadrants, colour, order, np.array([0]))[0] == pytest.approx(first, abs=1e-3)
-
-
-def known(count: int = 6) -> FaceSet:
-    """Anger is stripes in the upper left quadrant, over a dark noise; the last picture is neutral and has no mask."""
-    noise = np.random.default_rng(0).integers(0, 40, (count, SIDE, SIDE), dtype=np.uint8)
-    images, masks = np.maximum(noise, striped(count)), upper_left(count)
-    masks[-1] = False
-    labels = np.array([0] * (count - 1) + [1])
-    return FaceSet("known", "test", ("anger", "neutral"), images, labels, tuple(map(str, range(count))), masks=masks)
-
-
-def test_a_faithful_map_beats_chance_everywhere(quadrants: Model) -> None:
-    """Where the truth is known, all mass and every maximum lie inside, and deletion and insertion beat random."""
-    found = faithfulness(quadrants, known(), "gradcam")
-    assert found["pictures"] == 6
-    assert found["empty_maps"] == 0
-    assert found["region_pictures"] == 5  # the model tells no neutral, which has no region either
-    assert found["energy_in_regions"] == pytest.approx(1, abs=1e-6)
-    assert found["area"] == 0.25
-    assert found["pointing_game"] == 1
-    assert found["deletion"] < found["deletion_random"] - 0.1
-    assert found["insertion"] > found["insertion_random"] + 0.02
-    assert all(isinstance(value, int | float) for value in found.values())
-
-
-def test_a_misleading_map_is_found_out(quadrants: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A map that points at the wrong quadrant has no mass inside, and deleting by it spares the score."""
-    honest = explain
-
-    def misleading(*arguments: object) -> module.Explanation:
-        found = honest(*arguments)
-        return replace(found, maps=found.maps[:, ::-1, ::-1].copy())
-
-    monkeypatch.setattr(module, "explain", misleading)
-    found = faithfulness(quadrants, known())
-    assert found["energy_in_regions"] == found["pointing_game"] == 0
-    assert found["deletion"] > found["deletion_random"] + 0.03
-    assert found["insertion"] < found["insertion_random"] - 0.02
-
-
-def test_faithfulness_without_masks_and_with_a_limit(quadrants: Model) -> None:
-    """Photographs have no known regions: only deletion and insertion are given; limit bounds the pictures."""
-    found = faithfulness(quadrants, replace(known(), masks=None), limit=3)
-    assert set(found) == {
-        "pictures", "empty_maps", "deletion", "insertion", "deletion_random", "insertion_random",
-    }  # fmt: skip
-    assert found["pictures"] == 3
-    assert found == faithfulness(quadrants, replace(known(), masks=None), limit=3)
-    with pytest.raises(UserError, match="known has no pictures in its test split"):
-        faithfulness(quadrants, known().take([]))
-
-
-def test_random_maps_are_as_coarse_as_cams() -> None:
-    """They depend on the seed alone, fill 0..1 and are smooth: neighbours differ far less than far points."""
-    maps = random_maps(4, (48, 48), 1)
-    assert np.array_equal(maps, random_maps(4, (48, 48), 1))
-    assert not np.array_equal(maps, random_maps(4, (48, 48), 2))
-    assert 0 <= maps.min() < 0.2 < 0.8 < maps.max() <= 1
-    assert np.abs(np.diff(maps, axis=2)).mean() < 0.2 * np.abs(maps[:, :, :24] - maps[:, :, 24:]).mean()
 
 
 # ---- the command

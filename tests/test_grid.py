@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from fer_bench import grid
 from fer_bench.cards import Augmentation
 from fer_bench.datasets import DATASETS
+from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
+from fer_bench.options import Options
 from fer_bench.protocols import RECIPES
-from fer_bench.train import Options, Run, TrainingError, main
+from fer_bench.train import Run, TrainingError, main
 from fer_bench.weights import read_tensors
 from tests.helpers import picture, write_folder
 
@@ -119,9 +123,7 @@ def test_a_cell_out_of_time_gets_more_of_it(tmp_path: Path, data: str) -> None:
     assert [row["ended"] for row in table(tmp_path)] == ["complete"]
 
 
-def test_a_cell_that_diverges_does_not_end_the_grid(
-    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cell_that_diverges_does_not_end_the_grid(tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss that is not finite is a line at the end of the table, is not tried again, and the others go on."""
     fit, tried = Run.fit, []
 
@@ -205,10 +207,12 @@ def test_options_of_a_method(tmp_path: Path) -> None:
         tmp_path,
         "- {method: small_cnn, layers: [2, 6], kernel: [2]}\n- {method: patch_cam, tokens: [true, false]}\n",
     )
-    sizes = [sum(p.numel() for p in cell.method.build(7).parameters()) for cell in cells]
+    with torch.device("meta"):
+        built = [cell.method.build(7) for cell in cells]
+    sizes = [sum(p.numel() for p in network.parameters()) for network in built[:2]]
     assert sizes[1] == 3_849_319
     assert sizes[0] != sizes[1]
-    assert [cell.method.build(7).use_tokens for cell in cells[2:]] == [True, False]
+    assert [network.use_tokens for network in built[2:]] == [True, False]
     assert len({cell.folder for cell in cells}) == 4
 
 
@@ -289,10 +293,12 @@ def test_windows_files_are_read(tmp_path: Path) -> None:
 def test_how_far_the_best_can_be_told_from_the_rest() -> None:
     """80 of 100 right is 0.711 to 0.867 by Wilson's interval (worked by hand): 0.75 lies in it, 0.7 does not."""
     assert grid.wilson(0.8, 100) == pytest.approx((0.7112, 0.8666), abs=1e-4)
-    rows = [{"validation_accuracy": value} for value in (0.7, 0.8, 0.75)] + [None, {"ended": "the loss was not finite"}]
+    rows = [{"validation_accuracy": value} for value in (0.7, 0.8, 0.75)] + [
+        {"ended": e} for e in ("not finished", "failed: x")
+    ]
     told = grid.verdict(rows, [100] * 5)
     assert told == "; the best has 0.8000 (0.7112 to 0.8666 on 100 pictures); 1 other cell(s) lie in that"
-    assert grid.verdict([None], [100]) == ""
+    assert grid.verdict([{"ended": "not finished"}], [100]) == ""
 
 
 def test_without_a_method_or_a_grid_the_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,3 +307,73 @@ def test_without_a_method_or_a_grid_the_command_is_refused(capsys: pytest.Captur
         main(["--track", "fer2013"])
     assert caught.value.code == 2
     assert "--method --all --grid" in capsys.readouterr().err
+
+
+RANDOM = "method: small_cnn\nlr: {loguniform: [1e-4, 1e-2]}\nlayers: {integers: [2, 5]}\nkernel: [2, 3]\n"
+
+
+def test_cells_drawn_at_random(tmp_path: Path) -> None:
+    """Numbers come from their ranges, ends of whole ones included; one seed draws the same cells, another others."""
+    text = RANDOM + "random: {samples: 40, seed: 3}\n"
+    drawn = [cell.settings for cell in planned(tmp_path, text)]
+    assert len(drawn) == 40
+    assert all(1e-4 <= one["lr"] <= 1e-2 and type(one["lr"]) is float for one in drawn)
+    assert 12 <= sum(one["lr"] < 1e-3 for one in drawn) <= 28, "half of a log-uniform draw lies in the lower decade"
+    assert {one["layers"] for one in drawn} == {2, 3, 4, 5}
+    assert {one["kernel"] for one in drawn} == {2, 3}
+    assert all(float(f"{one['lr']:.4g}") == one["lr"] for one in drawn)
+    assert [cell.settings for cell in planned(tmp_path, text)] == drawn
+    assert [cell.settings for cell in planned(tmp_path, text.replace("seed: 3", "seed: 4"))] != drawn
+
+
+def test_every_draw_is_trained_under_every_seed(tmp_path: Path) -> None:
+    """Seeds are not drawn but crossed with the draws, and share a cell's name but for the seed."""
+    cells = planned(tmp_path, RANDOM + "seed: [0, 1, 2]\nrandom: {samples: 2}\n")
+    assert [cell.options.seed for cell in cells] == [0, 1, 2] * 2
+    assert len({cell.folder.name[:-3] for cell in cells}) == 2
+    assert len({cell.folder for cell in cells}) == 6
+
+
+def test_lists_are_drawn_from_without_replacement(tmp_path: Path) -> None:
+    """More samples than combinations give every combination once."""
+    cells = planned(tmp_path, "method: small_cnn\nkernel: [2, 3]\nlr: [0.1, 0.2]\nrandom: {samples: 9}\n")
+    assert len(cells) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("lr: {loguniform: [1e-4, 1e-2]}\n", "lr is a range; add `random: {samples: 20}`"),
+        ("random: 5\n", "random takes samples and seed"),
+        ("random: {seed: 5}\n", "random takes samples and seed"),
+        ("random: {samples: 0}\n", "random.samples must be at least 1, not 0"),
+        ("random: {samples: x}\n", "random.samples must be a whole number"),
+        ("random: {samples: 1}\nlr: {normal: [0, 1]}\n", "write {uniform: [low, high]} or {loguniform: [low, high]}"),
+        ("random: {samples: 1}\nkernel: {uniform: [2, 5]}\n", "write {integers: [low, high]}"),
+        ("random: {samples: 1}\nlr: {uniform: [1]}\n", "lr is no range that it can be drawn from"),
+        ("random: {samples: 1}\nlr: {uniform: [2, 1]}\n", "must go from a low end to a higher one."),
+        ("random: {samples: 1}\nlr: {loguniform: [0, 1]}\n", "a higher one, and the low end above 0"),
+        ("random: {samples: 1}\noptimizer: {uniform: [0, 1]}\n", "optimizer cannot be drawn from a range"),
+        ("random: {samples: 1}\nseed: {integers: [0, 9]}\n", "seed cannot be drawn from a range; list its values"),
+        ("random: {samples: 1}\nlr: {uniform: [0, a]}\n", "lr must be a number, 0 or more, not 'a'"),
+    ],
+)
+def test_faulty_ranges_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    """A range that cannot be drawn from is one sentence that names the mend."""
+    with pytest.raises(UserError, match=re.escape(says)):
+        planned(tmp_path, "method: small_cnn\n" + text)
+
+
+def test_seeds_are_summarised(tmp_path: Path) -> None:
+    """0.5, 0.6 and 0.7 have mean 0.6 and standard deviation 0.1; a setting with one of two seeds has none."""
+    text = "- {method: small_cnn, kernel: 2, seed: [0, 1, 2]}\n- {method: small_cnn, kernel: 3, seed: [0, 1]}\n"
+    cells = planned(tmp_path, text)
+    values = [0.5, 0.6, 0.7, 0.65, None]
+    rows = [{"ended": "complete"} | ({} if v is None else {"validation_accuracy": v}) for v in values]
+    first, second = grid.groups(cells, rows)
+    assert (first.settings["kernel"], first.seeds, first.values, first.sd) == (3, 2, (0.65,), None)
+    assert (second.mean, second.sd) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert grid.seeds_verdict([first, second]) == (
+        "; the best has mean 0.6000 (sd 0.1000 over 3 seeds); 0 other setting(s) lie within two sd of it"
+    )
+    assert grid.groups(cells[:1], rows[:1]) == []

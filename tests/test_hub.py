@@ -21,7 +21,7 @@ import fer_bench
 from fer_bench.hub import HubError, contents, fetch, main
 from fer_bench.results import read_result, read_results, track_folder
 from fer_bench.weights import WeightsError, cache_folder, cached, read_index, sha256, weights_folder, write_index
-from tests.hub_server import Hub, serving
+from tests.hub_server import Hub, connected, point_at, serving
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 KEY = "deep_emotion/fer2013/common-v1-s0"
@@ -72,22 +72,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, which the library reads once, when it is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> Iterator[Hub]:
     """A running server that the client takes for the Hub, and a token that may write."""
-    with serving() as server:
-        point_at(server.url, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("HF_TOKEN", "hf_write")
+    with connected(tmp_path, monkeypatch) as server:
         yield server
 
 
@@ -517,8 +505,11 @@ def test_a_commit_that_is_gone_is_said(published: Hub, capsys: pytest.CaptureFix
     """A pinned commit or repository that does not exist ends with 1 and says so, without more tries."""
     pin(revision="c" * 40)
     assert main(PULL) == 1
-    assert "no such repository, commit or file" in capsys.readouterr().err
+    assert "has no such commit (any more)" in capsys.readouterr().err
     assert len(published.requests) == 1
+    pin(hub="ada/nothing")
+    assert main(PULL) == 1
+    assert "no such repository, commit or file" in capsys.readouterr().err
 
 
 def test_a_row_without_a_copy_is_said(checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:

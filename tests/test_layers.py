@@ -11,14 +11,19 @@ import fer_bench
 
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
-    {"errors", "emotions", "registry", "torchvision_repair", "figures", "files", "progress"},
+    {"errors", "emotions", "registry", "torchvision_repair", "figures", "files", "progress", "cells"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights"},
-    {"results", "faces", "video", "transforms", "optimizers", "pretrained"},
+    {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
+    {"results", "beyond_accuracy"},
     {"datasets", "methods", "protocols", "comparison", "charts"},
-    {"infer", "leaderboard", "grid"},
-    {"train", "evaluate", "explain"},
-    {"predict", "hub", "submissions"},
+    {"infer", "leaderboard", "grid", "stages", "options"},
+    {"train", "explain", "robustness", "hub"},
+    {"faithfulness", "sweep"},
+    {"evaluate", "scoring"},
+    {"submissions"},
+    {"runtime"},
+    {"predict"},
     {"ui"},
     {"__main__"},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from skimage import data
 
-from fer_bench import predict
+from fer_bench import predict, scoring
 from fer_bench.cards import InputSpec
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.faces import crop, detect_faces, open_picture
@@ -206,6 +207,50 @@ def test_rows_of_a_file_are_those_of_the_function(tmp_path: Path) -> None:
         assert row == pytest.approx(score_picture(open_picture(path), str(path), [MODELS["small_cnn"]])[0], abs=2e-6)
 
 
+def test_one_group_is_read_ahead_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a group is scored the next one's pictures are opened, and never a third's: memory does not grow."""
+    monkeypatch.setattr(predict, "GROUP", 4)
+    opened, scored, waiting = [], [], []
+    whole: Callable = scoring.score_prepared
+
+    def score(batch: list, models: list) -> list:
+        deadline = time.monotonic() + 20
+        while len(opened) < min(len(scored) + 8, 14) and time.monotonic() < deadline:
+            time.sleep(0.002)  # the pool opens them meanwhile
+        waiting.append(len(opened) - len(scored))
+        scored.extend(batch)
+        return whole(batch, models)
+
+    monkeypatch.setattr(scoring, "score_prepared", score)
+    monkeypatch.setattr(predict, "open_picture", lambda path: opened.append(path) or open_picture(path))
+    assert run(album(tmp_path / "in", 14), "-o", tmp_path / "s.csv", "--no-detect", "--workers", 3) == 0
+    assert waiting == [8, 8, 6, 2]
+
+
+def test_onnx_runtime_gives_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--runtime onnx asks the same networks through ONNX Runtime: every number is torch's to 1e-4."""
+    root, asked = album(tmp_path / "in", 5, clips=1), []
+    whole: Callable = predict.onnx_model
+    monkeypatch.setattr(predict, "onnx_model", lambda model: asked.append(whole(model)) or asked[-1])
+    for runtime in ("torch", "onnx"):
+        options = ["--method", "small_cnn", "deep_emotion", "--runtime", runtime, "--no-detect"]
+        assert run(root, "-o", tmp_path / f"{runtime}.csv", *options) == 0
+    assert [model.name for model in asked] == ["small_cnn", "deep_emotion"]
+    for ours, theirs in zip(read(tmp_path / "torch.csv"), read(tmp_path / "onnx.csv"), strict=True):
+        assert theirs == pytest.approx(ours, abs=1e-4)
+
+
+def test_without_onnxruntime_one_sentence_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--runtime onnx where it is not installed names the extra that brings it, with exit code 2, and writes nothing."""
+    whole = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else whole(name))
+    assert run(album(tmp_path / "in", 1), "-o", tmp_path / "s.csv", "--runtime", "onnx") == 2
+    assert capsys.readouterr().err == "error: onnxruntime is not installed; run: pip install 'fer_bench[onnx]'\n"
+    assert not (tmp_path / "s.csv").exists()
+
+
 def test_a_clip_has_times(tmp_path: Path) -> None:
     """A clip's rows carry the seconds of its frames: five a second, or as asked for, or as many as allowed."""
     root = album(tmp_path / "in", 0, clips=1)
@@ -291,6 +336,8 @@ def test_nothing_readable_at_all(tmp_path: Path) -> None:
         (["in", "-o", "s.csv", "--cam", "gradcam"], "--cam is drawn into a clip"),
         (["in", "-o", "s.csv", "--representative", "3", "--limit", "2"], "--representative chooses"),
         (["in/005.mp4", "--video", "s.mp4", "--resume"], "leave out --resume"),
+        (["in/005.mp4", "--video", "s.mp4", "--cam", "gradcam", "--runtime", "onnx"], "gives no gradients"),
+        (["in", "-o", "s.csv", "--runtime", "onnx", "--device", "cuda"], "runs on the CPU here: leave out"),
     ],
 )
 def test_wrong_use(
@@ -326,7 +373,7 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
     """Let a run end in the middle: the next batch after so many is never scored."""
-    whole: Callable = predict.score_prepared
+    whole: Callable = scoring.score_prepared
     left = [calls]
 
     def once(*arguments: object) -> list:
@@ -335,7 +382,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
         left[0] -= 1
         return whole(*arguments)
 
-    monkeypatch.setattr(predict, "score_prepared", once)
+    monkeypatch.setattr(scoring, "score_prepared", once)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -477,7 +524,7 @@ def test_interrupting_leaves_what_is_done(
 ) -> None:
     """Ctrl-C ends a run with exit code 1, the rows so far, and how to go on."""
     monkeypatch.setattr(predict, "GROUP", 2)
-    whole, calls = predict.score_prepared, []
+    whole, calls = scoring.score_prepared, []
 
     def interrupted(*arguments: object) -> list:
         calls.append(1)
@@ -485,7 +532,7 @@ def test_interrupting_leaves_what_is_done(
             raise KeyboardInterrupt
         return whole(*arguments)
 
-    monkeypatch.setattr(predict, "score_prepared", interrupted)
+    monkeypatch.setattr(scoring, "score_prepared", interrupted)
     out = tmp_path / "s.csv"
     assert run(album(tmp_path / "in", 9), "-o", out, "--no-detect") == 1
     assert len(read(out)) == 4

@@ -16,10 +16,25 @@ from fer_bench import metrics as m
 from fer_bench import results as r
 from fer_bench.emotions import FOUR
 from fer_bench.errors import UserError
+from fer_bench.records import Regions
+from fer_bench.statistics import Interval
 
 RNG = np.random.default_rng(0)
 TARGETS = RNG.integers(0, 4, 120)
 LOGITS = RNG.normal(size=(120, 4)) + 2 * np.eye(4)[TARGETS]
+
+
+ROBUSTNESS = r.Robustness(
+    suite="faces-1", pictures=70, seed=0, clean=Interval(0.8, 0.7, 0.9), corrupted=Interval(0.6, 0.5, 0.7),
+    relative_drop=Interval(0.25, 0.2, 0.3),
+    corruptions={"blur": {"1": Interval(0.7, 0.6, 0.8), "5": Interval(0.5, 0.4, 0.6)}},
+)  # fmt: skip
+FAITHFULNESS = r.Faithfulness(
+    cam="gradcam", pictures=70, seed=0, empty_maps=0.0, deletion=0.2, deletion_random=0.3,
+    deletion_gain=Interval(0.1, 0.05, 0.15), insertion=0.5, insertion_random=0.6,
+    insertion_gain=Interval(-0.1, -0.2, 0.05),
+    regions=Regions(pictures=60, energy=Interval(0.4, 0.3, 0.5), area=0.2, pointing_game=Interval(0.5, 0.4, 0.6)),
+)  # fmt: skip
 
 
 def make_result(**changes) -> r.Result:
@@ -31,7 +46,8 @@ def make_result(**changes) -> r.Result:
         "data": r.Data(hash="ab12", counts={"train": 20_000, "test": 120}, test_pictures=120, skipped=["7.png: cut"]),
         "protocol": "0123456789ab",
         "cost": r.Cost(parameters=3_849_319, macs=90_000_000, latency_ms=1.5, latency_ratio=0.4),
-        "robustness": {"blur": {"1": 0.5}},
+        "robustness": ROBUSTNESS,
+        "explanation": FAITHFULNESS,
         "commit": "unknown",
         "versions": r.Versions(python="3.12", torch="2.13", numpy="2.4", fer_bench="0.1.0"),
         "date": "2025-01-31T12:00:00+00:00",
@@ -69,6 +85,19 @@ def test_a_record_holds_numbers(tmp_path):
     assert values["cost"]["parameters"] == 3_849_319
     assert values["trained"]["pictures_seen"] == 240_000
     assert values["emotions"] == list(FOUR)
+
+
+def test_a_record_without_robustness_and_explanation_is_whole(tmp_path):
+    """Both may be null or absent, as in records that were made without them; an untrained method has no drop."""
+    path = written(tmp_path, lambda v: v.update(robustness=None, explanation=None))
+    assert (r.read_result(path).robustness, r.read_result(path).explanation) == (None, None)
+    path = written(tmp_path, lambda v: (v.pop("robustness"), v.pop("explanation")))
+    assert (r.read_result(path).robustness, r.read_result(path).explanation) == (None, None)
+    none = {"value": 0, "low": 0, "high": 0}
+    corruptions = {"blur": {"3": none}}
+    nothing = {"clean": none, "corrupted": none, "relative_drop": None, "corruptions": corruptions}
+    path = written(tmp_path, lambda v: v["robustness"].update(nothing))
+    assert r.read_result(path).robustness.relative_drop is None
 
 
 def test_measure_reports_what_the_metrics_say():
@@ -129,6 +158,20 @@ def test_an_emotion_without_pictures_has_no_recall():
         (lambda v: v.update(schema=2), "schema is 2"),
         (lambda v: v["cost"].update(parameters=0), "cost.parameters must be positive"),
         (lambda v: v["cost"].update(latency_ms=float("nan")), "NaN is no number"),
+        (lambda v: v["robustness"].update(colour=1), "robustness has unknown key(s): colour"),
+        (lambda v: v["robustness"].pop("clean"), "robustness has missing key(s): clean"),
+        (lambda v: v["robustness"]["corruptions"]["blur"].update({"6": v["robustness"]["clean"]}), "not 1 to 5"),
+        (lambda v: v["robustness"]["corruptions"].clear(), "robustness.corruptions must not be empty"),
+        (lambda v: v["robustness"]["corruptions"]["blur"]["5"].update(value=1.5), "robustness must hold fractions"),
+        (lambda v: v["robustness"]["corruptions"]["blur"].pop("5"), "robustness.corrupted is not the mean"),
+        (lambda v: v["robustness"]["relative_drop"].update(value=0.5), "robustness.relative_drop is 0.5"),
+        (lambda v: v["robustness"].update(relative_drop=None), "robustness.relative_drop is None"),
+        (lambda v: v["robustness"].update(pictures=121), "robustness.pictures is more than data.test_pictures"),
+        (lambda v: v["explanation"].update(deletion="0.2"), "explanation.deletion must be of type float"),
+        (lambda v: v["explanation"].update(deletion=0.25), "explanation.deletion_gain is 0.1"),
+        (lambda v: v["explanation"].update(empty_maps=2), "explanation's areas and shares must lie in 0..1"),
+        (lambda v: v["explanation"]["regions"].update(area=7), "explanation.regions needs pictures and an area"),
+        (lambda v: v["explanation"]["regions"].update(mask=1), "explanation.regions has unknown key(s): mask"),
     ],
 )
 def test_a_broken_record_is_refused(tmp_path, change, sentence):
@@ -177,9 +220,9 @@ def test_numpy_numbers_are_written_as_plain_ones(tmp_path):
 
 
 def test_a_record_with_a_number_that_is_not_finite_is_not_written(tmp_path):
-    """NaN in a free field is refused when writing, and nothing appears on disk."""
+    """NaN in any field is refused when writing, and nothing appears on disk."""
     with pytest.raises(r.ResultError, match="cannot be written"):
-        r.write_result(replace(RESULT, explanation={"deletion": float("nan")}), tmp_path)
+        r.write_result(replace(RESULT, cost=replace(RESULT.cost, latency_ms=float("nan"))), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

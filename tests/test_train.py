@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -13,17 +14,58 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fer_bench import train
 from fer_bench.cards import Recipe, Track
 from fer_bench.methods import METHODS
-from fer_bench.methods.base import Stage
+from fer_bench.methods.base import Batches, Method, Stage
 from fer_bench.optimizers import flatten_state, optimizer_for, rate, restore_state
-from fer_bench.train import Options, Run, TrainingError, main, stage_epochs
+from fer_bench.train import Options, Run, TrainingError, main, mixed, stage_epochs
 from fer_bench.weights import read_tensors
 from tests.helpers import write_folder
 
 RECIPE = Recipe(name="tiny", epochs=4, batch_size=8, lr=3e-3, warmup=0.1, label_smoothing=0.1, clip=1.0)
+
+AVERAGED = replace(RECIPE, mixup=0.2, ema=0.9)
+
+
+def tiny(classes: int) -> nn.Module:
+    """What a run can go wrong with (batch norm, dropout), and little else: most tests are not about a network."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, stride=3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d((8, 1)), nn.Flatten(),
+        nn.Dropout(0.1), nn.Linear(48, classes),
+    )  # fmt: skip
+
+
+TINY = replace(METHODS["deep_emotion"], build=tiny)
+
+
+class Staged(nn.Module):
+    """As patch_cam: a second part that starts from what a pass over the training pictures found, on a fixed first."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = tiny(classes), nn.Linear(classes, classes)
+        self.register_buffer("mean", torch.zeros(classes))
+        self.register_buffer("fused", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x) - self.mean) if self.fused else self.first(x)
+
+    def fuse(self, batches: Batches) -> None:
+        self.mean.copy_(torch.cat([self.first(inputs) for inputs, _ in batches()]).mean(0))
+        self.fused.fill_(1)
+
+
+STAGED = replace(
+    METHODS["deep_emotion"],
+    build=Staged,
+    stages=(
+        Stage("first", 0.7, parameters=lambda network: network.first.parameters()),
+        Stage("second", 0.3, parameters=lambda network: network.second.parameters(), prepare=Staged.fuse),
+    ),
+)
 
 
 @pytest.fixture
@@ -33,17 +75,22 @@ def track(tmp_path: Path) -> Track:
     return Track(name, name, name, (), trained_on=name)
 
 
-def run(track: Track, out: Path, method: str = "deep_emotion", recipe: Recipe = RECIPE, **options: object) -> Run:
-    return Run(METHODS[method], track, recipe, Options(device="cpu", **options), out)
+def run(track: Track, out: Path, method: Method = TINY, recipe: Recipe = RECIPE, **options: object) -> Run:
+    return Run(method, track, recipe, Options(device="cpu", **options), out)
 
 
-@pytest.mark.parametrize("method", ["deep_emotion", "patch_cam"])
-@pytest.mark.parametrize("killed_in", [1, 3])
+@pytest.mark.parametrize(
+    ("method", "recipe", "killed_in"),
+    [
+        *itertools.product((TINY, STAGED), (RECIPE, AVERAGED), (1, 3)),
+        (METHODS["patch_cam"], replace(AVERAGED, epochs=2), 1),
+    ],
+)
 def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
-    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, killed_in: int
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, killed_in: int, recipe: Recipe
 ) -> None:
     """Killed in the middle of any epoch, of any stage, and resumed, training ends with the same bits."""
-    whole = run(track, tmp_path / "whole", method).fit()
+    whole = run(track, tmp_path / "whole", method, recipe).fit()
     original = Run.epoch
 
     def killed(self: Run, *args: object) -> tuple[bool, float]:
@@ -55,9 +102,9 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
 
     monkeypatch.setattr(Run, "epoch", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(track, tmp_path / "broken", method).fit()
+        run(track, tmp_path / "broken", method, recipe).fit()
     torch.rand(3)
-    resumed = run(track, tmp_path / "broken", method, resume=True).fit()
+    resumed = run(track, tmp_path / "broken", method, recipe, resume=True).fit()
     expected, record = read_tensors(whole)
     found, again = read_tensors(resumed)
     assert found.keys() == expected.keys()
@@ -66,10 +113,41 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(
     assert again["trained"] | timeless == record["trained"] | timeless
 
 
+def test_what_is_kept_with_ema_is_the_running_mean_of_the_weights(track: Track, tmp_path: Path) -> None:
+    """d * mean + (1 - d) * weights, d = min(decay, (1 + n) / (10 + n)) after n means; the best file holds the mean."""
+    weights: list[torch.Tensor] = []
+    training = run(track, tmp_path / "out", recipe=replace(RECIPE, ema=0.3, epochs=1))
+    original = torch.optim.AdamW.step
+
+    def step(self: torch.optim.AdamW, *args: object) -> None:
+        original(self, *args)
+        weights.append(training.network[-1].weight.detach().clone())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", step)
+        training.fit()
+    mean = weights[0]
+    for count, value in enumerate(weights[1:], start=1):
+        d = min(0.3, (1 + count) / (10 + count))
+        mean = d * mean + (1 - d) * value
+    kept = read_tensors(training.folder / "best.safetensors")[0]["6.weight"]
+    assert len(weights) > 3
+    assert torch.allclose(kept, mean, atol=1e-6)
+    assert not torch.allclose(kept, weights[-1], atol=1e-4)
+
+
+def test_a_mixed_loss_weighs_both_labels() -> None:
+    """The loss of a batch mixed 3 : 1 with its mirror is 3/4 the loss on its labels and 1/4 on the mirrored ones."""
+    scores, targets = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 1])
+    plain = torch.nn.CrossEntropyLoss()
+    expected = 0.75 * plain(scores, targets) + 0.25 * plain(scores, torch.tensor([1, 0]))
+    assert torch.isclose(mixed(plain, 0.75)(scores, targets), expected)
+    assert not torch.isclose(expected, plain(scores, targets))
+
+
 def test_training_learns(track: Track, tmp_path: Path) -> None:
     """On pictures whose label is plain to see, a few epochs reach far more than chance on validation."""
-    method = METHODS["patch_cam"]
-    path = Run(method, track, replace(RECIPE, epochs=12), Options(device="cpu"), tmp_path / "out").fit()
+    path = run(track, tmp_path / "out", recipe=replace(RECIPE, epochs=12, lr=0.03)).fit()
     assert read_tensors(path)[1]["trained"]["selected_value"] > 0.6
 
 
@@ -97,7 +175,7 @@ def test_a_limited_validation_is_said(track: Track, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_with_the_epoch_and_the_mend(track: Track, tmp_path: Path) -> None:
     """A NaN ends the run at once, names the epoch and the folder with the last good checkpoint, and writes no model."""
     nan = Stage("main", loss=lambda net, x, y, criterion: criterion(net(x), y) * float("nan"))
-    method = replace(METHODS["deep_emotion"], stages=(nan,))
+    method = replace(TINY, stages=(nan,))
     with pytest.raises(TrainingError, match="not finite in epoch 1.*lower learning rate"):
         Run(method, track, RECIPE, Options(device="cpu"), tmp_path / "out").fit()
     assert not list(tmp_path.glob("out/**/model.safetensors"))
@@ -123,7 +201,7 @@ def test_early_stopping_waits_for_patience(track: Track, tmp_path: Path) -> None
 def test_patience_in_an_early_stage_moves_on_to_the_next(track: Track, tmp_path: Path) -> None:
     """A two-stage method that stalls in its first stage still fits the second."""
     recipe = replace(RECIPE, lr=1e-12, epochs=20)
-    path = run(track, tmp_path / "out", "patch_cam", recipe, patience=1).fit()
+    path = run(track, tmp_path / "out", STAGED, recipe, patience=1).fit()
     tensors, record = read_tensors(path)
     assert int(tensors["fused"]) == 1
     assert record["trained"]["epochs"] == 4
@@ -299,6 +377,31 @@ def test_a_stage_may_have_its_own_rate_and_recipes(
     monkeypatch.setattr(Run, "epoch", watched)
     stages = (Stage("slow", 0.25, rate=0.1), Stage("other", 0.25, recipes=("paper",)), Stage("full", 0.5))
     recipe = replace(RECIPE, epochs=2, schedule="constant", warmup=0.0)
-    Run(replace(METHODS["deep_emotion"], stages=stages), track, recipe, Options(device="cpu"), tmp_path / "out").fit()
+    run(track, tmp_path / "out", replace(TINY, stages=stages), recipe).fit()
     assert [name for name, _ in seen] == ["slow", "full"]
     assert [rate for _, rate in seen] == pytest.approx([3e-4, 3e-3])
+
+
+def test_answers_that_are_not_finite_stop_like_a_loss_that_is_not(track: Track, tmp_path: Path) -> None:
+    """Weights that blow up in an epoch's last step, after its last loss, end the run with the same kind of error."""
+    recipe = replace(RECIPE, epochs=1, batch_size=128, lr=1e30, warmup=0.0, clip=0.0)
+    with pytest.raises(TrainingError, match="answers that are not finite in epoch 1.*lower learning rate"):
+        run(track, tmp_path / "out", recipe=recipe).fit()
+
+
+def test_missing_are_the_methods_without_their_full_budget_cheapest_first(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A finished row is left alone, one that was cut short and one never begun are trained, in the order of cost."""
+    names = ("small_cnn", "deep_emotion", "deep_emotion_parallel", "deep_emotion_sequential")
+    methods = {name: replace(METHODS[name], card=replace(METHODS[name].card, recipe="tiny")) for name in names}
+    monkeypatch.setattr(train, "METHODS", methods)
+    run(track, tmp_path / "out", replace(methods["deep_emotion"], build=tiny)).fit()
+    run(track, tmp_path / "out", replace(methods["deep_emotion_sequential"], build=tiny), max_minutes=0.0).fit()
+    trained: list[str] = []
+    monkeypatch.setattr(train, "recipe_for", lambda name, card: RECIPE)
+    monkeypatch.setattr(Run, "fit", lambda self: trained.append(self.method.card.name))
+    command = ["--missing", "--track", track.name, "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main(command) == 0
+    assert trained == ["deep_emotion_parallel", "deep_emotion_sequential", "small_cnn"]
+    assert "cheapest first: deep_emotion_parallel, deep_emotion_sequential, small_cnn" in capsys.readouterr().err

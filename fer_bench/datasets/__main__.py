@@ -1,14 +1,22 @@
-"""python -m fer_bench.datasets merge fer2013 rafdb ckplus --size 64 -o DIR: one data set out of several."""
+"""Data sets on disk.
+
+python -m fer_bench.datasets merge fer2013 rafdb ckplus --size 64 -o DIR    one data set out of several
+python -m fer_bench.datasets splits ckplus -o ckplus.csv                    which picture is in which split, to keep
+"""
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import sys
 from pathlib import Path
 
 from fer_bench.datasets import load_dataset
+from fer_bench.datasets.base import SPLITS
 from fer_bench.datasets.merge import WRITERS, write_merged
 from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
 from fer_bench.registry import UnknownNameError
 
 
@@ -20,6 +28,26 @@ def side(text: str) -> int:
     return value
 
 
+def write_splits(name: str, path: Path) -> dict[str, int]:
+    """Write id, emotion and split of every picture of a data set as a CSV, and return split -> pictures.
+
+    The same copy gives the same file byte for byte, so that two files show whether two figures have one split.
+    Raises UserError where the path does not end in .csv, DataError and UnknownNameError as `load_dataset`.
+    """
+    if path.suffix.lower() != ".csv":
+        raise UserError(f"{path}: splits are written as .csv; give a name that ends so.")
+    text, counts = io.StringIO(), {}
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "emotion", "split"])
+    for split in SPLITS:
+        faces = load_dataset(name, split)
+        counts[split] = len(faces)
+        names = (faces.emotions[label] for label in faces.labels.tolist())
+        writer.writerows((sample, emotion, split) for sample, emotion in zip(faces.ids, names, strict=True))
+    atomic_write(path, text.getvalue().encode())
+    return counts
+
+
 def main(argv: list[str] | None = None) -> int:
     """Data sets on disk. Exit codes: 0 done, 1 failed or interrupted (nothing is left behind), 2 wrong use."""
     parser = argparse.ArgumentParser(prog="fer_bench.datasets", description=main.__doc__)
@@ -29,9 +57,16 @@ def main(argv: list[str] | None = None) -> int:
     merging.add_argument("--size", type=side, default=64, metavar="PIXELS", help="side of every picture (default 64)")
     merging.add_argument("--as", dest="form", choices=list(WRITERS), default="parquet", help="default: parquet")
     merging.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    splitting = commands.add_parser("splits", help="write which picture of a data set is in which split")
+    splitting.add_argument("source", metavar="SOURCE", help="a data set, folder:PATH or csv:PATH")
+    splitting.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.csv", help="is replaced")
     given = parser.parse_args(argv)
     try:
-        summary = write_merged(given.sources, given.size, given.out, load_dataset, given.form, _say)
+        if given.command == "splits":
+            found, more = write_splits(given.source, given.out), ""
+        else:
+            summary = write_merged(given.sources, given.size, given.out, load_dataset, given.form, _say)
+            found, more = summary["pictures"], f"; {summary['duplicates']['total']:,} duplicates removed"
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -39,8 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         why = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
         print(f"{given.out}: {why}; nothing was written", file=sys.stderr)
         return 1
-    counts = ", ".join(f"{split} {count:,}" for split, count in summary["pictures"].items())
-    print(f"{given.out}: {counts}; {summary['duplicates']['total']:,} duplicates removed")
+    print(f"{given.out}: {', '.join(f'{split} {count:,}' for split, count in found.items())}{more}")
     return 0
 
 

@@ -17,7 +17,8 @@ in the list, or its number in the later release; the two releases therefore hold
 
 Pictures are decoded one at a time and kept at 96 x 96: the training split (some 259,000 pictures) takes 7.2 GB of
 memory that way, and twice that for a moment where a track leaves contempt out. At 224 x 224 it would take 39 GB. A
-machine that has less than the split needs is told so before the first picture is read.
+machine that has less than the split needs is told so before the first picture is read. Training needs none of this: it
+streams the split from disk (`stream.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.cards import DatasetCard
-from fer_bench.datasets import lists
+from fer_bench.datasets import lists, stream
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
 from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT
@@ -75,6 +76,19 @@ def load_affectnet(root: Path | None, split: str) -> FaceSet:
     Raises DataError where it is missing, where a list or annotation is wrong, where more than one in a hundred of its
     pictures is missing (fewer are named in `skipped`), and where the split does not fit into memory.
     """
+    samples, notes = _of_split(root, split)
+    faces = lists.decode("affectnet", split, samples, EIGHT, SIDE, cut=_face, least=lists.WHOLE)
+    return replace(faces, notes=notes)
+
+
+def list_affectnet(root: Path | None, split: str) -> stream.Listed:
+    """The same pictures, decoded when asked for. Raises DataError where the set is missing or a list is wrong."""
+    samples, notes = _of_split(root, split)
+    return stream.from_samples("affectnet", split, samples, EIGHT, SIDE, _face, notes)
+
+
+def _of_split(root: Path | None, split: str) -> tuple[list[lists.Sample], tuple[str, ...]]:
+    """The pictures of a split of ours, and notes."""
     check_allowed(split)
     part = "test" if split == "test" else "train"
     source, samples, notes = _samples(root, part)
@@ -83,8 +97,7 @@ def load_affectnet(root: Path | None, split: str) -> FaceSet:
         held = a_tenth([sample.id for sample in samples])
         wanted = split == "validation"
         samples = [sample for sample, is_held in zip(samples, held, strict=True) if is_held == wanted]
-    faces = lists.decode("affectnet", split, samples, EIGHT, SIDE, cut=_face, least=lists.WHOLE)
-    return replace(faces, notes=notes)
+    return samples, notes
 
 
 def _samples(root: Path | None, part: str) -> tuple[Path, list[lists.Sample], tuple[str, ...]]:
@@ -204,3 +217,4 @@ def _face(image: Image.Image, sample: lists.Sample) -> Image.Image:
 
 
 DATASETS.add("affectnet", Dataset(CARD, load_affectnet))
+stream.LISTS["affectnet"] = list_affectnet

@@ -129,7 +129,7 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
 def read_sessions(base: Path) -> tuple[list[Session], list[str], Counter[str]]:
     """(the labelled clips by session number, a line per session that cannot be read, what was left out and how often).
 
-    Raises DataError, naming the file, for an emotion that is neither a number nor a name.
+    Raises DataError, naming file and line, for an emotion that is neither a number nor a name.
     """
     sessions: list[Session] = []
     skipped: list[str] = []
@@ -194,10 +194,16 @@ def _emotion(path: Path, tree: ElementTree.Element) -> str | None:
             return canonical(text)
         except ValueError:
             raise DataError(
-                f"{path}: the emotion must be a number from 1 (1 to 6 are {', '.join(LABELS)}), not {text[:20]!r}; get "
-                "this session again."
+                f"{path}, line {_line(path, text)}: the emotion must be a number from 1 (1 to 6 are "
+                f"{', '.join(LABELS)}), not {text[:20]!r}; get this session again."
             ) from None
     return None
+
+
+def _line(path: Path, value: str) -> int:
+    """The line, from 1, on which the emotion's value stands (ElementTree does not say)."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return next((n for n, line in enumerate(lines, 1) if "emotion" in line.lower() and value in line), 1)
 
 
 DATASETS.add("mmi", Dataset(CARD, load_mmi))

@@ -1,15 +1,16 @@
 """The Hugging Face Hub: push weights, results and the demo, pull weights. Nothing else of fer_bench talks to the Hub.
 
-`client` makes every request, through huggingface_hub's own API; `contents` says what is sent, `readmes` writes the
-README of each repository, `cli` is the command line. Nothing is fetched but by a pinned commit and a known SHA-256,
-and nothing that is fetched is ever unpickled.
+`client` makes every request, through huggingface_hub's own API, `folders` those for someone else's files; `contents`
+says what is sent, `readmes` writes the README of each repository, `cli` is the command line. Nothing is fetched but by
+a pinned commit and a known hash, and nothing that is fetched is ever unpickled.
 """
 
 from __future__ import annotations
 
-from fer_bench.hub.client import HubError, fetch, pinned, send
+from fer_bench.hub.client import COMMIT, HubError, checked_repo, fetch, pinned, send
+from fer_bench.hub.folders import fetch_folder
 
-__all__ = ["HubError", "fetch", "main", "pinned", "send"]
+__all__ = ["COMMIT", "HubError", "checked_repo", "fetch", "fetch_folder", "main", "pinned", "send"]
 
 
 def main(argv: list[str] | None = None) -> int:

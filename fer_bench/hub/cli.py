@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     push = commands.add_parser("push", parents=[sending], help="a method's weights, card and results")
     push.add_argument("--method", required=True, metavar="NAME")
     push.add_argument("--track", default="fer2013", help="(%(default)s)")
-    push.add_argument("--recipe", default="common-v1", help="(%(default)s)")
+    push.add_argument("--recipe", help="(the one on the method's card)")
     push.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     push.set_defaults(run=_push)
     results = commands.add_parser("push-results", parents=[sending], help="all results, as a dataset")
@@ -95,7 +95,8 @@ def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -
 
 def _push(options: argparse.Namespace) -> int:
     METHODS[options.method]  # an unknown method is said before missing weights are
-    key = index_key(options.method, options.track, options.recipe, options.seed)
+    recipe = options.recipe or METHODS[options.method].card.recipe
+    key = index_key(options.method, options.track, recipe, options.seed)
     entry = read_index().get(key)
     if entry is None:
         raise UserError(

@@ -1,7 +1,7 @@
 """Every request to the Hub: send a tree of files, fetch one pinned file, with patience and one sentence on failure.
 
 huggingface_hub retries by itself where it looks up and transfers files, but not where it makes a repository, reads its
-tree or commits. `_patiently` covers those: an attempt that failed is planned anew, so that what has arrived meanwhile
+tree or commits. `patiently` covers those: an attempt that failed is planned anew, so that what has arrived meanwhile
 is not sent again and a commit whose answer was lost is not made twice.
 """
 
@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, XetDownloadError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+    XetDownloadError,
+)
 from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fer_bench import __version__
@@ -28,6 +35,8 @@ from fer_bench.weights import cache_folder, cached, sha256
 TRIES = 4
 LONGEST_WAIT = 300
 """Seconds; where the Hub asks for more, the command ends and says so."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A full commit, the only form of a revision that cannot move."""
 WEIGHTS_FILE = "model.safetensors"
 """The name of the weights in every model repository."""
 # The base class of the HTTP library's errors, taken from here because that library is huggingface_hub's own choice.
@@ -50,14 +59,14 @@ class Sent(NamedTuple):
     removed: tuple[str, ...]
 
 
-def checked_repo(repo: str) -> str:
-    """The same "NAMESPACE/NAME"; UserError where it is none."""
+def checked_repo(repo: str, where: str = "--repo") -> str:
+    """The same "NAMESPACE/NAME"; UserError where it is none. where: what it was given as, for that sentence."""
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise UserError(f"--repo {repo!r} is no repository name: {_line(error)}") from None
+        raise UserError(f"{where} {repo!r} is no repository name: {_line(error)}") from None
     if repo.count("/") != 1:
-        raise UserError(f"--repo {repo!r} must be NAMESPACE/NAME, such as your-name/fer-small-cnn.")
+        raise UserError(f"{where} {repo!r} must be NAMESPACE/NAME, such as your-name/fer-small-cnn.")
     return repo
 
 
@@ -70,7 +79,7 @@ def pinned(entry: Mapping) -> tuple[str, str]:
     row = f"{entry['method']} ({entry['track']}, {entry['recipe']}, seed {entry['seed']})"
     if not repo:
         raise UserError(f"{row} has no copy on the Hub: weights/index.json names no repository for it.")
-    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+    if not COMMIT.fullmatch(revision or ""):
         raise UserError(
             f"{row}: weights/index.json pins {repo} to {revision!r}, which is no commit of 40 hex digits; "
             "a branch or tag can move, so it is refused."
@@ -89,7 +98,7 @@ def fetch(entry: Mapping) -> Path:
     if target.is_file() and sha256(target) == entry["sha256"]:
         return target
     cache_folder().mkdir(parents=True, exist_ok=True)
-    api = _api()
+    api = connect()
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as folder:
 
         def attempt() -> Path:
@@ -100,7 +109,7 @@ def fetch(entry: Mapping) -> Path:
                 raise HubError(f"{repo} answered with commit {about.commit_hash}, not with the pinned {revision}.")
             return Path(api.hf_hub_download(repo, WEIGHTS_FILE, revision=revision, local_dir=folder))
 
-        path = _patiently(attempt, f"fetching {WEIGHTS_FILE} of {repo}")
+        path = patiently(attempt, f"fetching {WEIGHTS_FILE} of {repo}")
         found = sha256(path)
         if found != entry["sha256"]:
             raise HubError(
@@ -118,15 +127,15 @@ def send(repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] 
     kind: "model", "dataset" or "space". owned: folders, such as "results/", in which remote files that are not in
     the tree are deleted; all others are left alone. Where nothing differs there is no commit. Raises HubError.
     """
-    api = _api()
+    api = connect()
     sdk = "gradio" if kind == "space" else None
-    _patiently(lambda: api.create_repo(repo, repo_type=kind, space_sdk=sdk, exist_ok=True), f"making {repo}")
+    patiently(lambda: api.create_repo(repo, repo_type=kind, space_sdk=sdk, exist_ok=True), f"making {repo}")
 
     def attempt() -> Sent:
         head = api.repo_info(repo, repo_type=kind).sha
         files = api.list_repo_tree(repo, recursive=True, revision=head, repo_type=kind)
         remote = {file.path: file for file in files if isinstance(file, RepoFile)}
-        changed = tuple(path for path, content in tree.items() if not _same(remote.get(path), content))
+        changed = tuple(path for path, content in tree.items() if not same(remote.get(path), content))
         removed = tuple(path for path in remote if path not in tree and path.startswith(owned)) if owned else ()
         if not changed and not removed:
             return Sent(head, (), ())
@@ -136,25 +145,26 @@ def send(repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] 
         done = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head)
         return Sent(done.oid, changed, removed)
 
-    return _patiently(attempt, f"pushing to {repo}")
+    return patiently(attempt, f"pushing to {repo}")
 
 
-def _api() -> HfApi:
-    """The token comes from its usual places: $HF_TOKEN, else what `hf auth login` stored."""
+def connect() -> HfApi:
+    """The client. The token comes from its usual places: $HF_TOKEN, else what `hf auth login` stored."""
     return HfApi(library_name="fer_bench", library_version=__version__)
 
 
-def _same(remote: RepoFile | None, content: bytes | Path) -> bool:
+def same(remote: RepoFile | None, content: bytes | Path) -> bool:
     """Whether the Hub's file has this content, by its SHA-256 where it is a large file, else by git's own hash."""
     if remote is None or remote.size != (len(content) if isinstance(content, bytes) else content.stat().st_size):
         return False
-    data = content if isinstance(content, bytes) else content.read_bytes()
     if remote.lfs is not None:
-        return remote.lfs.sha256 == hashlib.sha256(data).hexdigest()
+        found = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else sha256(content)
+        return remote.lfs.sha256 == found
+    data = content if isinstance(content, bytes) else content.read_bytes()
     return remote.blob_id == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
-def _patiently(call: Callable[[], T], doing: str) -> T:
+def patiently(call: Callable[[], T], doing: str) -> T:
     """`call()`, again after a pause where trying again can help. Raises HubError with one sentence where it cannot."""
     for tried in range(1, TRIES + 1):
         try:
@@ -216,10 +226,25 @@ def _sentence(error: BaseException, wait: float | None) -> str:
     status = _status(error)
     if isinstance(error, OfflineModeIsEnabled):
         return "offline mode is switched on; unset HF_HUB_OFFLINE to reach the Hub."
+    if isinstance(error, GatedRepoError):
+        return (
+            "the repository is gated; ask for access on its page on the Hub, then log in with the account that has "
+            "it: `hf auth login`."
+        )
     if status == 401:
         return (
             "the Hub does not know who is asking, or the repository does not exist; log in with `hf auth login` "
             "(or set HF_TOKEN), for a push with a token that may write."
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return (
+            "the repository has no such commit (any more): its history may have been rewritten, or the revision is "
+            "another repository's; ask its owner for the commit that is meant."
+        )
+    if status == 403 and error.response.request.method in ("GET", "HEAD"):
+        return (
+            "the token that is used may not read this repository, or access to it is switched off; log in with one "
+            "that may: `hf auth login`."
         )
     if status == 403:
         return (

@@ -66,7 +66,7 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
     trained, spec = record["trained"], record["input"]
     paper = f"[{card.paper}]({card.url})" if card.url else card.paper
     arguments = f'"{card.name}", track="{entry["track"]}"'
-    if (entry["recipe"], entry["seed"]) != ("common-v1", 0):
+    if (entry["recipe"], entry["seed"]) != (card.recipe, 0):
         arguments += f', recipe="{entry["recipe"]}", seed={entry["seed"]}'
     chosen = f"--method {card.name} --track {entry['track']} --recipe {entry['recipe']} --seed {entry['seed']}"
     parts = [

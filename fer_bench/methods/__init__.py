@@ -1,4 +1,5 @@
-"""The methods, one file per paper, imported in the order of the papers (P4, P3, P2, P1, P0), then the baselines.
+"""The methods, one file per paper, imported in the order of the papers (P4, P3, P2, P1, P0), then the baselines
+and the project's own reference networks.
 
 Last comes what installed packages add through the entry-point group `fer_bench.methods`.
 """
@@ -12,6 +13,7 @@ from fer_bench.methods import sep
 from fer_bench.methods import awei
 from fer_bench.methods import patch_cam
 from fer_bench.methods import baselines
+from fer_bench.methods import reference
 
 add_installed()
 

@@ -48,6 +48,11 @@ class ConvMaxPool(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         cell, side = self.cell, x.shape[-1]
         padded = F.pad(x, (1, 1, 1, 1))
+        if not torch.is_grad_enabled():
+            # On a CPU picture by picture, so that the maps of a band of cells stay near the processor's cache.
+            alone = x.device.type == "cpu" and not torch.jit.is_tracing()  # a trace would fix the number of pictures
+            parts = padded.split(1) if alone else (padded,)
+            return F.relu(torch.cat([self._pooled(part) for part in parts]))
         with torch.no_grad():
             found = []
             for top in range(0, side, cell):
@@ -57,15 +62,19 @@ class ConvMaxPool(nn.Conv2d):
                 found.append((values, places // side * (side + 2) + places % side + top * (side + 2)))
             pooled = torch.cat([values for values, _ in found], 2)
             corner = torch.cat([places for _, places in found], 2).flatten(1)  # upper left of each winning 3x3 window
-        if torch.is_grad_enabled():
-            steps = torch.arange(3, device=x.device)
-            window = (steps[:, None] * (side + 2) + steps).flatten()
-            index = (corner[:, :, None] + window).flatten(1)
-            taps = padded.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
-            taps = taps.view(len(x), x.shape[1], self.out_channels, -1, 9)
-            kernel = self.weight.flatten(2)
-            pooled = torch.einsum("ncokt,oct->nok", taps, kernel).view_as(pooled) + self.bias[:, None, None]
+        steps = torch.arange(3, device=x.device)
+        window = (steps[:, None] * (side + 2) + steps).flatten()
+        index = (corner[:, :, None] + window).flatten(1)
+        taps = padded.flatten(2).gather(2, index[:, None].expand(-1, x.shape[1], -1))
+        taps = taps.view(len(x), x.shape[1], self.out_channels, -1, 9)
+        kernel = self.weight.flatten(2)
+        pooled = torch.einsum("ncokt,oct->nok", taps, kernel).view_as(pooled) + self.bias[:, None, None]
         return F.relu(pooled)  # ReLU and maximum may be swapped
+
+    def _pooled(self, padded: Tensor) -> Tensor:
+        """Padded pictures -> the maximum in each cell, without where it stands: there is no gradient to pass on."""
+        bands = (padded[:, :, top : top + self.cell + 2] for top in range(0, padded.shape[-1] - 2, self.cell))
+        return torch.cat([F.max_pool2d(F.conv2d(band, self.weight, self.bias), self.cell) for band in bands], 2)
 
 
 class Awei(nn.Module):

@@ -1,4 +1,7 @@
-"""The recipes. `common-v1` is the same for every method; a paper's own stands on the method's card."""
+"""The recipes. `common-v1` is the same for every method; a paper's own stands on the method's card.
+
+`light-v1` and `strong-v1` are what the project's own reference networks are trained with; any method may be.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,47 @@ COMMON_V1 = Recipe(
     clip=1.0,
     augmentation=Augmentation(flip=True, rotate=10, shift=0.1, scale=0.1, brightness=0.1, contrast=0.2, erase=0.1),
 )
-RECIPES.add("common-v1", COMMON_V1)
+LIGHT_V1 = Recipe(
+    name="light-v1",
+    epochs=60,
+    batch_size=128,
+    optimizer="adamw",
+    lr=6e-3,
+    weight_decay=0.02,
+    schedule="cosine",
+    warmup=0.1,
+    label_smoothing=0.05,
+    clip=1.0,
+    ema=0.999,
+    augmentation=Augmentation(flip=True, rotate=8, shift=0.08, scale=0.1, brightness=0.05, contrast=0.2),
+)
+"""For networks too small to learn the training split by heart: a higher rate, little augmentation."""
+
+STRONG_V1 = Recipe(
+    name="strong-v1",
+    epochs=250,
+    batch_size=128,
+    optimizer="sgd",
+    lr=0.05,
+    weight_decay=5e-4,
+    schedule="cosine",
+    warmup=0.02,
+    label_smoothing=0.1,
+    clip=5.0,
+    mixup=0.2,
+    ema=0.999,
+    augmentation=Augmentation(
+        flip=True, rotate=12, shift=0.15, scale=0.2, perspective=0.1, brightness=0.15, contrast=0.3, erase=0.25
+    ),
+)
+"""For networks with millions of parameters and an accelerator: a long schedule, everything that fights over-fitting."""
+
+for _recipe in (COMMON_V1, LIGHT_V1, STRONG_V1):
+    RECIPES.add(_recipe.name, _recipe)
 
 
-def recipe_for(name: str, card: MethodCard) -> Recipe:
-    """The recipe `name` for a method; "paper" stands for the one on its card.
+def recipe_for(name: str | None, card: MethodCard) -> Recipe:
+    """The recipe `name` for a method; "paper" stands for its paper's own, None for what its card names.
 
     Raises UnknownNameError for an unknown recipe, UserError where the method's paper gives none.
     """
@@ -33,4 +72,4 @@ def recipe_for(name: str, card: MethodCard) -> Recipe:
         if card.paper_recipe is None:
             raise UserError(f"{card.name} has no recipe of its own in its paper; use --recipe common-v1.")
         return card.paper_recipe
-    return RECIPES[name]
+    return RECIPES[name or card.recipe]

@@ -1,7 +1,7 @@
 """Submissions: a folder with submission.yaml and a model as ONNX or safetensors, checked and run without being trusted.
 
     python -m fer_bench.submissions template > submission.yaml
-    python -m fer_bench.submissions check DIR
+    python -m fer_bench.submissions check DIR          (or hub:NAMESPACE/NAME@REVISION)
     python -m fer_bench.submissions evaluate DIR --track rendered
     python -m fer_bench.submissions export METHOD -o DIR
 
@@ -20,8 +20,10 @@ _HOMES = {
     "Report": "problems",
     "Waiting": "checks",
     "check": "checks",
+    "check_queue": "remote",
     "evaluate_submission": "judging",
     "export_method": "exporting",
+    "located": "remote",
     "main": "__main__",
     "queue": "checks",
     "read_manifest": "manifest",

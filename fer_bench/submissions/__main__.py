@@ -10,9 +10,11 @@ from fer_bench.errors import UserError
 from fer_bench.registry import UnknownNameError
 from fer_bench.submissions.problems import Limits
 
+ON_THE_HUB = "hub:NAMESPACE/NAME@REVISION (40 hex digits)"
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Check, evaluate or export a submission. Exit codes: 0 done, 1 refused, 2 wrong use."""
+    """Check, evaluate or export a submission. Exit codes: 0 done, 1 refused, 2 wrong use or nothing to fetch."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -31,12 +33,12 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     one = command("check", _check, "say everything that is wrong with a submission")
-    one.add_argument("path", type=Path, metavar="DIR", help="the submission's folder, or a .zip of it")
+    one.add_argument("path", metavar="DIR", help=f"the submission's folder, a .zip of it, or {ON_THE_HUB}")
     one.add_argument("--on", metavar="DATA", help="a data set, folder:PATH or csv:PATH to try it on; default: rendered")
     one.add_argument("--seconds", type=float, default=Limits().seconds, help="the model's time; default: %(default)g")
 
     one = command("evaluate", _evaluate, "measure a submission and write its result")
-    one.add_argument("path", type=Path, metavar="DIR")
+    one.add_argument("path", metavar="DIR", help=f"the submission's folder, or {ON_THE_HUB}")
     one.add_argument("--track", nargs="+", metavar="TRACK", help="default: the tracks that its submission.yaml names")
     one.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
     one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
@@ -50,24 +52,29 @@ def _parser() -> argparse.ArgumentParser:
     command("template", _template, "print an annotated submission.yaml")
     one = command("queue", _queue, "list the submissions that wait")
     one.add_argument("root", type=Path, nargs="?", default=Path("leaderboard/submissions"))
+    one.add_argument("--check", action="store_true", help="check each that has no result yet, those on the Hub too")
     return parser
 
 
 def _check(arguments: argparse.Namespace) -> int:
     from fer_bench.submissions.checks import check, report, validate
+    from fer_bench.submissions.remote import located
 
-    limits, path = Limits(seconds=arguments.seconds), arguments.path
-    if not path.exists():
-        raise UserError(f"{path}: there is no such folder; give the submission's folder or a .zip of it.")
-    if arguments.on and path.is_dir():
-        from fer_bench.datasets import load_dataset
+    limits, place = Limits(seconds=arguments.seconds), located(arguments.path)
+    if not place.folder.exists():
+        raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder or a .zip of it.")
+    if place.folder.is_dir():
+        faces = None
+        if arguments.on:
+            from fer_bench.datasets import load_dataset
 
-        found = report(check(path, faces=load_dataset(arguments.on, "test"), limits=limits))
+            faces = load_dataset(arguments.on, "test")
+        found = report([*place.problems, *check(place.folder, faces=faces, limits=limits)])
     else:
-        found = validate(path, limits)
+        found = validate(place.folder, limits)
     for problem in found.problems:
         print(f"- {problem}")
-    print(f"{path}: {found.summary}")
+    print(f"{arguments.path}: {found.summary}")
     return 0 if found.ok else 1
 
 
@@ -106,14 +113,24 @@ def _template(_: argparse.Namespace) -> int:
 
 
 def _queue(arguments: argparse.Namespace) -> int:
-    from fer_bench.submissions.checks import queue
+    from fer_bench.submissions.checks import queue, report
 
     waiting = queue(arguments.root)
     for item in waiting:
         print(f"{item.date}  {item.name:24} {', '.join(item.tracks) or '-':24} {item.state}")
     if not waiting:
         print(f"{arguments.root}: nothing waits here.")
-    return 0
+    if not arguments.check or not waiting:
+        return 0
+    from fer_bench.submissions.remote import check_queue
+
+    refused = 0
+    for name, problems in check_queue(arguments.root).items():
+        for problem in problems:
+            print(f"- {problem}")
+        print(f"{name}: {report(problems).summary}")
+        refused += bool(problems)
+    return 1 if refused else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
 """Of the checkout: whose rows' names are taken. Elsewhere only the registered methods' names are."""
 
+ON_THE_BOARD = "on the board"
+
 CHECKS: tuple[tuple[str, str], ...] = (
     ("Files", "Plain files of known names and bounded sizes only: no links, folders, devices, zip bombs or paths that "
      "lead out of the submission."),
@@ -85,9 +87,8 @@ def model_of(folder: Path) -> str | None:
 
 def _no_model(manifest: Manifest | None) -> Problem:
     if manifest is not None and manifest.hub:
-        repository, _, revision = manifest.hub.partition("@")
-        command = f"hf download {repository} --revision {revision} --local-dir FOLDER"
-        return Problem("model_elsewhere", f"the model is on the Hub; fetch it with `{command}` and check that folder.")
+        command = f"python -m fer_bench.submissions check hub:{manifest.hub}"
+        return Problem("model_elsewhere", f"the model is on the Hub; `{command}` fetches and checks it.")
     return Problem("no_model", f"there is no model; put {' or '.join(MODELS)} beside submission.yaml.")
 
 
@@ -190,7 +191,7 @@ class Waiting:
     """ISO 8601 day (UTC) on which its submission.yaml was last written."""
     tracks: tuple[str, ...]
     state: str
-    """"waiting", "waiting (model on the Hub)", "on the board", or "broken: ..." with the first reason."""
+    """"waiting", "waiting (model on the Hub)", ON_THE_BOARD, or "broken: ..." with the first reason."""
 
 
 def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
@@ -209,6 +210,6 @@ def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
             continue
         measured = any((root.parent / "results").glob(f"*/{manifest.name}/*.json"))
         where = " (model on the Hub)" if manifest.hub and model_of(folder) is None else ""
-        state = "on the board" if measured else "waiting" + where
+        state = ON_THE_BOARD if measured else "waiting" + where
         found.append(Waiting(folder.name, manifest.title, day, manifest.tracks, state))
     return sorted(found, key=lambda item: item.date)

@@ -18,17 +18,18 @@ from tqdm import tqdm
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import in_order
 from fer_bench.errors import DataError
-from fer_bench.evaluate import REFERENCE, Answers, judge, macs
-from fer_bench.infer import Model
+from fer_bench.evaluate import REFERENCE, Answers, judge
+from fer_bench.infer import Model, macs
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
-from fer_bench.results import write_logits, write_result
+from fer_bench.results import Result, write_logits, write_result
 from fer_bench.submissions.behaviour import asker, behaves
 from fer_bench.submissions.checks import check, manifest_of, model_of, open_model
 from fer_bench.submissions.exporting import write_onnx
 from fer_bench.submissions.manifest import Manifest
 from fer_bench.submissions.problems import Limits
+from fer_bench.submissions.remote import located
 from fer_bench.submissions.sandbox import Child, RefusedError
 from fer_bench.weights import sha256
 
@@ -81,6 +82,13 @@ def measure_on(child: Child, manifest: Manifest, path: Path, faces: FaceSet, tra
     return replace(answers, result=replace(answers.result, external=True, cost=cost))
 
 
+def from_place(result: Result, pin: str | None) -> Result:
+    """The record with the repository and revision that its model was fetched from; unchanged where it was not."""
+    if pin is None:
+        return result
+    return replace(result, trained=replace(result.trained, pretrained=f"{result.trained.pretrained}; model {pin}"))
+
+
 def latencies(child: Child, manifest: Manifest, rounds: int = 20) -> tuple[float, float]:
     """Median seconds for one face inside the submission's process and inside the reference network's, in turn.
 
@@ -107,7 +115,7 @@ def latencies(child: Child, manifest: Manifest, rounds: int = 20) -> tuple[float
 
 
 def evaluate_submission(
-    folder: Path,
+    folder: Path | str,
     tracks: Sequence[str] | None = None,
     out: Path = Path("leaderboard"),
     verified: bool = False,
@@ -115,11 +123,16 @@ def evaluate_submission(
 ) -> list[Path]:
     """Check a submission, measure it on its tracks (or the given ones) and write results and table under `out`.
 
+    folder: a submission's folder, hub:NAMESPACE/NAME@REVISION, or the folder of a submission.yaml that names such a
+    place (`remote.located`); the record then keeps repository and revision in `trained.pretrained`.
     Tracks of its own whose data is not here are skipped with a line on standard error; a given one raises DataError.
-    Raises RefusedError, with all reasons, where a check fails, on the track's own pictures too. verified: run by the
+    Raises RefusedError, with all reasons, where a check fails, on the track's own pictures too; UserError where what is
+    on the Hub cannot be fetched. verified: run by the
     maintainers.
     """
-    problems = check(folder, limits=limits)
+    place = located(folder)
+    folder = place.folder
+    problems = [*place.problems, *check(folder, limits=limits)]
     if problems:
         raise RefusedError(tuple(problems))
     manifest, _ = manifest_of(folder)
@@ -145,8 +158,9 @@ def evaluate_submission(
                 child, manifest, path, faces, name, duplicates=duplicates, batch_size=64, verified=verified,
                 progress=lambda batches: tqdm(batches, desc=manifest.name, unit="batch", leave=False, disable=None),
             )  # fmt: skip
-        write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
-        written.append(write_result(answers.result, out))
+        result = from_place(answers.result, place.pin)
+        write_logits(result, out, answers.ids, answers.targets, answers.logits)
+        written.append(write_result(result, out))
     if written:
         write_leaderboard(out)
     return written

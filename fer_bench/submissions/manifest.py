@@ -16,6 +16,8 @@ from fer_bench.protocols import TRACKS
 from fer_bench.submissions.problems import MANIFEST_BYTES, Problem
 
 NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
+PINNED = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}", re.ASCII)
+"""A Hub repository at a commit; a branch, a tag or a short hash can come to mean another one."""
 LARGEST, SMALLEST = 512, 16
 """Sides of the input, in pixels."""
 DEPTH = 6
@@ -102,7 +104,7 @@ def _url(value: object) -> str:
 
 
 def _hub(value: object) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}", value):
+    if not isinstance(value, str) or not PINNED.fullmatch(value):
         raise TypeError
     return value
 
@@ -187,7 +189,12 @@ FIELDS: dict[str, tuple[Callable[[object], object], str, bool]] = {
     "architecture": (_name, "the name of a registered method", True),
     "paper": (_url, "an https link", True),
     "code": (_url, "an https link", True),
-    "hub": (_hub, "NAMESPACE/NAME@REVISION with a revision of 40 hex digits", True),
+    "hub": (
+        _hub,
+        "NAMESPACE/NAME@REVISION with all 40 hex digits, as `git ls-remote https://huggingface.co/NAMESPACE/NAME HEAD` "
+        "prints them",
+        True,
+    ),
 }
 INPUT_FIELDS: dict[str, tuple[Callable[[object], object], str, bool]] = {
     "size": (_whole(SMALLEST, LARGEST), f"a whole number of pixels in {SMALLEST}..{LARGEST}", False),
@@ -307,6 +314,6 @@ paper: https://example.org/paper
 code: https://example.org/code
 # Only with model.safetensors: the registered method whose network the weights fit. Without it the model is model.onnx.
 # architecture: small_cnn
-# Only where the model is too large for a pull request: its Hub repository and full revision.
+# Only where the model is too large for a pull request: the Hub repository of these files, and its full revision.
 # hub: namespace/name@0123456789abcdef0123456789abcdef01234567
 """

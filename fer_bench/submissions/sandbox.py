@@ -35,10 +35,12 @@ from fer_bench.submissions.folder import open_plain
 from fer_bench.submissions.problems import SIZES, Limits, Problem
 
 HEADER_BYTES = 64 * 1024
+GRACE = 1.0
+"""Seconds that a process which stopped answering is given to end by itself, so that it can be said how it ended."""
 _START = "import sys; sys.path.insert(0, sys.argv.pop()); from fer_bench.submissions._child import main; main()"
 
 
-def _plain(text: object) -> str:
+def plain(text: object) -> str:
     """What a terminal or page shows as it stands: names inside a model may hold escape sequences."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
 
@@ -168,7 +170,7 @@ class Child:
             raise self._stopped()
         try:
             header = json.loads(self._exactly(length))
-            refused = tuple(Problem(_plain(code)[:60], _plain(text)[:600]) for code, text in header.get("refused", ()))
+            refused = tuple(Problem(plain(code)[:60], plain(text)[:600]) for code, text in header.get("refused", ()))
         except (ValueError, TypeError, AttributeError):
             raise self._stopped() from None
         if refused:
@@ -187,7 +189,7 @@ class Child:
     def _stopped(self) -> RefusedError:
         """Why the process is no more, or what it sends is none of ours."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)  # it may just be on its way out, and how it went is of interest
+            self._process.wait(timeout=GRACE)  # it may just be on its way out, and how it went is of interest
         self._kill()
         status = self._process.wait()
         if self.timed_out or status == -signal.SIGXCPU:

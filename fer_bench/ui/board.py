@@ -6,7 +6,8 @@ Everything shown comes from the committed results; no model is loaded and torch 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ CSS = """
 #board-table [aria-colindex="2"] {position: sticky; left: 0; z-index: 2; background: inherit;
   border-right: 1px solid var(--border-color-primary)}
 #board-table [role=columnheader][aria-colindex="2"] {z-index: 3; background: var(--table-even-background-fill)}
+@media (max-width: 640px) {#board-table [aria-colindex="2"] {width: 190px !important; flex: 0 0 190px !important}}
 .fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
 .fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
   background: var(--block-background-fill); color: var(--body-text-color)}
@@ -45,9 +47,12 @@ CSS = """
 .dark .fer-pairs .right {color: #4fd1a5}
 """
 """For the app's style sheet: charts take the page's text colour, and so do commands, whose own colours are too faint.
-The column of names stays when the table is scrolled sideways, which `pinned_columns` of gradio 6.31 does not do.
+The column of names stays when the table is scrolled sideways, which `pinned_columns` of gradio 6.31 does not do; on a
+phone it leaves room for the accuracy beside it.
 """
 
+HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
+"""A chart before there is one: Plotly's 4.5 MB of script are fetched and run with the first that is shown."""
 SAME = "Choose two different rows to compare."
 
 
@@ -62,6 +67,7 @@ def payload(table: Cells) -> dict[str, Any]:
     return {"headers": table.headers, "data": table.values, "metadata": {"display_value": table.shown}}
 
 
+@lru_cache(maxsize=256)
 def view_row(board: Board, track: str | None, recipe: str | None, name: str | None) -> tuple:
     """A row's card (Markdown) and its confusion matrix, recalls beside the best row's, and reliability diagram."""
     frame, results = board.rows(track, recipe)
@@ -123,6 +129,7 @@ def _compared(
         return plain(within(board.root, str(error)))
 
 
+@lru_cache(maxsize=64)
 def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) -> PlotData | None:
     """Accuracy against a cost for the rows of the largest comparable group; None without rows."""
     frame, _ = board.rows(track, recipe)
@@ -142,9 +149,11 @@ def _columns(table: Cells) -> dict[str, Any]:
 def build_board(root: Path) -> None:
     """Lay the tab out inside the open `gr.Blocks` or `gr.Tab` and wire it. root: the leaderboard's folder.
 
+    The table is fetched as soon as the page is there; cards and charts follow once the tab is open, and only those of
+    the part that is looked at, so that nothing stands between a visitor and 1,000 rows.
     Adds one public endpoint, `/leaderboard` (track, recipe) -> table; the rest serve the page alone.
     """
-    root = Path(root)
+    root, around = Path(root), Context.block
     begun = Board.read(root)
     tracks = begun.tracks()
     start = tracks[0][1] if tracks else None
@@ -167,40 +176,40 @@ def build_board(root: Path) -> None:
     with gr.Accordion("How to read this table", open=False):
         gr.Markdown(HOW_TO_READ)
 
-    gr.Markdown("## Accuracy against cost")
-    cost = gr.Radio([(title, key) for key, title in charts.COSTS.items()], value="parameters", label="Cost")
-    cost_plot = gr.Plot(label="Accuracy against cost", elem_classes="fer-chart")
-
-    gr.Markdown("## One method")
-    chosen = gr.Dropdown([], label="Row of the table", elem_id="board-row")
-    card = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-card")
-    with gr.Row():
-        confusion = gr.Plot(label="Confusion matrix", elem_classes="fer-chart", min_width=330)
-        recall = gr.Plot(label="Recall per emotion", elem_classes="fer-chart", min_width=330)
-        reliability = gr.Plot(label="Reliability diagram", elem_classes="fer-chart", min_width=330)
-
-    gr.Markdown("## Compare two methods")
-    with gr.Row():
-        first = gr.Dropdown([], label="First", min_width=260, elem_id="board-first")
-        second = gr.Dropdown([], label="Second", min_width=260, elem_id="board-second")
-    verdict = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-verdict")
-    with gr.Row():
-        agreement = gr.Plot(label="What each answers", elem_classes="fer-chart", min_width=330)
-        both = gr.Plot(label="Recall per emotion of the two", elem_classes="fer-chart", min_width=330)
-    with gr.Row():
-        kinds = [(text, key) for key, text in KINDS.items()]
-        kind = gr.Dropdown(kinds, value="all", label="Which pictures", filterable=False, min_width=260)
-        show = gr.Button("Show test pictures they disagree on", min_width=260, elem_id="board-show")
-    seen = gr.Markdown(latex_delimiters=[], elem_id="board-seen")
-    gallery = gr.HTML(elem_id="board-pictures")
+    view = gr.State("method")
+    with gr.Tabs(selected="method", elem_id="board-views", overflow_behavior="wrap") as views:
+        with gr.Tab("One method", id="method") as method_tab:
+            chosen = gr.Dropdown([], label="Row of the table", elem_id="board-row")
+            card = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-card")
+            with gr.Row():
+                confusion = gr.Plot(label="Confusion matrix", **HIDDEN)
+                recall = gr.Plot(label="Recall per emotion", **HIDDEN)
+                reliability = gr.Plot(label="Reliability diagram", **HIDDEN)
+        with gr.Tab("Compare two methods", id="pair") as pair_tab:
+            with gr.Row():
+                first = gr.Dropdown([], label="First", min_width=260, elem_id="board-first")
+                second = gr.Dropdown([], label="Second", min_width=260, elem_id="board-second")
+            verdict = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-verdict")
+            with gr.Row():
+                agreement = gr.Plot(label="What each answers", **HIDDEN)
+                both = gr.Plot(label="Recall per emotion of the two", **HIDDEN)
+            with gr.Row():
+                kinds = [(text, key) for key, text in KINDS.items()]
+                kind = gr.Dropdown(kinds, value="all", label="Which pictures", filterable=False, min_width=260)
+                show = gr.Button("Show test pictures they disagree on", min_width=260, elem_id="board-show")
+            seen = gr.Markdown(latex_delimiters=[], elem_id="board-seen")
+            gallery = gr.HTML(elem_id="board-pictures")
+        with gr.Tab("Accuracy against cost", id="cost") as cost_tab:
+            cost = gr.Radio([(title, key) for key, title in charts.COSTS.items()], value="parameters", label="Cost")
+            cost_plot = gr.Plot(label="Accuracy against cost", **HIDDEN)
 
     where = [track, recipe]
     row_parts = [card, confusion, recall, reliability]
-    pair_parts = [verdict, agreement, both]
-    pictures = [gallery, seen]
-    everything = [*where, table, about, cost_plot, chosen, *row_parts, first, second, *pair_parts, *pictures]
+    pair_parts = [verdict, agreement, both, gallery, seen]
+    parts = {"method": [chosen, *row_parts], "pair": [first, second, *pair_parts], "cost": [cost_plot]}
+    filled = [part for group in parts.values() for part in group]
 
-    def refresh(track: str | None, recipe: str | None, cost: str) -> Iterator[list]:
+    def refresh(track: str | None, recipe: str | None) -> list:
         board = Board.read(root)
         tracks = board.tracks()
         if track not in [key for _, key in tracks]:
@@ -208,23 +217,38 @@ def build_board(root: Path) -> None:
         recipes = board.recipes(track)
         recipe = recipe if recipe in [key for _, key in recipes] else ALL
         frame, results = board.rows(track, recipe)
-        found, names = cells(frame), list(results)
-        one, other = [*names, None, None][:2]
-        top = [
+        found = board.cells(track, recipe)
+        return [
             gr.Dropdown(tracks, value=track), gr.Dropdown(recipes, value=recipe),
             gr.Dataframe(payload(found), **_columns(found)), notes(frame, list(results.values()), board.problems),
         ]  # fmt: skip
-        yield [*top, *[gr.skip()] * (len(everything) - len(top))]  # the table first: charts take longer
-        yield [
-            *[gr.skip()] * len(top),
-            *shown(view_cost(board, track, recipe, cost)), gr.Dropdown(names, value=one),
-            *shown(*view_row(board, track, recipe, one)), gr.Dropdown(names, value=one),
-            gr.Dropdown(names, value=other), *shown(*view_comparison(board, track, recipe, one, other)), "", "",
-        ]  # fmt: skip
+
+    def fill(view: str, track: str | None, recipe: str | None, *chosen: str | None) -> list:
+        """What the part of the page that is looked at shows; the other parts are left as they are."""
+        board = Board.read(root)
+        name, first, second, cost = chosen
+        names = list(board.rows(track, recipe)[1])
+        one = name if name in names else next(iter(names), None)
+        if first not in names or second not in names:
+            first, second = [*names, None, None][:2]
+        now: dict[str, Callable[[], list]] = {
+            "method": lambda: [gr.Dropdown(names, value=one), *shown(*view_row(board, track, recipe, one))],
+            "pair": lambda: [
+                gr.Dropdown(names, value=first), gr.Dropdown(names, value=second),
+                *shown(*view_comparison(board, track, recipe, first, second)), "", "",
+            ],
+            "cost": lambda: shown(view_cost(board, track, recipe, cost)),
+        }  # fmt: skip
+        return [
+            part for key, group in parts.items() for part in (now[key]() if key == view else [gr.skip() for _ in group])
+        ]
 
     def open_row(track: str | None, recipe: str | None, event: gr.SelectData) -> list:
+        board = Board.read(root)
         name = next((cell for cell in event.row_value if isinstance(cell, str)), None)
-        return [name, *shown(*view_row(Board.read(root), track, recipe, name))]
+        names = list(board.rows(track, recipe)[1])
+        chosen = gr.Dropdown(names, value=name if name in names else None)
+        return ["method", gr.Tabs(selected="method"), chosen, *shown(*view_row(board, track, recipe, name))]
 
     def compare(*given: str | None) -> list:
         return [*shown(*view_comparison(Board.read(root), *given)), "", ""]
@@ -240,17 +264,23 @@ def build_board(root: Path) -> None:
             track: a track's name, such as fer2013 or rendered.
             recipe: a training recipe, such as common-v1, or "all".
         """
-        found = cells(Board.read(root).rows(track, recipe)[0])
+        found = Board.read(root).cells(track, recipe)
         return {"headers": found.headers, "data": found.values}
 
     private: dict[str, Any] = {"api_visibility": "private"}
     # A click while the last one is being answered is not lost: the page ends with what was chosen last.
     hushed: dict[str, Any] = {**private, "show_progress": "hidden", "trigger_mode": "always_last"}
-    Context.root_block.load(refresh, [*where, cost], everything, **hushed)
-    gr.on([track.input, recipe.input], refresh, [*where, cost], everything, **hushed)
+    looked_at = [*where, chosen, first, second, cost]
+    Context.root_block.load(refresh, where, [*where, table, about], **hushed)
+    if isinstance(around, gr.Tab):
+        around.select(fill, [view, *looked_at], filled, **hushed)
+    picked = gr.on([track.input, recipe.input], refresh, where, [*where, table, about], **hushed)
+    picked.then(fill, [view, *looked_at], filled, **hushed)
+    for key, part in (("method", method_tab), ("pair", pair_tab), ("cost", cost_tab)):
+        part.select(lambda *given, key=key: [key, *fill(key, *given)], looked_at, [view, *filled], **hushed)
     cost.input(lambda *given: shown(view_cost(Board.read(root), *given)), [*where, cost], [cost_plot], **hushed)
-    table.select(open_row, where, [chosen, *row_parts], **hushed)
+    table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
     chosen.input(lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed)
-    gr.on([first.input, second.input], compare, [*where, first, second], [*pair_parts, *pictures], **hushed)
-    show.click(show_pictures, [*where, first, second, kind], pictures, **private)
+    gr.on([first.input, second.input], compare, [*where, first, second], pair_parts, **hushed)
+    show.click(show_pictures, [*where, first, second, kind], [gallery, seen], **private)
     gr.api(leaderboard, api_name="leaderboard")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
+from operator import is_
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -48,15 +49,21 @@ SHOWN = 24
 """Pictures shown at most."""
 
 
+PUBLISHED = "as-published"
+"""The recipe of the peers' rows: a package's own weights, run by leaderboard/peers/run.py."""
+
+
 def row_names(frame: pd.DataFrame) -> list[str]:
     """A distinct name for each row of `leaderboard.table`: its method, with recipe and seed where rows differ.
 
-    A recipe is named as soon as the table holds several, a seed only where its method has several.
+    A recipe is named as soon as the table holds several (a peer's, which is no recipe of ours, only beside another of
+    the same method), a seed only where its method has several.
     """
-    recipes, seeds = frame["recipe"].nunique() > 1, frame.groupby("method")["seed"].nunique()
+    recipes, own = frame.groupby("method")["recipe"].nunique(), frame["recipe"][frame["recipe"] != PUBLISHED].nunique()
+    seeds = frame.groupby("method")["seed"].nunique()
     return [
         row.method
-        + (f" · {row.recipe}" if recipes else "")
+        + (f" · {row.recipe}" if recipes[row.method] > 1 or (own > 1 and row.recipe != PUBLISHED) else "")
         + (f" · seed {row.seed}" if seeds[row.method] > 1 else "")
         + (f" · tta {row.tta}" if row.tta != "none" else "")
         for row in frame[["method", "recipe", "seed", "tta"]].itertuples(index=False)
@@ -126,10 +133,6 @@ def _ratio_text(value: float) -> str:
     return "–" if value != value else f"{value:.2f}"
 
 
-PUBLISHED = "as-published"
-"""The recipe of the peers' rows: a package's own weights, run by leaderboard/peers/run.py."""
-
-
 def _marks(row: NamedTuple) -> str:
     dagger = " †" if row.shared_emotions_only else ""
     source = "external" if row.recipe == PUBLISHED else "submitted"
@@ -163,17 +166,31 @@ class Board:
     problems: tuple[str, ...]
     """A sentence for each file that cannot be read."""
     _rows: dict[tuple, tuple[pd.DataFrame, dict[str, Result]]] = field(default_factory=dict, repr=False)
+    _cells: dict[tuple, Cells] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, root: Path) -> Board:
-        """The folder as it is now; files that have not changed since the last time are not read again."""
+        """The folder as it is now; files that have not changed since the last time are not read again.
+
+        Where none has changed, this is the very board that was read last, with the tables it has made since.
+        """
         results, problems = read_readable(root)
         cards: dict[str, dict] = {}
         try:
             cards = read_cards(root)
         except UserError as error:
             problems = [*problems, str(error)]
-        return cls(root, tuple(results), cards, tuple(within(root, problem) for problem in problems))
+        found = cls(root, tuple(results), cards, tuple(within(root, problem) for problem in problems))
+        last = _READ.get(root.absolute())
+        if last is not None and last._holds_the_same_as(found):
+            return last
+        _READ[root.absolute()] = found
+        return found
+
+    def _holds_the_same_as(self, other: Board) -> bool:
+        """Whether both are of the same files: `read_readable` gives the same objects for those that did not change."""
+        same = len(self.results) == len(other.results) and all(map(is_, self.results, other.results))
+        return same and (self.root, self.cards, self.problems) == (other.root, other.cards, other.problems)
 
     def tracks(self) -> list[tuple[str, str]]:
         """(title, track) of the tracks with results, in the table's order."""
@@ -190,6 +207,12 @@ class Board:
             self._rows[track, recipe] = self._table(track, recipe)
         return self._rows[track, recipe]
 
+    def cells(self, track: str | None, recipe: str | None = ALL) -> Cells:
+        """`cells` of those rows."""
+        if (track, recipe) not in self._cells:
+            self._cells[track, recipe] = cells(self.rows(track, recipe)[0])
+        return self._cells[track, recipe]
+
     def _table(self, track: str | None, recipe: str | None) -> tuple[pd.DataFrame, dict[str, Result]]:
         chosen = [r for r in self.results if r.track == track and recipe in (None, ALL, r.recipe)]
         if not chosen:
@@ -199,6 +222,10 @@ class Board:
         keys = zip(frame["method"], frame["recipe"], frame["seed"], frame["tta"], strict=True)
         known = {(r.method, r.recipe, r.seed, r.tta): r for r in chosen}
         return frame, {name: known[key] for name, key in zip(frame["name"], keys, strict=True)}
+
+
+_READ: dict[Path, Board] = {}
+"""The board last read of each folder."""
 
 
 def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str]) -> str:

@@ -17,9 +17,16 @@ python -m fer_bench.submissions check my_submission
 python -m fer_bench.submissions evaluate my_submission --track fer2013
 ```
 
-Then open a pull request that adds the folder under `leaderboard/submissions/`, or that names a Hub repository and its
-40-digit revision. CI runs the same check, a maintainer runs the evaluation, and the row appears with its `verified`
-mark.
+Then open a pull request that adds the folder as `leaderboard/submissions/<name>/`. A model that is too large for git
+may lie in a model repository on the Hub; check it there by its full revision, which `git ls-remote` prints:
+
+```bash
+git ls-remote https://huggingface.co/NAMESPACE/NAME HEAD
+python -m fer_bench.submissions check hub:NAMESPACE/NAME@REVISION
+```
+
+The pull request then adds `submission.yaml` alone, with the line `hub: NAMESPACE/NAME@REVISION`. CI runs the same
+check, a maintainer runs the evaluation, and the row appears with its `verified` mark.
 """
 
 

@@ -1,8 +1,8 @@
 """Speed in ratios, each taken in one run: `python tests/benchmarks/speed.py [--methods NAME ...] [--pictures N]`.
 
-1. Evaluating methods over one split: decoding it once into memory and running every method over it, against the usual
-   way, one DataLoader pass over the encoded pictures with PIL transforms per method, networks included.
-2. A training step: drawn, augmented and resized from memory, against the same step on one batch that is there already.
+Evaluating methods over one split: decoding it once into memory and running every method over it, against the usual way,
+one DataLoader pass over the encoded pictures with PIL transforms per method, networks included. `training.py` beside
+this file does the same for training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import copy
 import io
 import time
 from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 import torch
@@ -22,11 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from fer_bench.datasets import load_dataset
 from fer_bench.infer import Model, best_device, logits
 from fer_bench.methods import METHODS, build, list_methods
-from fer_bench.optimizers import optimizer_for
-from fer_bench.protocols.recipes import COMMON_V1
 from fer_bench.torchvision_repair import torchvision
-from fer_bench.train import bfloat16_pays
-from fer_bench.transforms import augment
 
 
 class Encoded(Dataset):
@@ -88,44 +83,10 @@ def evaluation(methods: list[str], pictures: int, device: torch.device, workers:
     print(f"all methods: {theirs:.2f} s / {ours + decode:.2f} s = {theirs / (ours + decode):.2f} x")
 
 
-def training(methods: list[str], device: torch.device, steps: int) -> None:
-    """Print the second ratio."""
-    faces = load_dataset("rendered", "train").limit(1024)
-    images, labels = torch.from_numpy(faces.images).to(device), torch.from_numpy(faces.labels).to(device)
-    generator = torch.Generator().manual_seed(0)
-    for name in methods:
-        spec, stage = METHODS[name].card.input, METHODS[name].stages[0]
-        network = build(name).to(device, memory_format=torch.channels_last).train()
-        optimizer = optimizer_for(COMMON_V1, network, [p for p in network.parameters() if p.requires_grad])
-
-        def batch(spec: object = spec) -> tuple[torch.Tensor, torch.Tensor]:
-            index = torch.randperm(len(images), generator=generator)[: COMMON_V1.batch_size].to(device)
-            x = augment(images[index], spec, COMMON_V1.augmentation, generator)
-            return x.contiguous(memory_format=torch.channels_last), labels[index]
-
-        def step(
-            pair: tuple[torch.Tensor, torch.Tensor], network=network, stage=stage, optimizer=optimizer
-        ) -> None:
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16_pays(device)):
-                loss = stage.loss(network, *pair, torch.nn.functional.cross_entropy)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-
-        fixed, full, still = batch(), [], []
-        for _ in range(steps + 2):  # in turn, so that a machine that slows down slows both
-            full.append(seconds(lambda: step(batch())))
-            still.append(seconds(lambda fixed=fixed: step(fixed)))
-        a, b = median(full[2:]), median(still[2:])
-        print(f"{name:24} step {a * 1e3:7.1f} ms, on one batch {b * 1e3:7.1f} ms: {a / b:.3f} x")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list_methods(), metavar="NAME")
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader; with a free core each, they help it")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
@@ -133,7 +94,6 @@ def main() -> None:
     methods = arguments.methods or list_methods()
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments.pictures} pictures")
     evaluation(methods, arguments.pictures, device, arguments.workers)
-    training(methods, device, arguments.steps)
 
 
 if __name__ == "__main__":

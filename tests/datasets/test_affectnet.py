@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from fer_bench.datasets import affectnet, lists, load_dataset
+from fer_bench.datasets import affectnet, lists, load_dataset, stream
 from fer_bench.datasets.base import SPLITS
 from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT
@@ -301,3 +302,18 @@ def test_what_is_missing_is_named(later: Path, first: Path, tmp_path: Path, part
             load_dataset("affectnet", "test", root)
         for text in ("AffectNet", str(root), "annotations/*_exp.npy", "mohammadmahoor.com", "licence"):
             assert text in str(caught.value)
+
+
+def test_training_may_stream_it(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed, it is the split that is loaded: the same names, labels, cut and pixels, and streamed above the bound."""
+    faces, files = load_dataset("affectnet", "train", tree), affectnet.list_affectnet(tree, "train")
+    assert (tuple(files.ids), files.emotions, files.notes) == (faces.ids, faces.emotions, faces.notes)
+    assert files.nbytes == faces.images.nbytes
+    ((images, labels),) = stream.Streamed(files, torch.device("cpu"), workers=0).batches([torch.arange(len(files))])
+    assert np.array_equal(images.numpy(), faces.images)
+    assert np.array_equal(labels.numpy(), faces.labels)
+    monkeypatch.setenv("FER_BENCH_DATA", str(tree.parent))
+    if tree.name == "affectnet":
+        assert stream.to_stream("affectnet", "train") is None
+        monkeypatch.setattr(stream, "BOUND", files.nbytes - 1)
+        assert len(stream.to_stream("affectnet", "train")) == len(files)

@@ -140,6 +140,21 @@ def test_windows_label_files(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_all(root, monkeypatch).content_hash() == before.content_hash()
 
 
+def test_names_in_another_case(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders, label files and clips in another case are found all the same."""
+    before = load_all(root, monkeypatch)
+    for person in list((root / "ActionUnit_Labels").iterdir()):
+        for path in list(person.iterdir()):
+            path.rename(path.with_name(path.name.replace("_au", "_AU").replace(".txt", ".TXT")))
+        person.rename(person.with_name(person.name.lower()))
+    for path in list((root / "Videos_LeftCamera").iterdir()):
+        path.rename(path.with_name(path.name.upper()))
+    (root / "ActionUnit_Labels").rename(root / "actionunit_labels")
+    (root / "Videos_LeftCamera").rename(root / "videos_leftcamera")
+    again = load_all(root, monkeypatch)
+    assert (again.ids, again.content_hash()) == (before.ids, before.content_hash())
+
+
 def test_labels_shorter_than_the_clip(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Frames that one of the twelve files does not list have no label, and the rest is read."""
     path = root / "ActionUnit_Labels" / "SN001" / "SN001_au25.txt"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fer_bench.datasets import splits
+from fer_bench.datasets import load_dataset, main, splits
 from fer_bench.datasets.base import SPLITS
+from tests.helpers import write_folder
 
 PEOPLE = [f"S{number:03d}" for number in range(1, 101)]
 
@@ -96,3 +98,32 @@ def test_a_misspelt_split_is_refused(cut) -> None:
     """An unknown split is refused with the valid ones."""
     with pytest.raises(ValueError, match="there is no split 'val'; the splits are train, validation, test"):
         cut(PEOPLE, "val")
+
+
+def test_splits_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`splits` writes id, emotion and split of every picture, the same bytes each time, and says how many there are."""
+    source = f"folder:{write_folder(tmp_path / 'faces', per_class=2)}"
+    for name in ("a.csv", "b.csv"):
+        assert main(["splits", source, "-o", str(tmp_path / name)]) == 0
+    assert capsys.readouterr().out.endswith("b.csv: train 14, validation 14, test 14\n")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    header, *lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert header == "id,emotion,split"
+    wanted = []
+    for split in SPLITS:
+        faces = load_dataset(source, split)
+        named = [faces.emotions[label] for label in faces.labels]
+        wanted += [f"{sample},{emotion},{split}" for sample, emotion in zip(faces.ids, named, strict=True)]
+    assert lines == wanted
+
+
+@pytest.mark.parametrize(("source", "out", "says"), [("ckpluss", "a.csv", "ckplus"), ("rendered", "a.txt", ".csv")])
+def test_splits_that_cannot_be_written(
+    source: str, out: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unknown data set and another kind of file are one sentence and exit code 2."""
+    assert main(["splits", source, "-o", str(tmp_path / out)]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -210,6 +210,7 @@ UPLOADS = {**MANIFESTS, **FILES}
 
 
 @pytest.mark.parametrize(("build", "reason"), UPLOADS.values(), ids=UPLOADS)
+@pytest.mark.usefixtures("inspected_here")
 def test_a_hostile_folder_is_refused_with_its_reason(build: Builder, reason: str, canary: Path) -> None:
     """The reason is given in words, nothing is written anywhere near, and nothing was run."""
     folder = canary / "submission"

@@ -207,8 +207,10 @@ RUNNING: dict[str, tuple[Builder, str]] = {
 
 
 @pytest.mark.parametrize(("build", "reason"), STATIC.values(), ids=STATIC)
-def test_a_hostile_model_is_refused_before_it_runs(build: Builder, reason: str, canary: Path) -> None:
-    """What a model declares is enough to refuse it; nothing is written anywhere near."""
+def test_a_hostile_model_is_refused_before_it_runs(
+    build: Builder, reason: str, canary: Path, inspected_here: list[Path]
+) -> None:
+    """What a model declares is enough to refuse it, and harmless to look at even without limits or a wall."""
     folder = canary / "submission"
     folder.mkdir()
     build(folder)
@@ -216,7 +218,17 @@ def test_a_hostile_model_is_refused_before_it_runs(build: Builder, reason: str, 
     problems = check(folder, run=False)
     assert reason in " ".join(problem.text for problem in problems), problems
     assert all(problem.text.isprintable() for problem in problems)
+    assert inspected_here == [folder / "model.onnx"]
     assert listing(canary) == before
+
+
+@pytest.mark.parametrize("name", ["a pickle called ONNX", "functions that call each other",
+                                  "a tensor that declares 10 GB", "a terminal's commands for a name"])  # fmt: skip
+def test_the_process_that_inspects_gives_the_same_reason(name: str, canary: Path) -> None:
+    """Behind the sandbox's pipe a refusal by inspection arrives in the same words."""
+    build, reason = STATIC[name]
+    build(canary)
+    assert reason in " ".join(problem.text for problem in check(canary, run=False))
 
 
 @pytest.mark.parametrize(("build", "reason"), RUNNING.values(), ids=RUNNING)
@@ -226,7 +238,7 @@ def test_a_hostile_model_is_refused_when_it_runs(build: Builder, reason: str, ca
     folder.mkdir()
     build(folder)
     before = listing(canary)
-    seconds = 3 if reason.startswith("did not") else 60
+    seconds = 2 if reason.startswith("did not") else 60
     problems = check(folder, faces=FACES, limits=Limits(seconds=seconds))
     assert reason in " ".join(problem.text for problem in problems), problems
     assert {problem.code for problem in problems} <= WHEN_IT_RUNS  # nothing that it declares is wrong

@@ -85,15 +85,21 @@ def test_a_process_that_is_killed_is_a_reason_and_not_a_crash(tmp_path: Path) ->
             child(np.zeros((1, 1, SIDE, SIDE)))
 
 
-def test_time_is_up_even_where_the_parent_does_nothing(tmp_path: Path) -> None:
-    """The timer ends the process at its limit although nobody waits for an answer."""
-    folder = submission(tmp_path / "s", model())
-    with Child(folder / "model.onnx", SPEC, 7, limits=Limits(seconds=3)) as child:
+def test_time_is_up_even_where_the_parent_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The timer ends a process that would go on at its limit, although nobody waits for an answer."""
+    ready = b'{"parameters": 1}'
+    code = (
+        f"import sys, time\nout = open(int(sys.argv[2]), 'wb')\n"
+        f"out.write(({len(ready)}).to_bytes(4) + {ready!r}); out.flush(); time.sleep(60)"
+    )
+    monkeypatch.setattr(sandbox, "_START", code)
+    folder = submission(tmp_path / "s", b"not read")
+    with Child(folder / "model.onnx", SPEC, 7, limits=Limits(seconds=1.5)) as child:
         until = time.monotonic() + 15
         while child._process.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
+            time.sleep(0.02)
         assert child.timed_out
-        with pytest.raises(RefusedError, match="within 3 seconds"):
+        with pytest.raises(RefusedError, match="within 1.5 seconds"):
             child(np.zeros((1, 1, SIDE, SIDE)))
 
 
@@ -114,6 +120,7 @@ def test_what_comes_back_is_not_trusted(spam: str, tmp_path: Path, monkeypatch: 
     write = f"out.write({spam}); out.flush(); time.sleep(9)"
     code = f"import struct, sys, time\nwith open(int(sys.argv[2]), 'wb') as out: {write}"
     monkeypatch.setattr(sandbox, "_START", code)
+    monkeypatch.setattr(sandbox, "GRACE", 0.05)  # it would sleep on anyway
     folder, begun = submission(tmp_path / "s", model()), time.monotonic()
     with pytest.raises(RefusedError, match="process"):
         Child(folder / "model.onnx", SPEC, 7)

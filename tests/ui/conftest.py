@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,31 +32,41 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.fixture(scope="session")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python app.py` as a visitor's server would run it; its address."""
-    port, log = free_port(), tmp_path_factory.mktemp("app") / "log.txt"
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("gradio")), "HF_HUB_OFFLINE": "1"}
+@contextmanager
+def served(folder: Path, *command: str) -> Iterator[tuple[str, int]]:
+    """A Python program that serves on the port it is given last, in a subprocess: its address and its process id.
+
+    folder: where its log and the files of its visitors go.
+    """
+    port, log = free_port(), folder / "log.txt"
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "gradio"), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "app.py", "--port", str(port)], cwd=PROJECT, stdout=output, stderr=output, env=environment
+            [sys.executable, *command, str(port)], cwd=PROJECT, stdout=output, stderr=output, env=environment
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(240):
+        for _ in range(600):
             if process.poll() is not None:
-                pytest.fail(f"app.py ended with {process.returncode}: {log.read_text()[-2000:]}")
+                pytest.fail(f"{command} ended with {process.returncode}: {log.read_text()[-2000:]}")
             try:
                 urllib.request.urlopen(url, timeout=2)
                 break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
         else:
-            pytest.fail(f"app.py did not answer within two minutes: {log.read_text()[-2000:]}")
-        yield url
+            pytest.fail(f"{command} did not answer within five minutes: {log.read_text()[-2000:]}")
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`python app.py` as a visitor's server would run it; its address."""
+    with served(tmp_path_factory.mktemp("app"), "app.py", "--port") as (url, _):
+        yield url
 
 
 @pytest.fixture(scope="session")

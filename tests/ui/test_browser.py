@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from fer_bench.results import write_result
+from tests.test_leaderboard import made
+from tests.ui.conftest import served
 
 pytestmark = pytest.mark.slow
 
@@ -64,8 +69,8 @@ def tab(page, name: str) -> None:
     """Open a tab, also where a narrow window has put it behind the dots."""
     button = page.get_by_role("tab", name=name, exact=True)
     if button.count() == 0 or not button.first.is_visible():
-        page.locator(".overflow-menu > button").click()
-        page.locator(".overflow-dropdown button", has_text=name).click()
+        page.locator(".overflow-menu > button").first.click()
+        page.locator(".overflow-dropdown button", has_text=name).first.click()
     else:
         button.first.click()
 
@@ -98,6 +103,8 @@ def test_the_second_answer_comes_within_two_seconds(page, portraits) -> None:
             "old => { const i = document.querySelector('.fer-card img'); return i && i.src !== old }", arg=before
         )
         best = min(best, time.monotonic() - start)
+        if best < 2.0:
+            break
         upload_again(page, portraits["one"])
     assert best < 2.0
 
@@ -214,28 +221,113 @@ def test_the_live_camera_answers(page) -> None:
     page.wait_for_selector("#live-plot .js-plotly-plot", timeout=30_000)
 
 
-def test_the_leaderboard_filters(page) -> None:
-    """The table's filter leaves the matching rows, and the method card of a chosen row opens."""
+def test_the_leaderboard_filters_opens_cards_and_compares(page) -> None:
+    """The filter leaves the matching rows, a clicked row opens its card, and two rows are compared with an interval."""
     tab(page, "Leaderboard")
     page.wait_for_selector("#board-table >> text=small_cnn")
-    assert page.locator("#board-table >> text=patch_cam").count() > 0
+    assert page.locator("#board-table [role=gridcell]", has_text="patch_cam").count() > 0
     page.locator("#board-table .search-input").fill("deep_emotion")
     page.wait_for_function("!document.querySelector('#board-table').innerText.includes('patch_cam')")
-    assert page.locator("#board-table >> text=deep_emotion").count() >= 3
-    choose(page, "#board-row", "patch_cam")
-    page.wait_for_function("document.querySelector('#board-card').innerText.includes('patch_cam')")
-    assert "python -m fer_bench.train --method patch_cam" in page.locator("#board-card").inner_text()
-
-
-def test_the_comparison_of_two_methods(page) -> None:
-    """Two rows are compared with a paired interval, and another choice of rows changes the sentence."""
-    tab(page, "Leaderboard")
+    assert page.locator("#board-table [role=gridcell]", has_text="deep_emotion").count() >= 3
+    tab(page, "Compare two methods")
     page.wait_for_function("/differ by|cannot be told apart/.test(document.querySelector('#board-verdict').innerText)")
     assert "resnet18" not in page.locator("#board-verdict").inner_text()
     choose(page, "#board-second", "resnet18")
     page.wait_for_function("document.querySelector('#board-verdict').innerText.includes('resnet18')")
-    text = page.locator("#board-verdict").inner_text()
-    assert "95 % interval" in text
+    assert "95 % interval" in page.locator("#board-verdict").inner_text()
+    page.locator("#board-table .search-input").fill("")
+    page.locator("#board-table [role=gridcell]", has_text="patch_cam").first.click()
+    page.wait_for_function("document.querySelector('#board-card')?.innerText.includes('patch_cam')")
+    assert "python -m fer_bench.train --method patch_cam" in page.locator("#board-card").inner_text()
+
+
+MANY = """
+import sys
+from pathlib import Path
+from fer_bench.ui import app
+demo = app.build(Path(sys.argv[1])).queue(max_size=64, default_concurrency_limit=4)
+demo.launch(server_port=int(sys.argv[2]), **app.launch_options())
+"""
+"""`app.py`, but for the folder of the leaderboard."""
+WATCH = """name => {
+  const seen = () => [...document.querySelectorAll('#board-table [role=gridcell]')]
+    .some(cell => cell.textContent.trim().startsWith(name));
+  addEventListener('click', () => {
+    const start = performance.now();
+    window.rowsAfter = null;
+    const watcher = new MutationObserver(() => {
+      if (!seen()) return;
+      watcher.disconnect();
+      requestAnimationFrame(() => { window.rowsAfter = performance.now() - start; });
+    });
+    watcher.observe(document.body, {childList: true, subtree: true, characterData: true});
+  }, {capture: true, once: true});
+}"""
+"""Sets `rowsAfter` to the milliseconds from the next click to the frame that shows a row of that name."""
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory):
+    """An app whose leaderboard holds 1,000 results on one track and 20 on another: its address and process id."""
+    folder = tmp_path_factory.mktemp("many")
+    for index in range(1000):
+        write_result(made(f"method_{index:04}", 40 + index % 50), folder / "board")
+    for index in range(20):
+        write_result(made(f"few_{index:02}", 40 + index, track="rendered"), folder / "board")
+    with served(folder, "-c", MANY, str(folder / "board")) as found:
+        yield found
+
+
+def seconds_of(process: int) -> float:
+    """CPU seconds that a process has used so far (Linux)."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_thousand_results_are_shown_within_a_second(browser, many) -> None:
+    """From the choice of a track to the frame that shows its 1,000 results a second passes at most; all can be found.
+
+    Where other work shares the machine's cores, the wall clock counts that work too, and frames that are drawn while
+    waiting add up. So the time is the lesser of the wall clock and of the processor time between click and rows: all
+    that the server used, and what the page's script, styles and layout did. The two take turns, so their sum is what
+    an idle machine needs at least. Best of six: the first time also compiles scripts and imports what draws charts.
+    """
+    url, server = many
+    pages = opened(browser, url, 1280, 1000)
+    page = next(pages)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def used() -> float:
+        figures = {m["name"]: m["value"] for m in session.send("Performance.getMetrics")["metrics"]}
+        page_work = sum(figures[name] for name in ("ScriptDuration", "RecalcStyleDuration", "LayoutDuration"))
+        return page_work + seconds_of(server)
+
+    def pick(track: str, name: str) -> float:
+        page.get_by_label("Track: what was").click()
+        option = page.locator("ul[role=listbox] li", has_text=track).first
+        option.wait_for()
+        page.evaluate(WATCH, name)
+        before = used()
+        option.click()
+        page.wait_for_function("window.rowsAfter", polling=20, timeout=60_000)
+        return min(used() - before, page.evaluate("window.rowsAfter") / 1000)
+
+    tab(page, "Leaderboard")
+    page.wait_for_selector("#board-card h3", timeout=60_000)
+    times = []
+    while min(times, default=60.0) >= 1 and len(times) < 6:
+        pick("endered", "few_")
+        page.wait_for_function("document.querySelector('#board-card').innerText.includes('few_')", timeout=60_000)
+        times.append(pick("FER2013", "method_"))
+        page.wait_for_function("document.querySelector('#board-card').innerText.includes('method_')", timeout=60_000)
+    assert min(times) < 1, times
+    page.locator("#board-table .search-input").fill("method_0001")
+    page.wait_for_function(
+        "document.querySelector('#board-table').innerText.includes('method_0001') && "
+        "!document.querySelector('#board-table').innerText.includes('method_0002')"
+    )
+    next(pages, None)
 
 
 def test_a_bad_submission_is_told_what_is_wrong(page, tmp_path) -> None:
@@ -262,6 +354,18 @@ def test_a_bad_submission_is_told_what_is_wrong(page, tmp_path) -> None:
     assert "licence is missing" in page.locator("#report").inner_text()
 
 
+CHARTED = ("Leaderboard", "Compare two methods", "Accuracy against cost")
+"""The leaderboard's tab and the parts inside it: each draws a chart when it is opened."""
+QUIET = """() => new Promise(resolve => {
+  let timer = setTimeout(done, 400);
+  const watcher = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(done, 400); });
+  const latest = setTimeout(done, 5000);
+  function done() { watcher.disconnect(); clearTimeout(timer); clearTimeout(latest); resolve(); }
+  watcher.observe(document.body, {childList: true, subtree: true, attributes: true});
+})"""
+"""Waits until nothing on the page has changed for 0.4 s (at most 5 s)."""
+
+
 @pytest.mark.parametrize("mode", ["light", "dark"])
 def test_axe_finds_nothing_of_ours(browser, app_url, axe_source, mode) -> None:
     """axe-core finds no violation on any tab, in either mode, but the framework's own in the allow-list."""
@@ -271,10 +375,12 @@ def test_axe_finds_nothing_of_ours(browser, app_url, axe_source, mode) -> None:
     page.wait_for_selector(".fer-card", timeout=60_000)
     page.evaluate(axe_source)
     found = []
-    for name in ("Try it", "Many pictures", "Video and camera", "Leaderboard", "Submit", "About"):
+    for name in ("Try it", "Many pictures", "Video and camera", *CHARTED, "Submit", "About"):
         tab(page, name)
-        page.wait_for_timeout(1500)
-        for violation in page.evaluate("axe.run().then(r => r.violations)"):
+        if name in CHARTED:
+            page.locator(".js-plotly-plot .main-svg").locator("visible=true").first.wait_for()
+        page.evaluate(QUIET)
+        for violation in page.evaluate("axe.run({resultTypes: ['violations']}).then(r => r.violations)"):
             if violation["id"] not in ALLOWED:
                 found.append((name, violation["id"], [node["html"][:160] for node in violation["nodes"][:3]]))
     next(pages, None)

@@ -1,0 +1,142 @@
+"""What the board shows of robustness and explanation: columns of a row, and tables of the rows that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+
+from fer_bench.cells import markdown_table, percent, safe
+from fer_bench.records import Faithfulness, Robustness
+from fer_bench.statistics import Interval
+
+UNDER = "under_"
+"""Columns `under_<corruption>`: the mean accuracy over the corruption's severities."""
+
+
+def robustness_columns(found: Robustness | None) -> dict[str, float | str | None]:
+    """The columns of a row of the board; None where it was not measured, and no `under_<corruption>` there."""
+    if found is None:
+        names = ("pictures", "clean", "corrupted", "corrupted_half", "relative_drop", "relative_drop_half")
+        return {"robustness_suite": "", **dict.fromkeys(f"robustness_{name}" for name in names)}
+    drop = found.relative_drop
+    return {
+        "robustness_suite": found.suite,
+        "robustness_pictures": found.pictures,
+        "robustness_clean": found.clean.value,
+        "robustness_corrupted": found.corrupted.value,
+        "robustness_corrupted_half": _half(found.corrupted),
+        "robustness_relative_drop": None if drop is None else drop.value,
+        "robustness_relative_drop_half": None if drop is None else _half(drop),
+        **{UNDER + name: sum(c.value for c in by.values()) / len(by) for name, by in found.corruptions.items()},
+    }
+
+
+def explanation_columns(found: Faithfulness | None) -> dict[str, float | str | None]:
+    """The columns of a row of the board; None where it was not measured, those of the regions but on `rendered`."""
+    regions = None if found is None else found.regions
+    plain = ("pictures", "empty_maps", "deletion", "deletion_random", "insertion", "insertion_random")
+    gains = ("deletion_gain", "insertion_gain")
+    return {
+        "explanation_cam": "" if found is None else found.cam,
+        **{f"explanation_{name}": None if found is None else getattr(found, name) for name in plain},
+        **{f"explanation_{name}": None if found is None else getattr(found, name).value for name in gains},
+        **{f"explanation_{name}_half": None if found is None else _half(getattr(found, name)) for name in gains},
+        "region_pictures": None if regions is None else regions.pictures,
+        "region_energy": None if regions is None else regions.energy.value,
+        "region_energy_half": None if regions is None else _half(regions.energy),
+        "region_area": None if regions is None else regions.area,
+        "region_pointing_game": None if regions is None else regions.pointing_game.value,
+    }
+
+
+def _half(interval: Interval) -> float:
+    return (interval.high - interval.low) / 2
+
+
+def robustness_tables(frame: pd.DataFrame) -> list[str]:
+    """Markdown tables of the rows of `leaderboard.table` that were measured, least relative drop first.
+
+    A sentence and a table for each suite of corruptions, since figures of two suites are not comparable.
+    """
+    shown = frame[frame["robustness_suite"] != ""].sort_values(["robustness_relative_drop", *_NAME])
+    texts = []
+    for suite, part in shown.groupby("robustness_suite"):
+        columns: dict[str, Callable[[NamedTuple], str]] = {
+            "Method": _name,
+            "Clean, %": lambda r: percent(r.robustness_clean),
+            "Corrupted, %": partial(_with_half, name="robustness_corrupted"),
+            "Relative drop, %": partial(_with_half, name="robustness_relative_drop"),
+        }
+        for name in part.columns[part.columns.str.startswith(UNDER) & part.notna().any()]:
+            title = name.removeprefix(UNDER).replace("_", " ").capitalize()
+            columns[f"{title}, %"] = lambda r, name=name: percent(getattr(r, name))
+        counts = _pictures(part, "robustness_pictures")
+        texts.append(
+            f"**Robustness** (corruptions `{safe(suite)}`): accuracy on {counts} of the test pictures, stratified by "
+            "emotion, as they are (clean) and corrupted. *Corrupted* is the mean over all corruptions and severities, "
+            "*relative drop* the share of the clean accuracy that is lost; the rest is each corruption's mean over its "
+            "severities. A method that answers the same whatever it sees loses nothing."
+        )
+        texts.append(markdown_table(columns, part, words=("Method",)))
+    return texts
+
+
+def explanation_tables(frame: pd.DataFrame) -> list[str]:
+    """Markdown tables of the rows of `leaderboard.table` that were measured, greatest gain of insertion first.
+
+    A sentence and a table for each kind of CAM.
+    """
+    order = ["explanation_insertion_gain", *_NAME]
+    shown = frame[frame["explanation_cam"] != ""].sort_values(order, ascending=[False, True, True, True])
+    texts = []
+    for cam, part in shown.groupby("explanation_cam"):
+        columns: dict[str, Callable[[NamedTuple], str]] = {
+            "Method": _name,
+            "Deletion (random), %": lambda r: _beside(r.explanation_deletion, r.explanation_deletion_random),
+            "Gain of deletion": partial(_with_half, name="explanation_deletion_gain"),
+            "Insertion (random), %": lambda r: _beside(r.explanation_insertion, r.explanation_insertion_random),
+            "Gain of insertion": partial(_with_half, name="explanation_insertion_gain"),
+            "Empty maps, %": lambda r: percent(r.explanation_empty_maps),
+        }
+        counts = _pictures(part, "explanation_pictures")
+        about = (
+            f"**Explanation** (`{safe(cam)}`): what its maps say of {counts} of the test pictures, stratified by "
+            "emotion. *Deletion* is the area under the predicted emotion's probability while the picture is "
+            "greyed, warmest places first; *insertion* while a blurred one comes back so; beside them a random order "
+            "of the same pictures. A gain above 0, in points, tells more about the network than chance."
+        )
+        if part["region_energy"].notna().any():
+            columns["Energy in the regions (area), %"] = lambda r: (
+                f"{_with_half(r, 'region_energy')} ({percent(r.region_area)})"
+            )
+            columns["Pointing game, %"] = lambda r: percent(r.region_pointing_game)
+            about += (
+                " *Energy* is the share of the true emotion's map inside the regions that carry the emotion, beside "
+                "the share of the picture that they cover, which is what an even map would get; *pointing game* is the "
+                "share of the maps whose maximum lies inside."
+            )
+        texts += [about, markdown_table(columns, part, words=("Method",))]
+    return texts
+
+
+_NAME = ["method", "recipe", "seed"]
+
+
+def _pictures(frame: pd.DataFrame, name: str) -> str:
+    return " or ".join(f"{count:,.0f}" for count in sorted(frame[name].unique()))
+
+
+def _name(row: NamedTuple) -> str:
+    return f"`{row.method}` ({row.recipe}" + (f", seed {row.seed})" if row.seed else ")")
+
+
+def _with_half(row: NamedTuple, name: str) -> str:
+    value, half = getattr(row, name), getattr(row, f"{name}_half")
+    return percent(value) if half != half else f"{percent(value)} ± {percent(half)}"
+
+
+def _beside(value: float, chance: float) -> str:
+    return f"{percent(value)} ({percent(chance)})"

@@ -1,0 +1,183 @@
+"""The cells of a grid: what each one trains, where it lies, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_bench.cards import Augmentation, Recipe, Track
+from fer_bench.datasets import load_dataset
+from fer_bench.datasets.stream import to_stream
+from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
+from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, combinations, method_options, read_axes
+from fer_bench.methods import METHODS, Method
+from fer_bench.protocols import RECIPES, recipe_for
+from fer_bench.weights import run_folder
+
+Fit = Callable[[Method, Recipe, Any, Mapping[str, Any]], Path]
+"""(method, recipe, train.Options, settings) -> model.safetensors. Given by fer_bench.train, which stands above."""
+
+OFF = Augmentation(flip=False)
+NOT_FINISHED = "not finished"
+FAILED = "failed: "
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid. settings: axis -> value, what the file says of it.   options: `train.Options`."""
+
+    settings: Mapping[str, Any]
+    method: Method
+    recipe: Recipe
+    options: Any
+    folder: Path
+
+    def told(self) -> str:
+        """The settings in words."""
+        return ", ".join(f"{name} {value}" for name, value in self.settings.items())
+
+    def row(self) -> dict[str, Any]:
+        """What became of it, from its folder: columns of `table.RESULTS`, of which `ended` is always there.
+
+        `ended` is "complete" or "patience", "max-minutes" (more minutes would do it good), "not finished", "failed: "
+        and why (it will be tried again) or another reason for which it ended for good.
+        """
+        failed = _json(self.folder / "failed.json")
+        if failed is not None and failed.get("final", True):  # it may have run out of time before, with a record
+            return {"ended": failed["reason"], "folder": str(self.folder)}
+        record = _json(self.folder / "record.json")
+        row = {"ended": NOT_FINISHED} if record is None else _row(record, self.folder)
+        return row if failed is None else row | {"ended": FAILED + failed["reason"]}
+
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return is_finished(self.row())
+
+    def fail(self, reason: str, final: bool = False) -> None:
+        """Write down that it failed. final: it would fail so again, and is not tried again."""
+        content = json.dumps({"reason": reason, "final": final}) + "\n"
+        atomic_write(self.folder / "failed.json", content.encode())
+
+    def train(self, fit: Fit, failure: type[Exception]) -> None:
+        """Train it to its end. `failure` is what `fit` raises where a loss is not finite; so the cell ends for good."""
+        (self.folder / "failed.json").unlink(missing_ok=True)
+        try:
+            fit(self.method, self.recipe, self.options, self.settings)
+        except failure as error:
+            print(error, file=sys.stderr)
+            self.fail("the loss was not finite", final=True)
+
+
+def is_finished(row: Mapping[str, Any]) -> bool:
+    """Whether a row of `Cell.row` is a cell's last."""
+    return row["ended"] not in ("max-minutes", NOT_FINISHED) and not row["ended"].startswith(FAILED)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid that was read and checked: plain data that describes every cell, to this process or to another."""
+
+    file: Path
+    settings: tuple[dict[str, Any], ...]
+    """Of each cell, what the file says of it."""
+    track: Track
+    recipe: str | None
+    """Where the file names none; None is the one on each method's card."""
+    options: Any
+    """`train.Options`: what the file leaves open."""
+    out: Path
+    data: tuple[str, str]
+    """Content hashes of the training and the validation split: over other pictures, a cell is another."""
+    pictures: int
+    """How many validation pictures there are."""
+
+    def cell(self, number: int) -> Cell:
+        """Cell `number`, from 0. Raises UserError where the recipe or the network refuses a value."""
+        return cell_of(
+            self.file, self.settings[number], self.track, self.recipe, self.options, self.out, list(self.data)
+        )
+
+    def cells(self) -> list[Cell]:
+        """All of them, in order."""
+        return [self.cell(number) for number in range(len(self.settings))]
+
+
+def plan(file: Path, methods: Sequence[Method], track: Track, recipe: str | None, options: Any, out: Path) -> Plan:
+    """Read and check the file. methods, recipe and options are what it leaves open.
+
+    Raises UserError and DataError, before anything is trained, for every fault of the file that shows without its
+    networks; `Plan.cells` finds the others.
+    """
+    combined = combinations(file, read_axes(file), [method.card.name for method in methods])
+    listed = to_stream(track.dataset, track.train, options.stream)
+    train = (load_dataset(track.dataset, track.train) if listed is None else listed).restrict(track.emotions)
+    validation = load_dataset(track.dataset, track.validation).restrict(train.emotions)
+    data = (train.content_hash(), validation.content_hash())
+    return Plan(file, tuple(combined), track, recipe, options, out, data, len(validation))
+
+
+def cell_of(
+    file: Path, settings: Mapping[str, Any], track: Track, recipe: str | None, options: Any, out: Path, data: list[str]
+) -> Cell:
+    """The run that settings describe. Raises UserError where the recipe or the network refuses a value."""
+    method = METHODS[settings["method"]]
+    base = recipe_for(settings.get("recipe", recipe), method.card)
+    try:
+        given = {name: getattr(options, name) for name in ("epochs", "patience") if getattr(options, name) is not None}
+        changed = replace(base, **given | {name: settings[name] for name in RECIPE_FIELDS if name in settings})
+        augmentation = _augmentation(settings, base.augmentation)
+        own = {name: value for name, value in settings.items() if name not in FIELDS}
+        build = method.build
+        if own:
+            build = functools.partial(method_options(method)[0], **own)
+            # Refuse a value that the network does not take before anything is trained: its shapes are enough for that.
+            with contextlib.suppress(RuntimeError), torch.device("meta"):
+                build(2)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: {error}.") from None
+    run = {name: settings[name] for name in RUN_FIELDS if name in settings}
+    options = replace(options, epochs=None, patience=None, resume=True, **run)
+    # What the run depends on, and nothing that it does not (device, minutes): its name and so its folder.
+    content = {
+        "method": method.card.name, "options": own, "base": base.name, "track": track.hash(), "data": data,
+        "recipe": replace(changed, name="grid", augmentation=augmentation).hash(), "limit": options.limit,
+        "limit_validation": options.limit_validation,
+    }  # fmt: skip
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+    changed = replace(changed, name=f"grid-{digest}", augmentation=augmentation)
+    # Stages may belong to recipes by name; a cell has those of the recipe that it changes.
+    stages = tuple(replace(s, recipes=()) for s in method.stages if not s.recipes or base.name in s.recipes)
+    folder = run_folder(out, method.card.name, track.name, changed.name, options.seed)
+    return Cell(settings, replace(method, build=build, stages=stages), changed, options, folder)
+
+
+def _augmentation(settings: Mapping[str, Any], own: Augmentation) -> Augmentation:
+    """The recipe's own; `augmentation: true` where it has none is common-v1's, and single fields change it further."""
+    chosen = own
+    if "augmentation" in settings:
+        chosen = OFF if not settings["augmentation"] else RECIPES["common-v1"].augmentation if own == OFF else own
+    single = {field.name: settings.get(f"augmentation.{field.name}") for field in fields(Augmentation)}
+    return replace(chosen, **{name: value for name, value in single.items() if value is not None})
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    trained = record["trained"]
+    return {
+        "validation_accuracy": round(trained["selected_value"], 4), "best_epoch": trained["best_epoch"],
+        "epochs_run": trained["epochs"], "ended": trained["ended"], "minutes": round(trained["wall_seconds"] / 60, 1),
+        "folder": str(folder),
+    }  # fmt: skip

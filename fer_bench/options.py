@@ -1,0 +1,65 @@
+"""What the command line may change about a training run."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from fer_bench.protocols import RECIPES
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change about a run."""
+
+    seed: int = 0
+    device: str = "auto"
+    epochs: int | None = None
+    """Other than the recipe's; the schedule is fitted to them and the result says so."""
+    limit: int | None = None
+    """At most so many training pictures, spread evenly over the split."""
+    limit_validation: int | None = None
+    """Select on at most so many validation pictures, where even looking at them all is dear; the result says so."""
+    patience: int | None = None
+    """Other than the recipe's; 0 switches early stopping off."""
+    max_minutes: float | None = None
+    resume: bool = False
+    stream: bool | None = None
+    """Read training pictures from disk as they are needed; None does so where they would take more than 4 GiB."""
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def arguments_from(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="fer_bench.train", description="Train methods on a track.")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--method", nargs="+", metavar="NAME", help="methods to train, one after the other")
+    chosen.add_argument("--all", action="store_true", help="every method")
+    chosen.add_argument(
+        "--missing", action="store_true", help="every method without weights of its full budget, cheapest first"
+    )
+    parser.add_argument("--grid", type=Path, metavar="FILE", help="every cell of a grid (YAML; see fer_bench.grid)")
+    parser.add_argument("--track", default="fer2013", help="a track (default fer2013), folder:PATH or csv:PATH")
+    parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} or paper; default: the one on each method's card")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
+    parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
+    parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
+    parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="from disk (default: above 4 GiB)")
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="end cleanly after M minutes, best weights kept")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
+    given = parser.parse_args(argv)
+    if not (given.method or given.all or given.missing or given.grid):
+        parser.error("one of the arguments --method --all --missing --grid is required")
+    return given

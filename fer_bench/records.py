@@ -1,0 +1,201 @@
+"""The parts of a result record: frozen dataclasses of numbers and names, read and written by `results`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from fer_bench.errors import UserError
+from fer_bench.statistics import Interval
+
+
+class ResultError(UserError, ValueError):
+    """A record that contradicts itself or its path. The text names the file or field and what to mend."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How the weights came about. None stands for what is not known, as with a submitted or a user's own model."""
+
+    track: str
+    """The track whose training split they come from."""
+    epochs: int | None = None
+    """Epochs run."""
+    budget_epochs: int | None = None
+    """The recipe's epochs."""
+    pictures_seen: int | None = None
+    train_pictures: int | None = None
+    """Size of the training split."""
+    best_epoch: int | None = None
+    selection: str = "validation accuracy"
+    selected_value: float | None = None
+    device: str | None = None
+    wall_seconds: float | None = None
+    complete: bool
+    """Whether the recipe's full budget was run (early stopping by the recipe counts as full)."""
+    pretrained: str | None = None
+    """Source of weights from outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The checkpoint the figures belong to."""
+
+    sha256: str
+    bytes: int
+    storage: str
+    """"fp16+int8" or "float32"."""
+    accuracy_loss: float | None = None
+    """Validation accuracy in full precision minus that of the stored weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What was measured on."""
+
+    hash: str
+    counts: dict[str, int]
+    """Pictures per split."""
+    test_pictures: int
+    """Pictures scored."""
+    skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    duplicates_in_train: int | None = None
+    """Scored pictures that also stand, pixel for pixel, in the training split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A reliability diagram; an empty bin has None for confidence and accuracy."""
+
+    edges: list[float]
+    count: list[int]
+    confidence: list[float | None]
+    accuracy: list[float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a prediction costs; None where it was not measured."""
+
+    parameters: int
+    macs: int | None = None
+    """Multiply-accumulates for one picture."""
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+    """Latency divided by that of resnet18, timed in the same run."""
+    checkpoint_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """Of the software that measured."""
+
+    python: str
+    torch: str
+    numpy: str
+    fer_bench: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Robustness:
+    """Accuracy on corrupted copies of a sample of the test split; `robustness.measure_robustness` says how.
+
+    Read it beside `clean`: a method that answers the same whatever it sees loses nothing.
+    """
+
+    suite: str
+    """Names the corruptions and their levels; figures of two suites are not comparable."""
+    pictures: int
+    """Size of the sample, which is stratified by emotion."""
+    seed: int
+    """Of the sample and of what is random in the corruptions."""
+    clean: Interval
+    """Accuracy on the sample as it is."""
+    corrupted: Interval
+    """Mean of the accuracies of `corruptions`."""
+    relative_drop: Interval | None
+    """1 - corrupted / clean; None where no clean picture is recognised."""
+    corruptions: dict[str, dict[str, Interval]]
+    """Corruption -> severity ("1" to "5") -> accuracy."""
+
+    def __post_init__(self) -> None:
+        cells = [cell for cells in self.corruptions.values() for cell in cells.values()]
+        severities = {severity for cells in self.corruptions.values() for severity in cells}
+        _need(self.pictures > 0 <= self.seed, "robustness.pictures must be positive and its seed not negative.")
+        _need(bool(cells) and all(self.corruptions.values()), "robustness.corruptions must not be empty.")
+        _need(severities <= set("12345"), f"robustness.corruptions has severities {sorted(severities)}, not 1 to 5.")
+        _fractions("robustness", self.clean, self.corrupted, *cells)
+        mean = sum(cell.value for cell in cells) / len(cells)
+        _need(abs(mean - self.corrupted.value) < 1e-6, f"robustness.corrupted is not the mean of its cells, {mean}.")
+        drop = None if self.clean.value == 0 else 1 - self.corrupted.value / self.clean.value
+        stated = None if self.relative_drop is None else self.relative_drop.value
+        agrees = drop is stated if None in (drop, stated) else abs(drop - stated) < 1e-6
+        _need(agrees, f"robustness.relative_drop is {stated}, but its accuracies give {drop}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regions:
+    """How a CAM agrees with the regions that carry the emotion, where these are known; maps of the true emotion."""
+
+    pictures: int
+    energy: Interval
+    """Share of a map's sum inside the regions."""
+    area: float
+    """Share of the picture that the regions cover: what an even map's energy would be."""
+    pointing_game: Interval
+    """Share of the maps whose maximum lies inside."""
+
+    def __post_init__(self) -> None:
+        _need(self.pictures > 0 and 0 <= self.area <= 1, "explanation.regions needs pictures and an area in 0..1.")
+        _fractions("explanation.regions", self.energy, self.pointing_game)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faithfulness:
+    """How well a CAM points at what the network uses; `faithfulness.measure_faithfulness` says how.
+
+    Deletion and insertion are areas under the predicted emotion's probability, beside those of a random order of the
+    same pictures; a gain above 0 means that the map tells more than chance does.
+    """
+
+    cam: str
+    """A key of `explain.CAMS`."""
+    pictures: int
+    """Size of the sample, which is stratified by emotion."""
+    seed: int
+    """Of the sample and of the random orders."""
+    empty_maps: float
+    """Share of the maps that are all 0."""
+    deletion: float
+    deletion_random: float
+    deletion_gain: Interval
+    """deletion_random - deletion."""
+    insertion: float
+    insertion_random: float
+    insertion_gain: Interval
+    """insertion - insertion_random."""
+    regions: Regions | None = None
+    """None where the right regions are not known (everywhere but on `rendered`)."""
+
+    def __post_init__(self) -> None:
+        _need(self.pictures > 0 <= self.seed, "explanation.pictures must be positive and its seed not negative.")
+        shares = (self.empty_maps, self.deletion, self.deletion_random, self.insertion, self.insertion_random)
+        _need(all(0 <= share <= 1 for share in shares), "explanation's areas and shares must lie in 0..1.")
+        stated = {
+            "deletion": (self.deletion_random - self.deletion, self.deletion_gain),
+            "insertion": (self.insertion - self.insertion_random, self.insertion_gain),
+        }
+        for name, (gain, said) in stated.items():
+            _need(abs(gain - said.value) < 1e-6, f"explanation.{name}_gain is {said.value}; its areas give {gain}.")
+            _need(said.low <= said.high, f"explanation.{name}_gain must have low <= high, not {said}.")
+
+
+def _need(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ResultError(sentence)
+
+
+def _fractions(where: str, *intervals: Interval) -> None:
+    for interval in intervals:
+        ordered = 0 <= interval.low <= interval.high <= 1 and 0 <= interval.value <= 1
+        _need(ordered, f"{where} must hold fractions with low <= high, not {interval}.")

@@ -1,0 +1,48 @@
+"""Samples of a test split for what is too costly on all of it, and how sure a mean over them is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fer_bench.statistics import Interval
+
+RESAMPLES = 1000
+
+
+def stratified(labels: np.ndarray, count: int | None, seed: int = 0) -> np.ndarray:
+    """int64 positions, ascending, of at most `count` pictures (None: all), each class in proportion to its size.
+
+    labels: int (N,). Within a class the pictures are drawn at random, the same for the same seed. No class's share is
+    off by more than one picture, so that the accuracy on the sample estimates that on the split.
+    """
+    labels = np.asarray(labels)
+    if count is None or count >= len(labels):
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        place[mine] = (rng.permutation(len(mine)) + 0.5) / len(mine)  # spread evenly over 0..1
+    return np.sort(place.argsort(kind="stable")[:count])
+
+
+def resampled_means(values: np.ndarray, seed: int = 0, samples: int = RESAMPLES) -> np.ndarray:
+    """float64 (samples, D): the columns' means over bootstrap resamples of the rows of float (N, D).
+
+    All columns share their resamples, so that differences and ratios of them may be formed (Efron & Tibshirani, 1993).
+    """
+    count = len(values)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
+    return weights.astype(np.float64) @ np.asarray(values, dtype=np.float64) / count
+
+
+def percentile_interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:
+    """A figure with the percentile interval of its resamples (S,); those that are not a number are left out."""
+    low, high = np.nanpercentile(draws, (50 * (1 - level), 50 * (1 + level)))
+    return Interval(float(value), float(low), float(high))
+
+
+def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
+    """The mean of (N,) values, one per picture, with its 95 % bootstrap interval."""
+    values = np.asarray(values, dtype=np.float64)
+    return percentile_interval(values.mean(), resampled_means(values[:, None], seed)[:, 0])

@@ -1,0 +1,91 @@
+"""What a stage of training is made of: its share of the epochs, its loss as a module, what it trains, its batches."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from fer_bench.cards import Augmentation, InputSpec
+from fer_bench.methods.base import Criterion, Stage
+from fer_bench.transforms import DRAWS, augment
+
+
+def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> list[int]:
+    """How many epochs each stage gets: at least one, in proportion to its share; the last takes the remainder."""
+    counts = [max(1, round(stage.share * epochs)) for stage in stages[:-1]]
+    return [*counts, max(1, epochs - sum(counts))]
+
+
+class StageLoss(nn.Module):
+    """A stage's loss as a module over its network, for engines that wrap what `forward` does (see `distributed`)."""
+
+    def __init__(self, network: nn.Module, stage: Stage) -> None:
+        super().__init__()
+        self.network, self.stage = network, stage
+
+    def forward(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
+        """(N, C, S, S), (N,) -> scalar."""
+        return self.stage.loss(self.network, inputs, targets, criterion)
+
+
+@contextlib.contextmanager
+def only_trainable(network: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Let exactly these parameters be trained while open; afterwards every flag is what it was."""
+    before = {p: p.requires_grad for p in network.parameters()}
+    chosen = set(parameters)
+    try:
+        for p in before:
+            p.requires_grad_(p in chosen)
+        yield
+    finally:
+        for p, flag in before.items():
+            p.requires_grad_(flag)
+
+
+def augmented(
+    images: Tensor,
+    runs: list[range],
+    count: int,
+    spec: InputSpec,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> Tensor:
+    """These rows of a batch of `count`, with the very changes that they get where one process has the whole batch.
+
+    images: uint8, the rows of `runs` (see `Processes.rows`), in order. The generator ends where it would for all rows.
+    """
+    parts, done, at = [], 0, 0
+    for run in runs:
+        torch.rand(run.start - done, DRAWS, generator=generator)  # the numbers of rows that other processes have
+        parts.append(augment(images[at : at + len(run)], spec, augmentation, generator))
+        done, at = run.stop, at + len(run)
+    torch.rand(count - done, DRAWS, generator=generator)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def mixed(criterion: Criterion, part: float) -> Criterion:
+    """The criterion for a batch of which every picture is `part` itself and the rest the one that mirrors its place."""
+    return lambda scores, targets: part * criterion(scores, targets) + (1 - part) * criterion(scores, targets.flip(0))
+
+
+def running_mean(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
+    """For AveragedModel: mean = d * mean + (1 - d) * value, d = min(decay, (1 + n) / (10 + n)) after n means.
+
+    Without the smaller d at first, the weights that training started from would weigh for thousands of steps. What
+    cannot be averaged (batch norm's count of batches) is copied.
+    """
+
+    @torch.no_grad()
+    def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+        n = torch.as_tensor(count)  # stays where it is: reading it would make every step wait for the device
+        weight = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
+        for mean, value in zip(means, values, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, weight.to(mean))
+            else:
+                mean.copy_(value)
+
+    return update

@@ -1,0 +1,55 @@
+"""Samples of a split and intervals of means over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fer_bench.sampling import mean_interval, percentile_interval, resampled_means, stratified
+from fer_bench.statistics import bootstrap_interval
+
+
+def test_a_sample_keeps_the_proportions_of_the_classes() -> None:
+    """A tenth of 700 + 200 + 100 pictures holds 70, 20 and 10 of them, distinct and in order."""
+    labels = np.repeat([2, 0, 1], (700, 200, 100))
+    chosen = stratified(labels, 100, seed=3)
+    assert np.bincount(labels[chosen]).tolist() == [20, 10, 70]
+    assert np.all(np.diff(chosen) > 0)
+
+
+@pytest.mark.parametrize("count", [7, 23, 150])
+def test_no_share_is_off_by_more_than_one_picture(count: int) -> None:
+    """Whatever the numbers, exactly `count` are drawn, and each class is within one picture of its proportion."""
+    sizes = np.array([3, 55, 111, 331])
+    labels = np.repeat(np.arange(4), sizes)
+    drawn = np.bincount(labels[stratified(labels, count)], minlength=4)
+    assert drawn.sum() == count
+    assert np.all(np.abs(drawn - count * sizes / sizes.sum()) <= 1)
+
+
+def test_the_seed_draws_the_sample() -> None:
+    """The same seed draws the same pictures, another one others; a count that is large enough, or None, takes all."""
+    labels = np.zeros(50, np.int64)
+    assert np.array_equal(stratified(labels, 10, 1), stratified(labels, 10, 1))
+    assert not np.array_equal(stratified(labels, 10, 1), stratified(labels, 10, 2))
+    for count in (50, 80, None):
+        assert stratified(labels, count).tolist() == list(range(50))
+
+
+def test_columns_share_their_resamples() -> None:
+    """Two columns that always differ by one do so in every resample, and the means scatter about the sample's."""
+    values = np.random.default_rng(0).random((200, 1))
+    means = resampled_means(np.hstack([values, values + 1]), seed=5)
+    np.testing.assert_allclose(means[:, 1] - means[:, 0], 1)
+    assert means[:, 0].mean() == pytest.approx(values.mean(), abs=0.005)
+    assert means[:, 0].std() == pytest.approx(values.std() / np.sqrt(200), rel=0.1)
+
+
+def test_the_interval_of_a_mean_is_that_of_accuracy() -> None:
+    """For right and wrong answers it agrees with the bootstrap interval of the accuracy, up to its own scatter."""
+    right = np.arange(300) % 3 > 0
+    found = mean_interval(right)
+    other = bootstrap_interval(np.zeros(300, np.int64), np.stack([right, ~right], 1).astype(float))
+    assert found.value == pytest.approx(2 / 3)
+    assert (found.low, found.high) == pytest.approx((other.low, other.high), abs=0.012)
+    assert percentile_interval(0.5, np.array([np.nan, 0.5, 0.5])).low == 0.5
