@@ -306,7 +306,7 @@ def test_without_a_method_or_a_grid_the_command_is_refused(capsys: pytest.Captur
     with pytest.raises(SystemExit) as caught:
         main(["--track", "fer2013"])
     assert caught.value.code == 2
-    assert "--method --all --grid" in capsys.readouterr().err
+    assert "--method --all --missing --grid" in capsys.readouterr().err
 
 
 RANDOM = "method: small_cnn\nlr: {loguniform: [1e-4, 1e-2]}\nlayers: {integers: [2, 5]}\nkernel: [2, 3]\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -117,6 +118,19 @@ def submission(folder: Path, content: ModelProto | bytes | None = None, manifest
 
 Builder = Callable[[Path], object]
 """Makes a hostile submission in a folder of its own; what it returns is not used."""
+
+
+def children() -> set[int]:
+    """The processes that this one has started and not yet seen the end of."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = path.read_text().rpartition(")")[2].split()[1]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(parent) == os.getpid():
+            found.add(int(path.parent.name))
+    return found
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
