@@ -75,7 +75,7 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
     """Accuracy (%, with 95 % intervals) against a cost (a key of COSTS, log scale), with the Pareto frontier.
 
     frame: rows of `leaderboard.table` that may be compared, with a column `name`. Rows whose training fell short of
-    their budget are hollow; rows without the cost are left out. Raises KeyError for another cost.
+    their budget are hollow, those trained elsewhere diamonds; rows without the cost are left out. Raises KeyError for another cost.
     """
     title = COSTS[cost]
     frame = frame[frame[cost] > 0].reset_index(drop=True)
@@ -88,9 +88,14 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
     )  # fmt: skip
     crowd = len(frame) > CROWD
     size = {"size": 7, "line": {"width": 1.5}} if crowd else {"size": 11, "line": {"width": 2.5}}
-    looks = (("full budget", True, COLOURS[0], "circle"), ("short of its budget", False, COLOURS[1], "circle-open"))
-    for label, complete, colour, symbol in looks:
-        part = frame[frame["complete"] == complete]
+    elsewhere, complete = frame["external"].astype(bool), frame["complete"].astype(bool)
+    looks = (
+        ("full budget", complete & ~elsewhere, COLOURS[0], "circle"),
+        ("short of its budget", ~complete & ~elsewhere, COLOURS[1], "circle-open"),
+        ("trained elsewhere", elsewhere, COLOURS[2], "diamond"),
+    )
+    for label, rows, colour, symbol in looks:
+        part = frame[rows]
         if part.empty:
             continue
         figure.add_scatter(

@@ -73,6 +73,13 @@ def test_accuracy_against_cost_shows_intervals_frontier_and_budget():
     ]
 
 
+def test_rows_trained_elsewhere_claim_no_budget():
+    """What a package's own or a submitted model was trained for is not known: it has a mark of its own."""
+    found = traces(charts.accuracy_against_cost(frame_of(sized("ours", 60, 10), sized("fer", 66, 20, external=True))))
+    assert found["full budget"]["x"] == [10]
+    assert (found["trained elsewhere"]["x"], found["trained elsewhere"]["marker"]["symbol"]) == ([20], "diamond")
+
+
 def test_a_crowd_of_points_has_no_interval_bars():
     """Above 100 rows the bars would hide each other: points are smaller and the hover text alone states intervals."""
     rows = [sized(f"m{i}", 40 + i % 50, 10 + i) for i in range(charts.CROWD + 1)]

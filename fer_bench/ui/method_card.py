@@ -19,7 +19,7 @@ def method_card(result: Result, card: dict) -> str:
     """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method)."""
     i, trained = result.metrics["accuracy"], result.trained
     title = plain(card.get("title", "")) or "a method without a card"
-    parts = [f"### `{result.method}`: {title}", plain(card.get("summary", ""))]
+    parts = [f"## `{result.method}`: {title}", plain(card.get("summary", ""))]
     paper, url = plain(card.get("paper", "")), str(card.get("url", ""))
     if paper:
         link = f' · <a href="{escape(url)}" target="_blank" rel="noopener">read it</a>' if _is_link(url) else ""

@@ -222,7 +222,7 @@ def test_the_card_states_paper_figures_ours_and_commands(root):
     seen = Board.read(root)
     text = board.view_row(seen, "fer2013", "all", "small_cnn")[0]
     for part in (
-        "### `small_cnn`: Small&#95;Cnn", "Six layers&#46;", "A paper, 2021", '<a href="https://example.org/p"',
+        "## `small_cnn`: Small&#95;Cnn", "Six layers&#46;", "A paper, 2021", '<a href="https://example.org/p"',
         "70.0 ± 2.0 % on fer2013", "| fer2013 | 69.3 | T |", "the optimiser", "48 × 48 pixels, grey",
         "**Licence:** MIT", "python -m fer_bench.train --method small_cnn --track fer2013\n",
         "python -m fer_bench.evaluate --method small_cnn --track fer2013\n",

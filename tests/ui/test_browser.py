@@ -215,10 +215,10 @@ def test_the_live_camera_answers(page) -> None:
     tab(page, "Video and camera")
     page.click("#live > button")
     page.get_by_text("Click to Access Webcam").first.click()
-    page.locator("#camera button", has_text="Record").first.click(timeout=30_000)
-    page.wait_for_selector("#live-line .fer-note", timeout=60_000)
+    page.locator("#camera button", has_text="Record").first.click(timeout=120_000)
+    page.wait_for_selector("#live-line .fer-note", timeout=120_000)
     assert "no face found" in page.locator("#live-line .fer-note").inner_text()
-    page.wait_for_selector("#live-plot .js-plotly-plot", timeout=30_000)
+    page.wait_for_selector("#live-plot .js-plotly-plot", timeout=120_000)
 
 
 def test_the_leaderboard_filters_opens_cards_and_compares(page) -> None:
