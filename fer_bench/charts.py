@@ -75,7 +75,8 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
     """Accuracy (%, with 95 % intervals) against a cost (a key of COSTS, log scale), with the Pareto frontier.
 
     frame: rows of `leaderboard.table` that may be compared, with a column `name`. Rows whose training fell short of
-    their budget are hollow, those trained elsewhere diamonds; rows without the cost are left out. Raises KeyError for another cost.
+    their budget are hollow, those trained elsewhere diamonds; rows without the cost are left out.
+    Raises KeyError for another cost.
     """
     title = COSTS[cost]
     frame = frame[frame[cost] > 0].reset_index(drop=True)

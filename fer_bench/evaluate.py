@@ -190,8 +190,11 @@ def evaluate(
         for method in methods:
             (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
         if missing:
-            command = f"python -m fer_bench.train --method {' '.join(missing)} --track {track.trained_on}"
-            rows = f"{', '.join(missing)} ({recipe or 'the recipe of its card'}, seed {seed})"
+            every = set(missing) == set(METHODS)
+            chosen = "--missing" if every else f"--method {' '.join(missing)}"
+            command = f"python -m fer_bench.train {chosen} --track {track.trained_on}"
+            which = f"{recipe or 'the recipe of its card'}, seed {seed}"
+            rows = f"any method ({which})" if every else f"{', '.join(missing)} ({which})"
             skipped.append(f"{name}: no weights of {rows}; train them with: {command}")
         if not ready:
             continue
