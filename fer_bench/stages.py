@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -89,3 +89,8 @@ def running_mean(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor |
                 mean.copy_(value)
 
     return update
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start so, without the prefix."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -43,7 +43,7 @@ from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs
+from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs, with_prefix
 from fer_bench.transforms import to_input
 from fer_bench.weights import find, pack, read_tensors, run_folder, unpack, write_tensors
 
@@ -331,11 +331,6 @@ class Run:
             f"{state['best_epoch']} of {len(state['curve'])}, {size:.1f} MB",
             file=sys.stderr,
         )
-
-
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names start so, without the prefix."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def missing(track: Track, given: argparse.Namespace) -> list[str]:
