@@ -73,13 +73,11 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
 
 
 def _names(frame: pd.DataFrame) -> list[str]:
-    """Each row's method, with recipe and seed where the rows differ in them."""
-    names = frame["method"]
-    if frame["recipe"].nunique() > 1:
-        names = names + " · " + frame["recipe"]
-    if frame["seed"].nunique() > 1:
-        names = names + " · s" + frame["seed"].astype(str)
-    return names.tolist()
+    """Each row's method, with recipe and seed where the method has several of them."""
+    kinds = frame.groupby("method")[["recipe", "seed"]].transform("nunique") > 1
+    recipes = (" · " + frame["recipe"]).where(kinds["recipe"], "")
+    seeds = (" · s" + frame["seed"].astype(str)).where(kinds["seed"], "")
+    return (frame["method"] + recipes + seeds).tolist()
 
 
 def _label(axes: Axes, frame: pd.DataFrame) -> None:
@@ -100,10 +98,12 @@ def _label(axes: Axes, frame: pd.DataFrame) -> None:
     solid = [(x - 6 * pixel, y - 6 * pixel, x + 6 * pixel, y + 6 * pixel) for x, y in points]
     bars = [(x - pixel, low, x + pixel, high) for (x, low), (_, high) in zip(lows, highs, strict=True)]
     halo = [withStroke(linewidth=2, foreground="white")]  # so that a grid line does not strike a name through
-    for index, (name, (x, y)) in enumerate(zip(_names(frame), points, strict=True)):
+    for name, (x, y) in zip(_names(frame), points, strict=True):
         text = axes.text(0, 0, name, fontsize=8.5, color=INK, transform=None, va="bottom", zorder=4, path_effects=halo)
         size = text.get_window_extent(canvas.get_renderer())
-        others = np.array(solid[:index] + solid[index + 1 :]).reshape(-1, 4)
+        # What a leader may not strike through; it has to leave points that lie under its own.
+        others = [box for box in solid if not (box[0] <= x <= box[2] and box[1] <= y <= box[3])]
+        others = np.array(others).reshape(-1, 4)
         places = []
         for distance in _DISTANCES:
             for angle in np.radians(_ANGLES):

@@ -328,6 +328,27 @@ def test_figure_names_do_not_overlap(monkeypatch):
     assert all(axes.get_window_extent().contains(*corner) for box in boxes for corner in box.corners())
 
 
+def test_a_figure_names_recipe_and_seed_only_where_a_method_has_several():
+    """A method with one row is known by its name alone, others by what tells their rows apart."""
+    rows = [("a", "common-v1", 0), ("b", "light-v1", 0), ("c", "common-v1", 0), ("c", "common-v1", 1), ("d", "x", 0)]
+    results = [made(name, recipe=recipe, seed=seed) for name, recipe, seed in [*rows, ("d", "paper", 0)]]
+    names = figures._names(lb.table(results, None, "fer2013"))
+    assert sorted(names) == ["a", "b", "c · s0", "c · s1", "d · paper", "d · x"]
+
+
+def test_points_in_one_place_are_named_beside_it(monkeypatch):
+    """Two methods of the same size and accuracy are named to its left and right, without a leader."""
+    results = [made(name, 60, cost=r.Cost(parameters=58_000)) for name in ("one", "two")]
+    seen, label = [], figures._label
+    monkeypatch.setattr(figures, "_label", lambda *given: (seen.extend(given), label(*given)))
+    figures.accuracy_against_parameters(lb.table(results, None, "fer2013"), "A title")
+    axes, frame = seen
+    x = axes.transData.transform([[58_000, 100 * frame["accuracy"][0]]])[0, 0]
+    left, right = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.x0)
+    assert left.x1 < x < right.x0
+    assert max(x - left.x1, right.x0 - x) < 12 * axes.figure.dpi / 72
+
+
 def test_a_figure_of_nothing_is_refused(tmp_path):
     """There is nothing to draw for a track without results."""
     with pytest.raises(UserError, match="no result on ferplus"):
