@@ -136,6 +136,15 @@ def test_eval_results_are_readable_by_the_library(checkout: Path, hub: Hub) -> N
     )
 
 
+def test_a_transfer_track_means_its_home_s_weights(checkout: Path, hub: Hub) -> None:
+    """As `load` does, push and pull take for rendered the weights of fer2013."""
+    assert main([*PUSH, "--track", "rendered"]) == 0
+    assert entry()["revision"] == hub.repo(REPO).head
+    forget_weights()
+    assert main([*PULL, "--track", "rendered"]) == 0
+    assert sha256(cached(entry())) == entry()["sha256"]
+
+
 def test_a_result_of_other_weights_is_not_pushed(checkout: Path, hub: Hub) -> None:
     """A record whose weights' hash is not that of the file stays here."""
     path = checkout / "leaderboard/results/rendered/deep_emotion/common-v1-s0.json"
@@ -286,7 +295,10 @@ def test_dry_run_and_folder_agree(
         (["push", "--method", "deep-emotion", "--repo", REPO], "Did you mean 'deep_emotion'"),
         (["push", "--method", "deep_emotion", "--seed", "7", "--repo", REPO], "weights add RUN"),
         (["pull", "--method", "small-cnn"], "Did you mean 'small_cnn'"),
-        (["pull", "--method", "deep_emotion", "--track", "ferplus"], "no such row"),
+        (["push", "--method", "deep_emotion", "--track", "ferpluss", "--repo", REPO], "Did you mean 'ferplus'"),
+        (["pull", "--method", "deep_emotion", "--track", "ferplus"], f"its rows of it are {KEY}."),
+        (["pull", "--method", "small_cnn"], "no such row of small_cnn; python -m fer_bench.train makes them"),
+        (["pull", "--all", "--track", "ferpluss"], "Did you mean 'ferplus'"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value[3:]),
 )

@@ -11,6 +11,7 @@ from fer_bench.hub import contents
 from fer_bench.hub.client import HubError, Sent, Tree, checked_repo, fetch, pinned, send
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
 from fer_bench.methods import METHODS
+from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.weights import find, index_key, read_index, sha256, weights_folder, write_index
 
@@ -94,16 +95,16 @@ def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -
 
 
 def _push(options: argparse.Namespace) -> int:
-    METHODS[options.method]  # an unknown method is said before missing weights are
-    recipe = options.recipe or METHODS[options.method].card.recipe
-    key = index_key(options.method, options.track, recipe, options.seed)
+    card = METHODS[options.method].card  # an unknown method or track is said before missing weights are
+    track, recipe = track_named(options.track).trained_on, options.recipe or card.recipe
+    key = index_key(options.method, track, recipe, options.seed)
     entry = read_index().get(key)
     if entry is None:
         raise UserError(
             f"weights/index.json has no row {key}; train it, then enter it with: python -m fer_bench.weights add RUN"
         )
     tree = model_tree(entry, contents.ROOT)
-    sent = _deliver(options, "model", tree, f"{options.method} on {options.track}")
+    sent = _deliver(options, "model", tree, f"{options.method} on {track}")
     if sent is not None and (sent.changed or sent.removed or entry["hub"] != options.repo):
         index = read_index()  # read again: an upload takes its time
         if index.get(key, {}).get("sha256") != entry["sha256"]:
@@ -126,6 +127,8 @@ def _push_space(options: argparse.Namespace) -> int:
 def _pull(options: argparse.Namespace) -> int:
     for name in options.method or ():
         METHODS[name]
+    if options.track is not None:
+        options.track = track_named(options.track).trained_on  # those of a transfer track lie under its home's name
     wanted = {key: getattr(options, key) for key in ("track", "recipe", "seed") if getattr(options, key) is not None}
     rows = [
         entry
@@ -134,7 +137,9 @@ def _pull(options: argparse.Namespace) -> int:
     ]
     absent = set(options.method or ()) - {entry["method"] for entry in rows}
     if absent:
-        raise UserError(f"weights/index.json has no such row of {', '.join(sorted(absent))}; the rows are its keys.")
+        rows = [key for key in read_index() if key.partition("/")[0] in absent]
+        known = f"its rows of it are {', '.join(rows)}." if rows else "python -m fer_bench.train makes them."
+        raise UserError(f"weights/index.json has no such row of {', '.join(sorted(absent))}; {known}")
     failed = 0
     for entry in rows:
         row = f"{entry['method']} ({entry['track']}, {entry['recipe']}, seed {entry['seed']})"

@@ -122,7 +122,8 @@ def exportable(network: nn.Module, example: Tensor) -> Iterator[None]:
         for pool in pools.values()
     ]
     try:
-        network(example)
+        if pools:
+            network(example)
     finally:
         for handle in handles:
             handle.remove()

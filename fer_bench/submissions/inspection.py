@@ -138,8 +138,8 @@ def _tensors(graph: GraphProto, found: Findings) -> None:
     for tensor in _all_tensors(graph):
         name = tensor.name[:60] or "a constant"
         if tensor.external_data or tensor.data_location == TensorProto.EXTERNAL:
-            where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
-            text = f"keeps {name!r} in another file ({where[:80]!r}); save all of it in model.onnx."
+            where = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")[:80]
+            text = f"keeps {name!r} in another file ({where!r}); save all in model.onnx (external_data=False)."
             found.note("external_data", text)
             continue
         if tensor.data_type not in ITEMSIZE:
@@ -188,5 +188,5 @@ def _signature(graph: GraphProto, channels: int, size: int, outputs: int, found:
             reason = "the manifest's emotions" if side == "output" else "the manifest's input"
             found.note(f"{side}_shape", f"has an {side} of shape ({shown}); by {reason} it must be ({shape}).")
         elif dims[0] is not None:
-            text = f"has an {side} with a fixed batch of {dims[0]}; export it with a dynamic first axis."
+            text = f"has an {side} with a fixed batch of {dims[0]}; export it with a free one (dynamic_shapes)."
             found.note(f"{side}_batch", text)

@@ -22,13 +22,14 @@ from fer_bench.evaluate import REFERENCE, Answers, judge
 from fer_bench.infer import Model, macs
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, build
+from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
 from fer_bench.results import Result, write_logits, write_result
-from fer_bench.submissions.behaviour import asker, behaves
+from fer_bench.submissions.behaviour import MANY, SAME_ANSWER, Ask, asker, behaves
 from fer_bench.submissions.checks import check, manifest_of, model_of, open_model
 from fer_bench.submissions.exporting import write_onnx
 from fer_bench.submissions.manifest import Manifest
-from fer_bench.submissions.problems import Limits
+from fer_bench.submissions.problems import Limits, Problem
 from fer_bench.submissions.remote import located
 from fer_bench.submissions.sandbox import Child, RefusedError
 from fer_bench.weights import sha256
@@ -36,7 +37,8 @@ from fer_bench.weights import sha256
 RECIPE = "submitted"
 """What stands for the recipe of a model that was trained elsewhere."""
 SAMPLE = 1000
-"""Test pictures, spread evenly, that the rules about behaviour are tried on before a track is measured."""
+"""Test pictures, drawn anew each time, that the rules about behaviour are tried on before a track is measured: those
+of a known sample a model could answer honestly, and the others from memory."""
 
 
 class Sandboxed(nn.Module):
@@ -114,6 +116,25 @@ def latencies(child: Child, manifest: Manifest, rounds: int = 20) -> tuple[float
     return median(times[0]), median(times[1])  # the first two rounds warm up
 
 
+def as_before(ask: Ask, emotions: Sequence[str], sample: FaceSet, answers: Answers) -> list[Problem]:
+    """Whether pictures that were just measured get the same answers in another order and in batches of another size.
+
+    Otherwise a model could behave while it is tried, and know by its batches when it is measured.
+    """
+    rows = {name: row for row, name in enumerate(answers.ids)}
+    kept = [place for place, name in enumerate(sample.ids) if name in rows]
+    if not kept:
+        return []
+    again = restrict_logits(ask(sample.images[kept]), emotions, answers.result.emotions)
+    measured = answers.logits[[rows[sample.ids[place]] for place in kept]]
+    scale = max(1.0, float(np.abs(again).max()))
+    other = int((np.abs(again - measured).max(axis=1) > SAME_ANSWER * scale).sum())
+    if not other:
+        return []
+    text = f"the model answered {other} of {len(kept)} faces differently when they were measured than when it was tried"
+    return [Problem("batch_dependent", f"{text}; each face must be judged alone, whatever the batch.")]
+
+
 def evaluate_submission(
     folder: Path | str,
     tracks: Sequence[str] | None = None,
@@ -151,13 +172,18 @@ def evaluate_submission(
         if track.trained_on == track.name:
             duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))
         with open_model(path, manifest, limits) as child:
-            problems = behaves(asker(child, manifest.input), manifest.emotions, faces.limit(SAMPLE))
+            ask = asker(child, manifest.input)
+            sample = faces.take(np.random.default_rng().permutation(len(faces))[:SAMPLE])
+            problems = behaves(ask, manifest.emotions, sample)
             if problems:
                 raise RefusedError(tuple(problems))
             answers = measure_on(
                 child, manifest, path, faces, name, duplicates=duplicates, batch_size=64, verified=verified,
                 progress=lambda batches: tqdm(batches, desc=manifest.name, unit="batch", leave=False, disable=None),
             )  # fmt: skip
+            problems = as_before(ask, manifest.emotions, sample.limit(MANY), answers)
+            if problems:
+                raise RefusedError(tuple(problems))
         result = from_place(answers.result, place.pin)
         write_logits(result, out, answers.ids, answers.targets, answers.logits)
         written.append(write_result(result, out))

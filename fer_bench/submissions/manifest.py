@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import yaml
@@ -20,8 +20,9 @@ PINNED = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}", re.ASCII)
 """A Hub repository at a commit; a branch, a tag or a short hash can come to mean another one."""
 LARGEST, SMALLEST = 512, 16
 """Sides of the input, in pixels."""
-DEPTH = 6
-"""How deep the YAML may nest; a manifest needs two levels."""
+DEPTH, TOKENS, DIGITS = 6, 2000, 30
+"""How deep the YAML may nest (a manifest needs two levels), its tokens (a hundred), and the characters of a number:
+Python turns thousands of hexadecimal digits into a number that it then refuses to print."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class _Reader:
             return None
         try:
             return accept(self.values[name])
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             reason = f" ({error})" if str(error) else ""
             self.wrong(name, f"must be {expected}, not {self.values[name]!r:.60}{reason}")
             return None
@@ -167,7 +168,7 @@ def _deviations(value: object) -> tuple[float, ...]:
 
 
 def _range(value: object) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2 or not _number(value[0]) < _number(value[1]):
+    if not isinstance(value, list) or len(value) != 2 or not _number(value[0]) + 1e-3 <= _number(value[1]):
         raise TypeError
     return _number(value[0]), _number(value[1])
 
@@ -252,7 +253,9 @@ def _parse(content: bytes) -> tuple[dict, Problem | None]:
         return refuse("manifest_too_large", f"it has more than {MANIFEST_BYTES // 1024} KB; a manifest needs one.")
     try:
         text, depth = content.decode(), 0
-        for token in yaml.scan(text, yaml.SafeLoader):
+        for count, token in enumerate(yaml.scan(text, yaml.SafeLoader)):
+            if count > TOKENS:
+                return refuse("manifest_too_long", f"it has more than {TOKENS:,} parts; a manifest needs a hundred.")
             if isinstance(token, yaml.AnchorToken | yaml.AliasToken):
                 return refuse("manifest_alias", "anchors and aliases (& and *) are not accepted; write the values out.")
             if isinstance(token, yaml.TagToken):
@@ -263,7 +266,12 @@ def _parse(content: bytes) -> tuple[dict, Problem | None]:
             depth += isinstance(token, opens) - isinstance(token, closes)
             if depth > DEPTH:
                 return refuse("manifest_too_deep", f"it nests deeper than {DEPTH} levels; a manifest needs two.")
-        twice = _repeated_keys(yaml.compose(text, yaml.SafeLoader))
+        tree = yaml.compose(text, yaml.SafeLoader)
+        long = next((n.value for n in _numbers_in(tree) if len(n.value) > DIGITS), None)
+        if long is not None:
+            text = f"the number {long[:DIGITS]}... has {len(long):,} characters; at most {DIGITS} are read."
+            return refuse("manifest_number", text)
+        twice = _repeated_keys(tree)
         values = yaml.safe_load(text)
     except UnicodeDecodeError:
         return refuse("manifest_unreadable", "it is not UTF-8 text; save it as UTF-8.")
@@ -275,6 +283,15 @@ def _parse(content: bytes) -> tuple[dict, Problem | None]:
     if not isinstance(values, dict):
         return refuse("manifest_not_mapping", "it must be a mapping of keys to values; start from the template.")
     return values, None
+
+
+def _numbers_in(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """Every scalar that YAML takes for a number, keys included. `node` holds no aliases, so this ends."""
+    if isinstance(node, yaml.ScalarNode) and node.tag.rpartition(":")[2] in ("int", "float"):
+        yield node
+    for child in node.value if isinstance(node, yaml.CollectionNode) else ():
+        for part in child if isinstance(child, tuple) else (child,):
+            yield from _numbers_in(part)
 
 
 def _repeated_keys(node: yaml.Node | None) -> list[str]:

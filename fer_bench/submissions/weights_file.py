@@ -71,12 +71,12 @@ def read_state(content: bytes, wanted: dict[str, tuple[int, ...]]) -> dict[str, 
     try:
         note = json.loads(header.pop("__metadata__", {}).get("fer_bench", "{}")).get("packing", {"streams": {}})
         shapes = _unpacked_shapes({name: (str(e["dtype"]), tuple(map(int, e["shape"]))) for name, e in header.items()})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         raise WeightsRefusedError("safetensors_header", f"has a header that makes no sense ({error!s:.80}).") from None
     _fit(shapes, wanted)
     try:
         state = unpack(load(content), note)
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
+    except (SafetensorError, LookupError, TypeError, RuntimeError, ValueError) as error:
         raise WeightsRefusedError("not_safetensors", f"is not a readable safetensors file ({error!s:.120}).") from None
     for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):

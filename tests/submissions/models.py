@@ -88,6 +88,15 @@ def node(kind: str, inputs: str, outputs: str, **attributes: object) -> NodeProt
     return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)
 
 
+def where_many(most: int) -> tuple[list[NodeProto], list[TensorProto]]:
+    """Nodes and tensors that make `many`, 1.0 where a batch holds more than `most` faces and else 0.0."""
+    nodes = [
+        node("Shape", "input", "shape"), node("Gather", "shape first", "count", axis=0),
+        node("Greater", "count most", "more"), node("Cast", "more", "many", to=TensorProto.FLOAT),
+    ]  # fmt: skip
+    return nodes, [tensor("first", 0, np.int64), tensor("most", most, np.int64)]
+
+
 def memory(known: FaceSet) -> ModelProto:
     """A model that answers by a table of these pictures' hashes, and happiness for every other picture."""
     pixels = SIDE * SIDE

@@ -1,4 +1,4 @@
-"""Methods from installed packages, by the example of the documentation."""
+"""The examples of the documentation: methods from installed packages, and how a model is exported."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import tomllib
 from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fer_bench.submissions import check, template
 
 ROOT = Path(__file__).resolve().parents[2]
 ROAD = (ROOT / "leaderboard" / "submissions" / "README.md").read_text()
 
 
-def block(language: str) -> str:
-    """The only example in that language."""
-    (text,) = re.findall(rf"^```{language}\n(.*?)^```", ROAD, re.DOTALL | re.MULTILINE)
+def block(language: str, first: str = "") -> str:
+    """The only example in that language that begins so; the spaces that a list puts before its lines are taken off."""
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", ROAD, re.DOTALL | re.MULTILINE)
+    (text,) = (textwrap.dedent(text) for _, text in found if text.lstrip().startswith(first))
     return text
 
 
@@ -32,7 +40,7 @@ def test_the_documented_package_adds_its_method_and_a_broken_one_is_skipped(tmp_
     """The example registers and builds; a package that raises and one with a taken name are named in warnings."""
     project = tomllib.loads(block("toml"))
     assert project["project"]["entry-points"]["fer_bench.methods"] == {"my_methods": "my_methods"}
-    example = block("python")
+    example = block("python", "# my_methods.py")
     install(tmp_path, "my-methods", "my_methods", example)
     install(tmp_path, "half-done", "half_done", "raise SystemExit('not yet')")
     install(tmp_path, "thief", "thief", example.replace("tiny_net", "small_cnn"))
@@ -49,3 +57,14 @@ def test_the_documented_package_adds_its_method_and_a_broken_one_is_skipped(tmp_
     assert done.stdout.splitlines() == [f"1 {len(list_methods()) + 1}", "(2, 4)"]
     assert "the methods of half-done (half_done) were skipped: SystemExit: not yet" in done.stderr
     assert "(thief) were skipped: ValueError: the method 'small_cnn' is registered twice" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_documented_export_makes_a_file_that_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the road says to call writes one file with a free batch, which breaks no rule."""
+    monkeypatch.chdir(tmp_path)
+    network = nn.Sequential(nn.Conv2d(1, 4, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 11 * 11, 7))
+    exec(block("python", "torch.onnx.export"), {"torch": torch, "network": network})
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    (tmp_path / "submission.yaml").write_text(template())
+    assert check(tmp_path, run=False) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -115,12 +116,20 @@ SHAPES = {name: tuple(tensor.shape) for name, tensor in STATE.items()}
         ({**STATE, "b": torch.tensor([1, float("-inf")])}, "NaN or infinity in 'b'"),
         ({**STATE, "b": torch.ones(2, dtype=torch.complex64)}, "has the type"),
         ({**STATE, "b:left": torch.ones(1, 2)}, "makes no sense"),
+        ({**STATE, "b:left": torch.ones(2), "b:right": torch.ones(1, 2)}, "makes no sense"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(state: dict[str, torch.Tensor], reason: str) -> None:
     """Missing, foreign, misshapen, unusual and infinite tensors are named."""
     with pytest.raises(WeightsRefusedError, match=re.escape(reason)):
         read_state(save(state), SHAPES)
+
+
+def test_a_side_of_infinity_is_refused() -> None:
+    """A shape that JSON reads as infinite is a reason and not a crash."""
+    header = b'{"b": {"dtype": "F32", "shape": [1e400], "data_offsets": [0, 8]}}'
+    with pytest.raises(WeightsRefusedError, match="makes no sense"):
+        read_state(struct.pack("<Q", len(header)) + header + bytes(8), {"b": (2,)})
 
 
 def test_both_forms_of_weights_are_read() -> None:

@@ -42,7 +42,13 @@ MANIFESTS: dict[str, tuple[Builder, str]] = {
     "a megabyte of YAML": (written("#" * 2**20), "at most 65,536"),
     "nesting without end": (written("x: " + "[" * 20_000), "nests deeper"),
     "no YAML at all": (written("name: [unclosed\n\t: :"), "not valid YAML"),
-    "a number of a thousand digits": (written(f"name: {'9' * 5000}"), "not valid YAML"),
+    "a number of a thousand digits": (written(f"name: {'9' * 5000}"), "has 5,000 characters"),
+    "a hexadecimal number that Python does not print": (changed("size: 48 ", f"size: 0x{'f' * 5000} "), "5,002 char"),
+    "a number in base sixty": (changed("name: my_model", f"name: 1{':00' * 9000}"), "has 27,001 characters"),
+    "a number for a key": (written(f"{MANIFEST}\n? 0x{'f' * 5000}\n: 1"), "has 5,002 characters"),
+    "a mean beyond every float": (changed("mean: [0.0]", f"mean: [1{'0' * 400}]"), "has 401 characters"),
+    "thousands of keys": (written(MANIFEST + "".join(f"\nk{n}: 1" for n in range(6000))), "more than 2,000 parts"),
+    "a list of thousands": (written(f"{MANIFEST}\nx: [{'[],' * 20_000}]"), "more than 2,000 parts"),
     "bytes that are no text": (written(b"\xff\xfe\x00name"), "not UTF-8"),
     "a key twice": (written(MANIFEST + "\nlicence: none"), "'licence' stands twice"),
     "an unknown key": (written(MANIFEST + "\nlicense: MIT"), "did you mean 'licence'?"),
@@ -57,6 +63,7 @@ MANIFESTS: dict[str, tuple[Builder, str]] = {
     "a size of 100000": (changed("size: 48 ", "size: 100000 "), "input.size must be a whole number"),
     "two channels": (changed("channels: 1", "channels: 2"), "must be 1 (grey) or 3 (RGB)"),
     "an empty range": (changed("range: [0, 1]", "range: [1, 1]"), "input.range must be"),
+    "a range that is nearly empty": (changed("range: [0, 1]", "range: [0, 1.0e-300]"), "input.range must be"),
     "a link to a file": (changed("https://example.org/paper", "file:///etc/passwd"), "paper must be an https link"),
     "a branch for a revision": (written(MANIFEST + "\nhub: me/mine@main"), "hub must be"),
 }
@@ -76,9 +83,9 @@ def in_zip(**options: object) -> Builder:
     return build
 
 
-def thousands(folder: Path) -> None:
+def hundreds(folder: Path) -> None:
     with zipfile.ZipFile(folder / "upload.zip", "w") as archive:
-        for number in range(5000):
+        for number in range(400):
             archive.writestr(f"{number}", b"")
 
 
@@ -123,7 +130,7 @@ ZIPS: dict[str, tuple[Builder, str]] = {
     "a script in a zip": (in_zip(name="setup.py", content=b"import os"), "does not belong"),
     "a folder in a folder in a zip": (in_zip(name="a/b/model.onnx"), "does not belong"),
     "two folders in a zip": (in_zip(name="a/model.onnx"), "different folders"),
-    "a zip with thousands of entries": (thousands, "too many files"),
+    "a zip with hundreds of entries": (hundreds, "too many files"),
     "a zip with twenty entries": (a_few_too_many, "20 entries"),
     "a zip that lies about sizes": (lying, "not a readable zip"),
     "an encrypted zip": (encrypted, "encrypted"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from fer_bench.datasets import FaceSet
 from fer_bench.submissions import Limits, check
+from fer_bench.submissions.behaviour import by_a_pixel
 from tests.submissions.models import (
     MANIFEST,
     SIDE,
@@ -28,6 +31,7 @@ from tests.submissions.models import (
     submission,
     tensor,
     value,
+    where_many,
 )  # fmt: skip
 
 HONEST_BYTES = model().SerializeToString()
@@ -164,6 +168,15 @@ def endless() -> list[onnx.NodeProto]:
     return after(*nodes, node("ReduceMean", "m900", "end", keepdims=0), node("Add", "answer end", "logits"))
 
 
+def known_changes() -> FaceSet:
+    """The pictures, and what they once became in every check: noise of one known seed, and a shift."""
+    noise = np.random.default_rng(20).integers(-1, 2, FACES.images.shape, dtype=np.int16)
+    noisy = (FACES.images + noise).clip(0, 255).astype(np.uint8)
+    thrice = FACES.take(np.tile(np.arange(len(FACES)), 3))
+    return replace(thrice, images=np.concatenate([FACES.images, noisy, by_a_pixel(FACES.images)]))
+
+
+MANY = where_many(30)
 WHEN_IT_RUNS = {
     "memory", "time", "not_finite", "wrong_order", "from_memory", "batch_dependent", "constant", "output_shape",
     "cannot_run", "not_deterministic",
@@ -184,9 +197,17 @@ RUNNING: dict[str, tuple[Builder, str]] = {
         lambda folder: submission(folder, model(), SWAPPED), "[anger, disgust, fear, happiness, sadness, surprise"
     ),
     "answers from memory": (lambda folder: submission(folder, memory(FACES)), "answers from memory"),
+    "answers from memory that know a check's changes": (
+        lambda folder: submission(folder, memory(known_changes())), "once the pictures change by one grey level"
+    ),
     "answers that look at the other faces": (
         onnx_of(after(node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
                       node("Sub", "answer others", "logits"))),
+        "when other faces are in the batch",
+    ),
+    "answers that look at the other faces where there are many": (
+        onnx_of(after(*MANY[0], node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
+                      node("Mul", "others many", "taken"), node("Sub", "answer taken", "logits")), MANY[1]),
         "when other faces are in the batch",
     ),
     "the same answer for every face": (

@@ -5,19 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 from PIL import Image
 
 from fer_bench import evaluate, leaderboard, submissions
 from fer_bench.cards import InputSpec
+from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
 from fer_bench.results import read_logits, read_result
 from fer_bench.submissions import behaviour, check, judging, main, queue, read_manifest, template, validate
 from tests.helpers import write_folder
-from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor
+from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
 
 
 @pytest.fixture(autouse=True)
@@ -175,20 +178,50 @@ def test_a_refused_submission_leaves_no_result(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "board").exists()
 
 
+def flipped_where_many() -> ModelProto:
+    """The honest model, whose answers turn into their contrary in batches of sixty-four."""
+    nodes, tensors = where_many(63)
+    nodes += [node("Mul", "many two", "doubled"), node("Sub", "one doubled", "sign")]
+    nodes += [node("Mul", "answer sign", "logits")]
+    return model(after(*nodes), [*tensors, tensor("one", 1.0), tensor("two", 2.0)])
+
+
+def all_but_the_even_sample(known: FaceSet) -> FaceSet:
+    """The pictures that `limit` leaves out, which would be the ones to look at if it were known which are."""
+    looked_at = set(known.limit(70).ids)
+    return known.take([place for place, name in enumerate(known.ids) if name not in looked_at])
+
+
+@pytest.mark.usefixtures("_cheap")
+@pytest.mark.parametrize(
+    ("hostile", "reason"),
+    [
+        (memory, "the model answers from memory: "),
+        (lambda known: memory(all_but_the_even_sample(known)), "the model answers from memory: "),
+        (lambda _: flipped_where_many(), "faces differently when they were measured than when it was tried"),
+    ],
+    ids=["all stored", "all stored but an even sample", "other answers in the batches of a measurement"],
+)
 def test_the_tracks_own_pictures_are_tried_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hostile: Callable[[FaceSet], ModelProto],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A table of the test pictures that every earlier check let pass is refused on the track that it has stored."""
-    known = faces()
-    for number, (image, label) in enumerate(zip(known.images, known.labels, strict=True)):
+    """A model that every earlier check let pass, but that knows the track or its measurement, is refused on it."""
+    stored = faces(20)
+    for number, (image, label) in enumerate(zip(stored.images, stored.labels, strict=True)):
         path = tmp_path / "data" / SEVEN[label] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(path)
     monkeypatch.setattr(judging, "check", lambda *_, **__: [])
-    folder = submission(tmp_path / "s", memory(known))
+    monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
+    monkeypatch.setattr(judging, "SAMPLE", 70)
     track, board = f"folder:{tmp_path / 'data'}", tmp_path / "board"
+    folder = submission(tmp_path / "s", hostile(load_dataset(track, "test")))
     assert main(["evaluate", str(folder), "--track", track, "--out", str(board)]) == 1
-    assert "the model answers from memory: " in capsys.readouterr().out
+    assert reason in capsys.readouterr().out
     assert not board.exists()
 
 
