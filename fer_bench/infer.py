@@ -22,9 +22,15 @@ from fer_bench.weights import WeightsError, find, index_key, read_index, read_te
 
 
 def best_device(wanted: str = "auto") -> torch.device:
-    """ "auto" -> cuda, mps or cpu, in this order of preference; anything else is taken as it is."""
+    """ "auto" -> cuda, mps or cpu, in this order of preference; anything else is taken as it is.
+
+    Raises UserError for what is no device or is not in this machine.
+    """
     if wanted != "auto":
-        return torch.device(wanted)
+        try:
+            return torch.empty(0, device=wanted).device
+        except (RuntimeError, AssertionError, NotImplementedError):  # unknown, absent, or not in this build of torch
+            raise UserError(f"there is no device {wanted!r} here; leave out --device, or give cpu.") from None
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -243,6 +243,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"there are no pictures or clips in {', '.join(arguments.inputs)}.")
         if arguments.video and (len(paths) != 1 or not is_clip(paths[0])):
             raise UserError("--video needs one clip as its only input.")
+        if arguments.video and arguments.video.exists() and arguments.video.samefile(paths[0]):
+            raise UserError(f"{arguments.video}: this is the clip itself; give --video another name.")
         if arguments.cam:
             from fer_bench.explain import check_cam
 

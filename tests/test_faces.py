@@ -190,7 +190,7 @@ def test_an_array_that_is_no_picture(array: np.ndarray, reason: str) -> None:
     ("name", "content", "reason"),
     [
         ("notes.jpg", b"Dear diary, today I was happy.", "its format is unknown"),
-        ("empty.png", b"", "its format is unknown"),
+        ("empty.png", b"", "it is empty"),
         ("cut.jpg", encoded(Image.effect_noise((64, 64), 60), "JPEG")[:-600], "truncated"),
         ("cut.png", encoded(Image.effect_noise((64, 64), 60))[:-2000], ""),
         ("cut.webp", encoded(Image.effect_noise((64, 64), 60), "WEBP")[:-300], ""),
@@ -380,7 +380,7 @@ def test_a_picture_without_a_face(detector: str, size: tuple[int, int]) -> None:
 def test_strips_after_busy_pictures() -> None:
     """A picture of a few rows or columns has no face, whatever the detector looked at before."""
     rng = np.random.default_rng(0)
-    for size in ((640, 3), (3, 640), (960, 20), (150, 2)) * 5:
+    for size in ((640, 3), (3, 640), (960, 20), (150, 2)) * 2:
         detect_faces(Image.fromarray(rng.integers(0, 255, (300, 400, 3), dtype=np.uint8)))
         assert detect_faces(Image.new("RGB", size, (90, 120, 90))) == []
 
@@ -391,7 +391,7 @@ def test_pictures_of_other_things(name: str) -> None:
     assert detect_faces(open_picture(getattr(data, name)())) == []
 
 
-@pytest.mark.parametrize("side", [1600, 6000])
+@pytest.mark.parametrize("side", [1600, 4000])
 def test_a_huge_picture(side: int, astronaut: Image.Image) -> None:
     """Detection in a scaled copy gives boxes in the huge picture's own pixels."""
     (face,) = detect_faces(astronaut.resize((side, side)))
@@ -420,8 +420,8 @@ def test_a_bare_face(side: int, astronaut: Image.Image) -> None:
 
 
 def test_rendered_faces_are_found() -> None:
-    """Of 21 drawn faces of 192 pixels, all emotions, at least 19 are found once each."""
-    pictures = [Image.fromarray(render(SEVEN[i % 7], 0.7, i, size=192)[0]) for i in range(21)]
+    """Of 21 drawn faces of 112 pixels, all emotions, at least 19 are found once each."""
+    pictures = [Image.fromarray(render(SEVEN[i % 7], 0.7, i, size=112)[0]) for i in range(21)]
     assert sum(len(detect_faces(picture)) == 1 for picture in pictures) >= 19
 
 

@@ -196,9 +196,10 @@ def test_three_formats_hold_the_same_rows(tmp_path: Path) -> None:
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", "s.csv", "s.jsonl", "s.parquet"]
 
 
-def test_rows_of_a_file_are_those_of_the_function(tmp_path: Path) -> None:
+def test_rows_of_a_file_are_those_of_the_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command writes what `score_picture` gives, batch or not."""
-    root = album(tmp_path / "in", 40)
+    monkeypatch.setattr(predict, "GROUP", 4)
+    root = album(tmp_path / "in", 10)
     assert run(root, "-o", tmp_path / "s.jsonl", "--workers", 3) == 0
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     paths = find_inputs([str(root)])
@@ -332,12 +333,15 @@ def test_nothing_readable_at_all(tmp_path: Path) -> None:
         (["in", "-o", "s.csv", "--track", "nowhere"], "nowhere"),
         (["in", "--video", "s.mp4"], "--video needs one clip"),
         (["in/005.mp4", "--video", "s.avi"], "written as .mp4"),
+        (["in/005.mp4", "--video", "in/../in/005.mp4"], "this is the clip itself; give --video another name"),
         (["in/005.mp4", "--video", "s.mp4", "--cam", "grad"], "there is no CAM 'grad'"),
         (["in", "-o", "s.csv", "--cam", "gradcam"], "--cam is drawn into a clip"),
         (["in", "-o", "s.csv", "--representative", "3", "--limit", "2"], "--representative chooses"),
         (["in/005.mp4", "--video", "s.mp4", "--resume"], "leave out --resume"),
         (["in/005.mp4", "--video", "s.mp4", "--cam", "gradcam", "--runtime", "onnx"], "gives no gradients"),
         (["in", "-o", "s.csv", "--runtime", "onnx", "--device", "cuda"], "runs on the CPU here: leave out"),
+        (["in", "-o", "s.csv", "--device", "gpu0"], "there is no device 'gpu0' here; leave out --device"),
+        (["in", "-o", "s.csv", "--device", "cuda:99"], "there is no device 'cuda:99' here"),
     ],
 )
 def test_wrong_use(

@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
             found, more = write_splits(given.source, given.out), ""
         else:
             summary = write_merged(given.sources, given.size, given.out, load_dataset, given.form, _say)
+            unreadable = sum(source["unreadable"] for source in summary["sources"])
             found, more = summary["pictures"], f"; {summary['duplicates']['total']:,} duplicates removed"
+            more += f"; {unreadable:,} unreadable, left out" if unreadable else ""
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -77,7 +77,7 @@ def load_affectnet(root: Path | None, split: str) -> FaceSet:
     pictures is missing (fewer are named in `skipped`), and where the split does not fit into memory.
     """
     samples, notes = _of_split(root, split)
-    faces = lists.decode("affectnet", split, samples, EIGHT, SIDE, cut=_face, least=lists.WHOLE)
+    faces = lists.decode("affectnet", split, samples, EIGHT, SIDE, cut=_face, needed=lists.least())
     return replace(faces, notes=notes)
 
 

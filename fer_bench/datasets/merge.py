@@ -71,6 +71,8 @@ class Tally:
     """Removed pictures whose label is not that of the one that stays."""
     skipped: Counter = field(default_factory=Counter)
     """(source, split) -> unreadable pictures."""
+    notes: dict[str, dict[str, None]] = field(default_factory=dict)
+    """source -> what its loader says of this copy, each once."""
 
 
 def write_merged(
@@ -206,6 +208,7 @@ def _pictures(
             image.save(encoded, "PNG", compress_level=3)  # twice as fast as 6, a twentieth larger
             yield Picture(encoded.getvalue(), merged, source.name, name, faces.split, f"{prefix}-{index:06d}.png")
         tally.skipped[source.name, split] = len(faces.skipped)
+        tally.notes.setdefault(source.name, {}).update(dict.fromkeys(faces.notes))
         say(f"{source.name} {split}: {kept:,} pictures, {removed:,} removed that stand elsewhere already")
 
 
@@ -287,6 +290,7 @@ def _summary(sources: list[Source], emotions: tuple[str, ...], size: int, form: 
                 "label_map": {emotion: emotions.index(emotion) for emotion in source.emotions},
                 "pictures": {split: count(split, source.name) for split in splits},
                 "unreadable": sum(n for (name, _), n in tally.skipped.items() if name == source.name),
+                "notes": list(tally.notes.get(source.name, ())),
             }
             for source in sources
         ],
@@ -313,6 +317,7 @@ def readme(summary: dict[str, Any]) -> str:
         [one["name"], one["title"], one["licence"], *(one["pictures"][s] for s in splits), one["unreadable"]]
         for one in summary["sources"]
     ]
+    notes = "".join(f"\n- {one['name']}: {note}" for one in summary["sources"] for note in one["notes"])
     duplicates = [[d["pictures"], d["source"], d["split"], d["stays_in"]] for d in summary["duplicates"]["removed"]]
     total, other = summary["duplicates"]["total"], summary["duplicates"]["with_another_label"]
     files = "\n".join(f"  - split: {split}\n    path: {split}.parquet" for split in splits)
@@ -328,7 +333,8 @@ def readme(summary: dict[str, Any]) -> str:
         f"Written by `python -m fer_bench.datasets merge`. It is under all the licences below at once.\n\n{use}\n"
         f"## Labels\n\nEvery source's labels are mapped by their names.\n\n"
         f"{table(['label', 'emotion', *splits], emotions)}\n"
-        f"## Sources\n\n{table(['source', 'title', 'licence', *splits, 'unreadable'], sources)}\n"
+        f"## Sources\n\n{table(['source', 'title', 'licence', *splits, 'unreadable'], sources)}"
+        f"{notes and notes + chr(10)}\n"
         f"## Duplicates\n\nEach picture stands once, compared pixel for pixel at this size; test is kept before "
         f"validation before train. {total:,} were removed, {other:,} of them with another label than the one that "
         f"stays.\n" + (f"\n{table(['pictures', 'of', 'in', 'stay in'], duplicates)}" if duplicates else "")

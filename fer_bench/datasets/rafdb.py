@@ -56,7 +56,7 @@ def load_rafdb(root: Path | None, split: str) -> FaceSet:
         held = a_tenth([sample.id for sample in samples])
         wanted = split == "validation"
         samples = [sample for sample, is_held in zip(samples, held, strict=True) if is_held == wanted]
-    faces = lists.decode("rafdb", split, samples, SEVEN, SIDE, least=lists.WHOLE)
+    faces = lists.decode("rafdb", split, samples, SEVEN, SIDE, needed=lists.least())
     return replace(faces, notes=notes)
 
 

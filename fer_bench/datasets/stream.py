@@ -128,7 +128,7 @@ def from_samples(
     paths, ids = ([str(getattr(sample, field)) for sample in samples] for field in ("path", "id"))
     return Listed(
         name, split, emotions, np.array(paths, dtype=TEXT), labels, np.array(ids, dtype=TEXT), side, "RGB", cut,
-        boxes if boxes.any() else None, lists.WHOLE, notes,
+        boxes if boxes.any() else None, lists.least(), notes,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +32,17 @@ def _tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 def save(path: Path, label: int, size: tuple[int, int] = (224, 224), box: tuple[int, ...] = ()) -> None:
     """A picture of one colour, which tells the label; with a box, it is only inside that."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    colour = (label * 30, 200, 99)
+    path.write_bytes(encoded(label, size, box))
+
+
+@functools.cache
+def encoded(label: int, size: tuple[int, int], box: tuple[int, ...]) -> bytes:
+    colour, file = (label * 30, 200, 99), io.BytesIO()
     image = Image.new("RGB", size, (255, 0, 255) if box else colour)
     if box:
         image.paste(colour, box)
-    image.save(path, "JPEG", quality=95, subsampling=0)
+    image.save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
 
 
 @pytest.fixture

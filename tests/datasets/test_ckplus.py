@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,14 @@ FACE = (100, 50, 260, 250)
 
 def save(path: Path, value: int, size: tuple[int, int] = (64, 49)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", size, value).save(path)
+    path.write_bytes(encoded(value, size))
+
+
+@functools.cache
+def encoded(value: int, size: tuple[int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, value).save(file, "PNG")
+    return file.getvalue()
 
 
 def shade(person: str, frame: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import time
@@ -51,12 +52,19 @@ def _tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     fer2013_copies.read.cache_clear()
 
 
+@functools.cache
 def encode(row: int, suffix: str = "png") -> bytes:
     """A picture's file, lossless where the suffix allows."""
     file = io.BytesIO()
     form, options = {"jpg": ("JPEG", {}), "webp": ("WEBP", {"lossless": True})}.get(suffix, (suffix.upper(), {}))
     Image.fromarray(PIXELS[row]).save(file, form, **options)
     return file.getvalue()
+
+
+@functools.cache
+def numbers(row: int) -> str:
+    """A picture as fer2013.csv writes it."""
+    return " ".join(map(str, PIXELS[row].ravel()))
 
 
 def usage_of(row: int) -> str:
@@ -71,7 +79,7 @@ def csv_lines(columns: tuple[str, ...] = ("emotion", "pixels", "Usage")) -> list
     """The lines of fer2013.csv, header first."""
     lines = [",".join(columns)]
     for row in range(126):
-        cells = {"emotion": str(LABELS[row]), "pixels": " ".join(map(str, PIXELS[row].ravel())), "usage": usage_of(row)}
+        cells = {"emotion": str(LABELS[row]), "pixels": numbers(row), "usage": usage_of(row)}
         lines.append(",".join(cells[column.strip().lower()] for column in columns))
     return lines
 

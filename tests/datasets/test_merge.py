@@ -140,12 +140,15 @@ def test_validation_wins_over_train_and_the_first_named_over_the_second(tmp_path
     assert [source["pictures"]["test"] for source in told["sources"]] == [1, 0]
 
 
-def test_registered_sets_and_csv_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registered data set's pictures are resized and carry its ids; a CSV gives the splits that its rows name."""
+def test_registered_sets_and_csv_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A registered set's pictures are resized, carry its ids and its notes; a CSV gives the splits of its rows."""
 
     def load(root: Path | None, split: str) -> FaceSet:
         images = np.random.default_rng(len(split)).integers(0, 256, (2, 48, 48), dtype=np.uint8)
-        return FaceSet("rendered", split, SEVEN, images, np.array([6, 0]), (f"{split}-0", f"{split}-1"), ("x: broken",))
+        ids, notes = (f"{split}-0", f"{split}-1"), ("2 of the 9 official",)
+        return FaceSet("rendered", split, SEVEN, images, np.array([6, 0]), ids, ("x: broken",), notes)
 
     monkeypatch.setitem(DATASETS._entries, "rendered", Dataset(DATASETS["rendered"].card, load))
     draw(tmp_path / "p.png", 9)
@@ -154,6 +157,9 @@ def test_registered_sets_and_csv_files(tmp_path: Path, monkeypatch: pytest.Monke
     told = json.loads((out / "merge.json").read_text())
     assert told["pictures"] == {"train": 2, "validation": 3, "test": 2}
     assert [(s["name"], s["unreadable"]) for s in told["sources"]] == [("rendered", 3), ("csv:list.csv", 0)]
+    assert [s["notes"] for s in told["sources"]] == [["2 of the 9 official"], []]
+    assert "\n\n- rendered: 2 of the 9 official\n\n## Duplicates" in (out / "README.md").read_text()
+    assert "3 unreadable, left out" in capsys.readouterr().out
     assert told["emotions"] == list(SEVEN)
     with (out / "test" / "metadata.csv").open(newline="") as file:
         assert {row["source_id"] for row in csv.DictReader(file)} == {"test-0", "test-1"}
