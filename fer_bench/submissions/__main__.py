@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from fer_bench.errors import UserError
 from fer_bench.registry import UnknownNameError
 from fer_bench.submissions.problems import Limits
 
+WEEK = 7 * 24 * 3600
 ON_THE_HUB = "hub:NAMESPACE/NAME@REVISION (40 hex digits)"
 
 
@@ -35,14 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     one = command("check", _check, "say everything that is wrong with a submission")
     one.add_argument("path", metavar="DIR", help=f"the submission's folder, a .zip of it, or {ON_THE_HUB}")
     one.add_argument("--on", metavar="DATA", help="a data set, folder:PATH or csv:PATH to try it on; default: rendered")
-    one.add_argument("--seconds", type=float, default=Limits().seconds, help="the model's time; default: %(default)g")
+    limit = Limits().seconds
+    one.add_argument("--seconds", type=_seconds, default=limit, help="the model's time; default: %(default)g")
 
     one = command("evaluate", _evaluate, "measure a submission and write its result")
     one.add_argument("path", metavar="DIR", help=f"the submission's folder, or {ON_THE_HUB}")
     one.add_argument("--track", nargs="+", metavar="TRACK", help="default: the tracks that its submission.yaml names")
     one.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
     one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
-    one.add_argument("--seconds", type=float, default=3600, help="the model's time per track; default: %(default)g")
+    one.add_argument("--seconds", type=_seconds, default=3600, help="the model's time per track; default: %(default)g")
 
     one = command("export", _export, "write one of our methods as a submission's folder")
     one.add_argument("method", metavar="METHOD")
@@ -54,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("root", type=Path, nargs="?", default=Path("leaderboard/submissions"))
     one.add_argument("--check", action="store_true", help="check each that has no result yet, those on the Hub too")
     return parser
+
+
+def _seconds(text: str) -> float:
+    """A time limit, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= WEEK:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r} must be a number of seconds, above 0 and up to a week ({WEEK:,})")
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -81,8 +92,11 @@ def _check(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
+    from fer_bench.submissions.remote import SCHEME
     from fer_bench.submissions.sandbox import RefusedError
 
+    if not str(arguments.path).startswith(SCHEME) and not Path(arguments.path).exists():
+        raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
     limits = Limits(seconds=arguments.seconds)
@@ -115,6 +129,8 @@ def _template(_: argparse.Namespace) -> int:
 def _queue(arguments: argparse.Namespace) -> int:
     from fer_bench.submissions.checks import queue, report
 
+    if not arguments.root.is_dir():
+        raise UserError(f"{arguments.root}: there is no such folder; give the one that holds the submissions.")
     waiting = queue(arguments.root)
     for item in waiting:
         print(f"{item.date}  {item.name:24} {', '.join(item.tracks) or '-':24} {item.state}")

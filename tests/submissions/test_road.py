@@ -91,15 +91,31 @@ def test_a_hostile_upload_is_reported(tmp_path: Path) -> None:
 def test_the_check_command_prints_all_and_tells_by_its_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """0 for a good folder, 1 for a bad one with every reason on a line of its own, 2 for no folder."""
+    """0 for a good folder, 1 for a bad one with every reason on a line of its own."""
     assert main(["check", str(submission(tmp_path / "good", model()))]) == 0
     bad = submission(tmp_path / "bad", model(opset=6), MANIFEST.replace("licence: MIT", ""))
     assert main(["check", str(bad)]) == 1
     out = capsys.readouterr().out
     assert "- submission.yaml: licence is missing" in out
     assert "- model.onnx uses opset 6" in out
-    assert main(["check", str(tmp_path / "none")]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["check none", "evaluate none", "queue none", "queue none --check"])
+def test_a_folder_that_is_not_there_is_wrong_use(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command answers with one sentence that names it and with exit code 2: an empty queue is something else."""
+    assert main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: none: there is no such folder; give the ")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "1e12", "soon"])
+def test_a_time_limit_that_is_none_is_wrong_use(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A limit that would stop everything, or nothing, is refused before anything runs."""
+    with pytest.raises(SystemExit) as caught:
+        main(["check", "somewhere", f"--seconds={seconds}"])
+    assert caught.value.code == 2
+    assert "must be a number of seconds" in capsys.readouterr().err
 
 
 def test_what_is_checked_is_told_with_its_reason() -> None:
