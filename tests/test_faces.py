@@ -437,12 +437,12 @@ def test_a_picture_from_a_phone_on_its_side(astronaut: Image.Image) -> None:
 @pytest.mark.slow
 @pytest.mark.fer2013
 def test_faces_are_framed_as_fer2013_frames_them(fer2013_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The square around the face found in a padded FER2013 training picture is the picture: the median over 60."""
+    """The square around the face found in a padded FER2013 validation picture is the picture: the median over 60."""
     from fer_bench.datasets import load_dataset
 
     monkeypatch.setenv("FER_BENCH_DATA", str(fer2013_root.parent))
     frames = []
-    for pixels in load_dataset("fer2013", "train").limit(60).images:
+    for pixels in load_dataset("fer2013", "validation").limit(60).images:
         padded = ImageOps.expand(Image.fromarray(pixels).resize((192, 192)), 96, 128)
         frames += [frame_of(face.box) for face in detect_faces(padded)[:1]]
     assert len(frames) >= 50

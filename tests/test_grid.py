@@ -250,6 +250,7 @@ def test_a_cell_given_twice_is_run_once(tmp_path: Path) -> None:
     [
         ("method: small_cnn\nlearning_rate: 1\n", "learning_rate is no field of a recipe and no option of small_cnn"),
         ("method: small_cnn\nbatchsize: 8\n", "did you mean batch_size?"),
+        ("method: small_cnn\nearly_stopping: [yes, no]\n", "did you mean patience, 0 for none?"),
         ("method: small_cnn\nkernels: 2\n", "did you mean kernel?"),
         ("method: [small_cnn, sep_cnn]\nkernel: 2\n", "kernel is no field of a recipe and no option of small_cnn, sep"),
         ("method: smal_cnn\n", "Did you mean 'small_cnn'"),

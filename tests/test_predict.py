@@ -546,18 +546,16 @@ def test_interrupting_leaves_what_is_done(
 @pytest.mark.slow
 def test_a_run_that_is_killed_can_be_resumed(tmp_path: Path) -> None:
     """With the real network: SIGKILL in the middle, then --resume, gives the bytes of an uninterrupted run."""
-    root = album(tmp_path / "in", 400)
-    command = [sys.executable, "-m", "fer_bench.predict", str(root), "--no-detect", "-o"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*command, str(tmp_path / "whole.csv")], check=True, env=environment)
-    out = tmp_path / "s.csv"
-    process = subprocess.Popen([*command, str(out)], env=environment)
+    root, out = album(tmp_path / "in", 7 * predict.GROUP), tmp_path / "s.csv"
+    assert run(root, "--no-detect", "-o", tmp_path / "whole.csv") == 0
+    command = [sys.executable, "-m", "fer_bench.predict", str(root), "--no-detect", "-o", str(out)]
+    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
     while process.poll() is None and (not out.exists() or out.stat().st_size < 5000):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert out.stat().st_size < (tmp_path / "whole.csv").stat().st_size
-    subprocess.run([*command, str(out), "--resume"], check=True, env=environment)
+    assert run(root, "--no-detect", "-o", out, "--resume") == 0
     assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 

@@ -22,6 +22,8 @@ RECIPE_FIELDS = {name: kind for name, kind in get_type_hints(Recipe).items() if 
 AUGMENTATION_FIELDS = {f"augmentation.{name}": kind for name, kind in get_type_hints(Augmentation).items()}
 RUN_FIELDS = {"seed": int, "limit": int, "limit_validation": int}
 FIELDS = {"method": str, "recipe": str, **RUN_FIELDS, **RECIPE_FIELDS, "augmentation": bool, **AUGMENTATION_FIELDS}
+ELSEWHERE = {"early_stopping": "patience, 0 for none", "learning_rate": "lr"}
+"""What other programs call a field -> ours."""
 RANGES = {"uniform": float, "loguniform": float, "integers": int}
 DIGITS = 4
 """Significant digits that a drawn number keeps, so that a table can be read."""
@@ -80,7 +82,7 @@ def combinations(file: Path, grids: list[Axes], methods: list[str]) -> list[dict
             kinds |= {name: type(default) for name, default in _shared(own).items()}
         for name in grid:
             if name not in kinds:
-                near = difflib.get_close_matches(name, kinds, n=1)
+                near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, kinds, n=1)
                 hint = f"; did you mean {near[0]}?" if near else "."
                 of = ", ".join(map(str, names))
                 raise UserError(f"{file}: {name} is no field of a recipe and no option of {of}{hint}")
