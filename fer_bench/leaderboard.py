@@ -64,6 +64,7 @@ def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
             "licence": card.licence,
             "input": card.input.to_dict(),
             "cam_layer": card.cam_layer,
+            "recipe": card.recipe,
             "paper_recipe": None if card.paper_recipe is None else asdict(card.paper_recipe),
             "reported": [asdict(reported) for reported in card.reported],
             "shipped": card.shipped,

@@ -7,8 +7,9 @@ from fer_bench.ui.try_it import PRIVACY
 TEXT = f"""
 ## What this is
 
-Every method here was trained on one data set under one protocol and judged by one piece of code, so that their figures
-can be compared. Upload a face and they answer side by side; the leaderboard says how often each of them is right.
+The methods that answer here were trained on FER2013's training pictures and chosen on its validation pictures by one
+piece of code, and judged by another, so that their figures can be compared. Upload a face and they answer side by side;
+the leaderboard says how often each of them is right, how far its training went, and which rows were trained elsewhere.
 
 ## Intended use and limits
 

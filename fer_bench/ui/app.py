@@ -55,7 +55,7 @@ def build(root: Path | None = None) -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 about.build()
         demo.load(None, None, None, js=try_it.name_examples())
-    return demo
+    return demo.queue(max_size=64, default_concurrency_limit=4)
 
 
 def launch_options() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from fer_bench.ui import engine
 
-    demo = build().queue(max_size=64, default_concurrency_limit=4)
+    demo = build()
     threading.Thread(target=engine.warm, daemon=True).start()
     try:
         demo.launch(server_port=options.port, server_name=options.host, **launch_options())

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 CSS = """
 .fer-chart .xtick text, .fer-chart .ytick text, .fer-chart .y2tick text, .fer-chart .xtitle, .fer-chart .ytitle,
-.fer-chart .y2title, .fer-chart .legendtext, .fer-chart .annotation-text {fill: var(--body-text-color) !important}
+.fer-chart .y2title, .fer-chart .gtitle, .fer-chart .legendtext, .fer-chart .annotation-text
+  {fill: var(--body-text-color) !important}
 .fer-chart .js-plotly-plot {width: 100%}
 .fer-board-md {overflow-x: auto}
 .fer-board-md td, .fer-board-md th {word-break: normal; overflow-wrap: normal}
@@ -166,7 +167,10 @@ def build_board(root: Path) -> None:
             begun.recipes(start), value=ALL, label="Recipe: how it was trained", filterable=False, min_width=260
         )
     empty = cells(begun.rows(None)[0])
-    gr.Markdown("Click a row to open its method card below. The ⋮ of a heading sorts and filters by it.")
+    gr.Markdown(
+        "Click a row to open its method card below. The ⋮ of a heading sorts and filters by it; training budget and "
+        "cost stand further to the right."
+    )
     table = gr.Dataframe(
         payload(empty), headers=empty.headers, **_columns(empty), label="Leaderboard", show_label=False,
         interactive=False, show_search="filter", max_height=620, buttons=["fullscreen", "copy"],

@@ -26,6 +26,8 @@ MOST_FRAMES = 300
 """Of a clip that are looked at, so that a long one cannot hold the queue."""
 LIVE_POINTS = 120
 """Answers of the live camera that stay on the plot."""
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 15, "max": 30}}}
+"""What the live camera is asked for: gradio's own 1920 x 1440 keeps a small machine busy with nothing but pixels."""
 LIVE_SECONDS = 120
 """After which the live camera stops; it can be started again."""
 
@@ -124,9 +126,11 @@ def build(choices: list[Choice]) -> None:
         now = time.monotonic()
         comparable = [point for point in history if set(point[1]) == set(scores)]
         history = [*comparable[1 - LIVE_POINTS :], (now, scores)]
-        start = history[0][0]
+        start, before = history[0][0], history[-2][0] if len(history) > 1 else None
         top = max(scores, key=scores.get)
         line = f"{top}, {look.percent(scores[top])}" + ("" if found else " (no face found: the whole picture is used)")
+        if before is not None and int(now - start) == int(before - start):  # drawn once a second: it is the costly part
+            return look.note(line), gr.skip(), history
         plot = emotions_over_time([t - start for t, _ in history], [s for _, s in history], f"{method}, live")
         return look.note(line), plot, history
 
@@ -156,8 +160,10 @@ def build(choices: list[Choice]) -> None:
             table = gr.File(label="Every frame's scores (CSV)", interactive=False, visible=False, elem_id="clip-csv")
     with gr.Accordion("Live camera", open=False, elem_id="live"), gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            camera = gr.Image(label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260,
-                              buttons=[], elem_id="camera")  # fmt: skip
+            camera = gr.Image(
+                label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260, buttons=[],
+                webcam_options=gr.WebcamOptions(constraints=CAMERA), elem_id="camera",
+            )  # fmt: skip
             gr.Markdown(f"Stops by itself after {LIVE_SECONDS} seconds.", elem_classes="fer-small")
         with gr.Column(scale=5, min_width=320):
             line = gr.HTML(elem_id="live-line", padding=False)

@@ -28,6 +28,7 @@ TRACK = "fer2013"
 SIDE = 320
 """Side of the face shown with its overlay, in pixels."""
 F = TypeVar("F", bound=Callable)
+T = TypeVar("T")
 
 
 def on_gpu(function: F) -> F:
@@ -146,6 +147,21 @@ def warm() -> None:
     importlib.import_module("matplotlib.cm")
 
 
+@on_gpu
+def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> T:
+    """The one function in which networks run: forward, backward and class activation maps of one visitor's question.
+
+    job: gets the models of `methods`, in that order and on the best device, then the arguments; a function of a module,
+    since a borrowed GPU is another process. Raises UserError for no methods, UnknownNameError for one that does not
+    exist. The live camera alone does not come here: its frames run on the CPU, for a GPU is lent by the call.
+    """
+    from fer_bench.infer import best_device
+
+    if not methods:
+        raise UserError("Choose at least one method.")
+    return job([SHELF[name].to(best_device()) for name in methods], *arguments)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What one method says of one face, and where it looked."""
@@ -165,7 +181,6 @@ class Answer:
         return max(self.scores, key=self.scores.get)
 
 
-@on_gpu
 def answer(
     picture: Image.Image,
     box: tuple[int, int, int, int] | None,
@@ -178,18 +193,26 @@ def answer(
 
     box: (left, top, right, bottom) of the face in `picture`, as a detector gives it; None takes the whole picture.
     target: the emotion that the overlay is about; None, or one that a method does not know, takes its own answer.
-    opacity: 0..1. Raises UserError for no methods, UnknownNameError for one that does not exist.
+    opacity: 0..1. Raises as `ask` does.
     """
+    return ask(_answer, methods, picture, box, cam, target, opacity)
+
+
+def _answer(
+    models: Sequence[Model],
+    picture: Image.Image,
+    box: tuple[int, int, int, int] | None,
+    cam: str,
+    target: str | None,
+    opacity: float,
+) -> list[Answer]:
     from fer_bench.explain import explain, overlay
     from fer_bench.faces import crop, stack
-    from fer_bench.infer import best_device, logits
+    from fer_bench.infer import logits
     from fer_bench.metrics import softmax
 
-    if not methods:
-        raise UserError("Choose at least one method.")
     found = []
-    for name in methods:
-        model = SHELF[name].to(best_device())
+    for model in models:
         face = picture if box is None else crop(picture, box, model.input_spec.margin)
         images = stack([face], model.input_spec.size)
         start = time.perf_counter()
@@ -199,7 +222,7 @@ def answer(
         explanation = explain(model, images, cam, wanted)
         scores = dict(zip(model.emotions, softmax(outputs)[0].tolist(), strict=True))
         shown = overlay(_centred(face), explanation.maps[0], opacity, side=SIDE)
-        found.append(Answer(name, scores, explanation.targets[0], shown, milliseconds))
+        found.append(Answer(model.name, scores, explanation.targets[0], shown, milliseconds))
     return found
 
 
@@ -210,30 +233,33 @@ def _centred(face: Image.Image) -> Image.Image:
     return square(face, min(face.size))
 
 
-@on_gpu
 def score(pictures: Sequence[tuple[str, Image.Image]], methods: Sequence[str]) -> list[dict]:
     """The rows that `fer_bench.predict` would write for these (name, picture) pairs: one per face and method.
 
-    Raises UserError for no methods, UnknownNameError for one that does not exist.
+    Raises as `ask` does.
     """
-    from fer_bench.infer import best_device
+    return ask(_score, methods, pictures)
+
+
+def _score(models: Sequence[Model], pictures: Sequence[tuple[str, Image.Image]]) -> list[dict]:
     from fer_bench.predict import score_picture
 
-    if not methods:
-        raise UserError("Choose at least one method.")
-    models = [SHELF[name].to(best_device()) for name in methods]
     return [row for name, picture in pictures for row in score_picture(picture, name, models)]
 
 
-@on_gpu
 def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int, cam: str | None) -> tuple[list, list]:
     """A clip's rows and what was damaged in it; the annotated clip goes to `out` (.mp4). Raises UserError."""
-    from fer_bench.infer import best_device
+    return ask(_read_clip, [method], path, out, per_second, limit, cam)
+
+
+def _read_clip(
+    models: Sequence[Model], path: Path, out: Path, per_second: float, limit: int, cam: str | None
+) -> tuple[list, list]:
     from fer_bench.predict import annotate_clip
 
     rows: list[dict] = []
     damaged: list[str] = []
-    model = SHELF[method].to(best_device())
+    (model,) = models
     annotate_clip(path, out, model, per_second, limit, cam, on_rows=rows.extend, on_damage=damaged.append)
     return rows, damaged
 

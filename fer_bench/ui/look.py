@@ -26,7 +26,15 @@ CSS = """
 .fer-title h1 {font-size: 1.6rem; margin: .3rem 0 0}
 .fer-title p {margin: .15rem 0 .3rem; opacity: .85}
 #examples button {width: 62px; height: 62px}
-#message, #marked, #answers {padding: 0 !important}
+#examples button img {width: 100%; height: 100%; object-fit: cover}
+:is(#message, #marked, #answers, #files-message, #clip-message, #report, #live-line) > .html-container {padding: 0}
+.block:is(#message, #marked, #report):has(> .html-container > .prose:empty) {display: none}
+#clip .video-container:has(video) {display: flex; flex-direction: column}
+#clip .video-container:has(video) > .wrap {flex: 1; min-height: 0}
+#gallery .grid-wrap {height: auto; min-height: 0; max-height: none}
+#gallery .caption-label {left: 0; right: 0; bottom: 0; max-width: none; white-space: normal; overflow-wrap: anywhere;
+  border-radius: 0; text-align: left}
+footer .divider, footer > :not(button):not(a) {display: none}
 .fer-verdict {border-radius: 12px; padding: 14px 18px; margin-bottom: 14px;
   border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}
 .fer-verdict.split {border: 2px solid #d55e00}
@@ -52,14 +60,17 @@ CSS = """
 .fer-bar .fill {height: 100%; background: var(--c); border-radius: 5px}
 .fer-bar .number {text-align: right; font-variant-numeric: tabular-nums}
 .fer-small {font-size: .8rem; opacity: .9; margin-top: 8px; line-height: 1.4}
+.fer-note + .fer-note {margin-top: 6px !important}
 .fer-note {padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
   background: var(--background-fill-secondary); color: var(--body-text-color); margin: 0}
 .fer-note.bad {border-color: #b3261e; border-left-width: 6px}
 @media (max-width: 640px) {
   .fer-card {flex-direction: row}
-  .fer-card img {width: 44%; height: auto; align-self: flex-start}
+  .fer-card img {width: 38%; height: auto; align-self: flex-start}
   .fer-card .inside {flex: 1; min-width: 0; padding: 8px 10px}
-  .fer-bar {grid-template-columns: 4.6rem 1fr 2.5rem; gap: 5px; font-size: .78rem}
+  .fer-card .chip {float: none; display: inline-block}
+  .fer-bar {grid-template-columns: 4.3rem 1fr 2.3rem; gap: 5px; font-size: .78rem}
+  #gallery .grid-container {grid-template-columns: 1fr 1fr}
 }
 .dark button[role=tab].selected {color: var(--primary-300) !important}
 .prose pre, .prose pre code {white-space: pre-wrap !important; overflow-wrap: anywhere}

@@ -34,7 +34,7 @@ def method_card(result: Result, card: dict) -> str:
         for stated in card["reported"]:
             lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {plain(stated['source'])} |")
         parts.append("\n".join(lines))
-    elif card:
+    elif card.get("package") or _is_link(url):
         who = "its authors state" if card.get("package") else "the paper states"
         parts.append(f"**What {who}:** no figure for a track that is measured here.")
     if card.get("package"):
@@ -42,7 +42,7 @@ def method_card(result: Result, card: dict) -> str:
         parts += [f"**Note:** {plain(note)}" for note in card.get("notes", {}).get(result.track, [])]
     elif card:
         ours = plain(card.get("ours") or "nothing is recorded").removesuffix("&#46;")
-        parts.append(f"**What is ours** (the paper leaves it open): {ours}.")
+        parts.append(f"**What is ours**{' (the paper leaves it open)' if _is_link(url) else ''}: {ours}.")
     if card.get("input"):
         spec = card["input"]
         colour = "grey" if spec["channels"] == 1 else "RGB"
@@ -82,7 +82,8 @@ def _commands(result: Result, card: dict) -> str:
     if result.external or not card:
         return "**How to run it:** it was submitted; its manifest in `leaderboard/submissions` says how."
     name, home, track = result.method, shlex.quote(result.trained.track), shlex.quote(result.track)
-    how = ("" if result.recipe == "common-v1" else f" --recipe {result.recipe}") + (
+    usual = card.get("recipe", "common-v1")
+    how = ("" if result.recipe == usual else f" --recipe {result.recipe}") + (
         f" --seed {result.seed}" if result.seed else ""
     )
     runs = "" if card.get("shipped") and not how else " --runs runs"
@@ -96,7 +97,7 @@ def _commands(result: Result, card: dict) -> str:
     if paper and result.recipe != "paper":
         lines.insert(1, f"python -m fer_bench.train --method {name} --track {home} --recipe paper")
     own = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
-    which = "" if result.recipe == "common-v1" else f', recipe="{result.recipe}"'
+    which = "" if result.recipe == usual else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
     which += ', runs="runs"' if runs else ""
     python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'

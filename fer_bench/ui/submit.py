@@ -9,10 +9,10 @@ from fer_bench.errors import UserError
 from fer_bench.ui import engine, look
 
 COMMANDS = """
-The same check on your own machine, and what comes after it:
+The same check on your own machine, in a clone of this project, and what comes after it:
 
 ```bash
-pip install 'fer_bench[onnx]'
+pip install -e '.[onnx]'
 python -m fer_bench.submissions check my_submission
 python -m fer_bench.submissions evaluate my_submission --track fer2013
 ```

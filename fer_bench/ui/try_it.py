@@ -33,6 +33,10 @@ EXAMPLE_SEEDS = {
     "anger": 3, "disgust": 14, "fear": 23, "happiness": 32, "sadness": 45, "surprise": 56, "neutral": 68,
 }  # fmt: skip
 """A different drawn person for each emotion."""
+SHOW_ANSWERS = """() => {
+  if (innerWidth < 700) document.querySelector('.fer-verdict')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+}"""
+"""On a phone the answers stand below the pickers: this brings them to the eye. Elsewhere they are beside."""
 SHOWN = 900
 """Longest side of the picture with boxes, in pixels."""
 
@@ -201,7 +205,9 @@ def build(choices: list[Choice]) -> None:
     outputs = [message, marked, face, answers]
     settings = [methods, cam, target, opacity]
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "networks", "show_progress_on": answers}
-    picture.change(again, [picture, *settings], outputs, api_visibility="private", **one_at_a_time)
+    picture.change(again, [picture, *settings], outputs, api_visibility="private", **one_at_a_time).then(
+        None, None, None, js=SHOW_ANSWERS
+    )
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
         change(
             show, [picture, face, *settings], outputs, api_visibility="private", trigger_mode="always_last",

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ui.pages import PATIENCE
+
 PROJECT = Path(__file__).resolve().parents[2]
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = os.environ.get("FER_BENCH_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
@@ -50,7 +52,7 @@ def served(folder: Path, *command: str) -> Iterator[tuple[str, int]]:
             if process.poll() is not None:
                 pytest.fail(f"{command} ended with {process.returncode}: {log.read_text()[-2000:]}")
             try:
-                urllib.request.urlopen(url, timeout=2)
+                urllib.request.urlopen(url, timeout=60)
                 break
             except (urllib.error.URLError, OSError):
                 time.sleep(0.5)
@@ -58,15 +60,21 @@ def served(folder: Path, *command: str) -> Iterator[tuple[str, int]]:
             pytest.fail(f"{command} did not answer within five minutes: {log.read_text()[-2000:]}")
         yield url, process.pid
     finally:
-        process.terminate()
-        process.wait(20)
+        process.kill()  # it has nothing to put away, and on a busy machine a polite end may take long
+        process.wait()
 
 
 @pytest.fixture(scope="session")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`python app.py` as a visitor's server would run it; its address."""
-    with served(tmp_path_factory.mktemp("app"), "app.py", "--port") as (url, _):
-        yield url
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """`python app.py` as a visitor's server would run it: its address and its process id."""
+    with served(tmp_path_factory.mktemp("app"), "app.py", "--port") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def app_url(running: tuple[str, int]) -> str:
+    """The address of `python app.py`."""
+    return running[0]
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +89,18 @@ def browser() -> Iterator[object]:
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def window(browser: object) -> Iterator[object]:
+    """One page for all tests: loading the app in it again takes half as long as in a new one, its scripts being known.
+
+    Each test opens the app anew in it (`opened`), which is a new visit to the server.
+    """
+    context = browser.new_context(permissions=["camera"], reduced_motion="reduce")
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,16 +44,26 @@ def drawn(emotion: str = "happiness", seed: int = 32) -> Image.Image:
     return Image.fromarray(render(emotion, 1.0, seed, 128)[0])
 
 
-def test_importing_the_app_loads_no_weights_and_no_torch() -> None:
-    """A Space that wakes up pays for weights only when a visitor asks: building the app reads no weight file."""
+def test_starting_the_app_loads_no_weights() -> None:
+    """A Space that wakes up pays for weights only when a visitor asks: building and warming up reads no weight file.
+
+    `python app.py` imports neither torch nor gradio before it has understood its command line.
+    """
     code = (
-        "import sys, builtins, fer_bench.ui.app as app\n"
+        "import sys\n"
+        "sys.path.insert(0, '.')\n"
+        "import app as entry\n"
+        "from fer_bench.ui import app\n"
         "assert 'torch' not in sys.modules and 'gradio' not in sys.modules\n"
+        "opened = []\n"
+        "sys.addaudithook(lambda event, given: event == 'open' and opened.append(str(given[0])))\n"
         "app.build()\n"
         "from fer_bench.ui import engine\n"
+        "engine.warm()\n"
         "assert engine.SHELF.names() == []\n"
+        "assert not [path for path in opened if path.endswith('.safetensors')]\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent)
     assert done.returncode == 0, done.stderr
 
 
@@ -186,31 +200,40 @@ def test_downloads_do_not_stay() -> None:
     """The folder of a visitor's download is gone after its time."""
     folder = engine.folder_for(0.2)
     (folder / "scores.csv").write_text("a face")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not folder.exists()
 
 
-def test_the_inference_is_marked_for_a_borrowed_gpu() -> None:
-    """Where the package `spaces` is installed its decorator is put on inference, and elsewhere nothing is."""
-    code = (
-        "import sys, types, importlib.machinery\n"
-        "spaces = types.ModuleType('spaces')\n"
-        "spaces.__spec__ = importlib.machinery.ModuleSpec('spaces', None)\n"
-        "marked = []\n"
-        "spaces.GPU = lambda function: marked.append(function.__name__) or function\n"
-        "sys.modules['spaces'] = spaces\n"
-        "import fer_bench.ui.engine\n"
-        "assert marked == ['answer', 'score', 'read_clip'], marked\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert engine.on_gpu(np.mean) is np.mean
+def test_the_inference_is_marked_for_a_borrowed_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the package `spaces` is installed its decorator is put on the one inference function, elsewhere nothing is.
 
+    Whatever a tab asks goes through that function, so that forward, backward and CAM are in one call.
+    """
+    spaces = ModuleType("spaces")
+    spaces.__spec__ = ModuleSpec("spaces", None)
+    marked, calls = [], []
 
-def test_warming_up_loads_no_weights() -> None:
-    """What is imported ahead of the first visitor reads no weight file."""
-    code = "from fer_bench.ui import engine\nengine.warm()\nassert engine.SHELF.names() == []\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    def lent(function: Callable) -> Callable:
+        marked.append(function.__name__)
+
+        def counted(*arguments: object) -> object:
+            calls.append(arguments[1])
+            return function(*arguments)
+
+        return counted
+
+    spaces.GPU = lent
+    monkeypatch.setitem(sys.modules, "spaces", spaces)
+    spec = spec_from_file_location("engine_on_a_space", engine.__file__)
+    there = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, there)
+    spec.loader.exec_module(there)
+    assert marked == ["ask"]
+    assert there.answer(drawn(), None, ["deep_emotion"], "hirescam")[0].overlay.size == (engine.SIDE, engine.SIDE)
+    assert len(there.score([("face.png", drawn())], ["deep_emotion", "small_cnn"])) == 2
+    assert calls == [["deep_emotion"], ["deep_emotion", "small_cnn"]]
+    monkeypatch.delitem(sys.modules, "spaces")
+    if importlib.util.find_spec("spaces") is None:
+        assert engine.on_gpu(np.mean) is np.mean
