@@ -78,7 +78,7 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
         f"(`{entry['sha256']}`); `python -m fer_bench.hub pull {chosen}` fetches it. It is safetensors, stored as "
         f"{record['packing']['storage'] if 'packing' in record else 'float32'}; nothing is ever unpickled.",
         "## Input and output",
-        f"A face, cropped with a margin of {spec['margin']:g} of its side, resized to {spec['size']} × {spec['size']}, "
+        f"A face, cropped {_margin(spec['margin'])}, resized to {spec['size']} × {spec['size']}, "
         f"{'grey' if spec['channels'] == 1 else 'RGB'}, scaled to 0..1, minus {spec['mean']}, divided by "
         f"{spec['std']}. Output: {len(record['emotions'])} logits, in this order: {', '.join(record['emotions'])}.",
         "## What it was trained on, and how far",
@@ -92,6 +92,10 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
         f"Code: {card.licence}. Training data, {home.title}: {home.licence}. Use of the weights must respect both.",
     ]
     return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _margin(margin: float) -> str:
+    return f"with a margin of {margin:g} of its side" if margin else "without a margin"
 
 
 def _training(home: DatasetCard, entry: dict, trained: dict) -> str:

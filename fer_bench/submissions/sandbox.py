@@ -196,5 +196,9 @@ class Child:
             text = f"the model did not finish within {self.limits.seconds:g} seconds; make it smaller or end its loops."
             return RefusedError((Problem("time", text),))
         how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
-        text = f"the model's process died ({how}); it may need more than {self.limits.memory / 2**30:g} GiB of memory."
+        text = f"the model's process died ({how}); "
+        if -status in (signal.SIGFPE, signal.SIGILL, signal.SIGSEGV):
+            text += "one of its operators is more than the runtime can bear, so build it from others."
+        else:
+            text += f"it may need more than {self.limits.memory / 2**30:g} GiB of memory."
         return RefusedError((Problem("crash", text),))

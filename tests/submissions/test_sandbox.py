@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -76,12 +77,15 @@ def test_the_environment_holds_no_secrets(tmp_path: Path, monkeypatch: pytest.Mo
     assert b"OMP_NUM_THREADS" in environment or not environment
 
 
-def test_a_process_that_is_killed_is_a_reason_and_not_a_crash(tmp_path: Path) -> None:
-    """Where the child dies under the parent's hands, the parent gets a sentence that says how."""
+@pytest.mark.parametrize(
+    ("how", "mend"), [("SIGKILL", "it may need more than 6 GiB"), ("SIGFPE", "build it from others")]
+)
+def test_a_process_that_is_killed_is_a_reason_and_not_a_crash(how: str, mend: str, tmp_path: Path) -> None:
+    """Where the child dies under the parent's hands, the parent gets a sentence that says how and what to do."""
     folder = submission(tmp_path / "s", model())
     with Child(folder / "model.onnx", SPEC, 7) as child:
-        child._process.kill()
-        with pytest.raises(RefusedError, match="process died \\(SIGKILL\\)"):
+        child._process.send_signal(getattr(signal, how))
+        with pytest.raises(RefusedError, match=f"process died \\({how}\\); .*{mend}"):
             child(np.zeros((1, 1, SIDE, SIDE)))
 
 
