@@ -33,7 +33,8 @@ def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | 
 
     name: a registered data set, `folder:PATH` or `csv:PATH`. split: "train", "validation" or "test". root: the data
     set's own folder, where it is not under `$FER_BENCH_DATA` or ./data. Raises UnknownNameError (with the nearest
-    match) for an unknown name and DataError, naming folder, file and mend, for missing or broken data.
+    match) for an unknown name and DataError, naming folder, file and mend, for missing or broken data; of a licensed
+    set, a part is taken where `$FER_BENCH_PARTIAL` is 1.
     """
     kind, _, path = name.partition(":")
     if kind == "folder" and path:

@@ -135,7 +135,8 @@ def _stored(path: Path) -> str:
         value = np.load(path, allow_pickle=False).item()
         return value.decode() if isinstance(value, bytes) else str(value)
     except Exception as error:  # a broken header raises one of many kinds, a missing one OSError, a pickle ValueError
-        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        pickled = isinstance(error, ValueError)  # what NumPy takes for one; its words tell how to open it all the same
+        reason = "it holds something else" if pickled else str(error).split("\n")[0].rstrip(".") or type(error).__name__
         raise DataError(f"{path}: this is not a .npy file of one expression ({reason}); get it again.") from None
 
 

@@ -117,7 +117,7 @@ def load_disfa(root: Path | None, split: str) -> FaceSet:
     for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
     if not images:
-        why = f"; the first that failed: {skipped[0]}" if skipped else ""
+        why = f"; the first that failed: {skipped[0].rstrip('.')}" if skipped else ""
         raise DataError(f"{films}: the {split} split has no readable frame with an emotion{why}; get DISFA again.")
     notes = ("emotions are derived from action units, as fer_bench.datasets.disfa says",)
     faces = stack(images, clips.SIDE)

@@ -118,7 +118,7 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
     for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
     if not images:
-        why = f"; the first that failed: {skipped[0]}" if skipped else ""
+        why = f"; the first that failed: {skipped[0].rstrip('.')}" if skipped else ""
         raise DataError(f"{base}: the {split} split has no readable clip with a face{why}; get MMI again.")
     notes = tuple(f"left out: {count:,} {what}" for what, count in sorted(left_out.items()))
     return FaceSet(
