@@ -32,8 +32,10 @@ CSS = """
 #clip .video-container:has(video) {display: flex; flex-direction: column}
 #clip .video-container:has(video) > .wrap {flex: 1; min-height: 0}
 #gallery .grid-wrap {height: auto; min-height: 0; max-height: none}
-#gallery .caption-label {left: 0; right: 0; bottom: 0; max-width: none; white-space: normal; overflow-wrap: anywhere;
-  border-radius: 0; text-align: left}
+#gallery .grid-container .thumbnail-item {display: flex; flex-direction: column; height: auto; aspect-ratio: auto}
+#gallery .grid-container .thumbnail-item img {height: auto; aspect-ratio: 1}
+#gallery .grid-container .caption-label {position: static; max-width: none; width: 100%; flex: 1; white-space: normal;
+  overflow-wrap: anywhere; border-radius: 0; text-align: left}
 footer .divider, footer > :not(button):not(a) {display: none}
 .fer-verdict {border-radius: 12px; padding: 14px 18px; margin-bottom: 14px;
   border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}
@@ -68,7 +70,7 @@ footer .divider, footer > :not(button):not(a) {display: none}
   .fer-card {flex-direction: row}
   .fer-card img {width: 38%; height: auto; align-self: flex-start}
   .fer-card .inside {flex: 1; min-width: 0; padding: 8px 10px}
-  .fer-card .chip {float: none; display: inline-block}
+  .fer-card .chip {float: none; display: inline-block; margin-bottom: 4px}
   .fer-bar {grid-template-columns: 4.3rem 1fr 2.3rem; gap: 5px; font-size: .78rem}
   #gallery .grid-container {grid-template-columns: 1fr 1fr}
 }
@@ -166,10 +168,11 @@ def _card(item: Answer, known: Mapping[str, Choice], cam_title: str, bars: int, 
         tested = f"right on {100 * choice.accuracy:.1f} ± {100 * choice.half_width:.1f} % of FER2013's test pictures"
         tested += ", short training" if choice.short else ""
     alt = f"The face with {cam_title} of {item.method} for {item.explained}"
+    name = escape(item.method).replace("_", "_<wbr>")  # where a narrow card may break it
     chip = '<span class="chip">disagrees</span>' if alone else ""
     return (
         f'<article class="fer-card{" alone" if alone else ""}"><img src="{data_uri(item.overlay)}" alt="{escape(alt)}">'
-        f'<div class="inside">{chip}<h3>{escape(item.method)}</h3><div class="what">{escape(item.emotion)}</div>{lines}'
+        f'<div class="inside">{chip}<h3>{name}</h3><div class="what">{escape(item.emotion)}</div>{lines}'
         f'<div class="fer-small">Heat: {escape(cam_title)} for {escape(item.explained)}<br>'
         f"{item.milliseconds:.1f} ms · {escape(tested)}</div></div></article>"
     )

@@ -144,11 +144,12 @@ def build(choices: list[Choice]) -> None:
 
     known = {choice.name: choice for choice in choices}
 
+    hidden = gr.update(choices=[], value=None, visible=False)
+
     def show(
         path: str | None, face: int | None, methods: list[str], cam: str, target: str, opacity: float
     ) -> tuple[Any, ...]:
         """One picture through the chosen methods -> (note, picture with boxes, face choice, answers)."""
-        hidden = gr.update(choices=[], value=None, visible=False)
         if not path:
             return "", "", hidden, WAITING
         from fer_bench.faces import detect_faces
@@ -170,8 +171,16 @@ def build(choices: list[Choice]) -> None:
         html = look.verdict(answers) + look.cards(answers, known, CAMS[cam])
         return look.note(found_in(faces)), boxed(picture, faces, chosen) if faces else "", radio, html
 
-    def again(path: str | None, methods: list[str], cam: str, target: str, opacity: float) -> tuple[Any, ...]:
-        return show(path, None, methods, cam, target, opacity)
+    def again(path: str | None, told: str | None, *settings: Any) -> tuple[Any, ...]:
+        """Another picture -> what `show` gives, and the picture itself, taken away where it is none."""
+        if path:
+            try:
+                read(path)
+            except UserError as error:
+                return look.note(str(error), bad=True), "", hidden, WAITING, None
+        elif told and 'class="fer-note bad"' in told:  # just taken away: what was wrong with it stays to be read
+            return (gr.skip(),) * 5
+        return *show(path, None, *settings), gr.skip()
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
@@ -205,9 +214,9 @@ def build(choices: list[Choice]) -> None:
     outputs = [message, marked, face, answers]
     settings = [methods, cam, target, opacity]
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "networks", "show_progress_on": answers}
-    picture.change(again, [picture, *settings], outputs, api_visibility="private", **one_at_a_time).then(
-        None, None, None, js=SHOW_ANSWERS
-    )
+    picture.change(
+        again, [picture, message, *settings], [*outputs, picture], api_visibility="private", **one_at_a_time
+    ).then(None, None, None, js=SHOW_ANSWERS)
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
         change(
             show, [picture, face, *settings], outputs, api_visibility="private", trigger_mode="always_last",
