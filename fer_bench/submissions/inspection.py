@@ -105,7 +105,9 @@ def _header(model: ModelProto, found: Findings) -> None:
 def _nodes(graph: GraphProto, found: Findings) -> None:
     for node in graph.node:
         kind = node.op_type[:60]
-        if node.domain not in ("", "ai.onnx"):
+        if isinstance(kind, bytes):  # what protobuf gives for a string that is none
+            found.note("operator", f"uses {kind!r}, which is no text and no operator of ONNX; export it again.")
+        elif node.domain not in ("", "ai.onnx"):
             found.note("custom_domain", f"uses the operator {node.domain[:60]}.{kind}; only ONNX's own are run.")
         elif kind in CONTROL_FLOW:
             found.note("control_flow", f"uses {kind}, which need not end; export it without control flow.")

@@ -131,6 +131,9 @@ STATIC: dict[str, tuple[Builder, str]] = {
     "an opset of the future": (onnx_of(opset=99), "uses opset 99"),
     "an opset of the past": (onnx_of(opset=6), "uses opset 6"),
     "an operator that does not exist": (onnx_of(after(node("Exec", "answer", "logits"))), "no operator of ONNX"),
+    "an operator's name that is no text": (
+        lambda f: submission(f, HONEST_BYTES.replace(b"MatMul", b"Mat\xfful")), "which is no text"
+    ),
     "a terminal's commands for a name": (onnx_of(after(node("\x1b[2J\nok", "answer", "logits"))), "no operator"),
     "eight classes for seven emotions": (
         onnx_of(after(node("Concat", "answer one", "logits", axis=1)), [tensor("one", [[1.0]])],
