@@ -247,6 +247,15 @@ def test_a_clip_that_stands_still_gives_one_frame(tmp_path: Path) -> None:
     assert len(representative(encode(tmp_path / "b.mp4", dim))) == 1
 
 
+def test_a_slight_change_is_told_from_grain(tmp_path: Path) -> None:
+    """A fiftieth of the frame that gets 8 levels brighter is a new picture; grain of 3 levels in all of it is none."""
+    rng = np.random.default_rng(0)
+    pictures = 100 + rng.normal(0, 3, (16, 256, 320, 3))
+    pictures[8:, 150:176, 120:184] += 8
+    chosen = representative(encode(tmp_path / "a.mp4", pictures.round().clip(0, 255).astype(np.uint8)))
+    assert [frame.index // 8 for frame in chosen] == [0, 1]
+
+
 def test_representative_frames_are_spread_over_a_steady_change(tmp_path: Path) -> None:
     """Of a steady movement as many are chosen as asked for, evenly: no two lie close together."""
     pictures = []
