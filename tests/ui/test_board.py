@@ -249,6 +249,10 @@ def test_the_commands_fit_the_row():
     assert "-o scores.csv --method a --recipe paper --seed 3 --runs runs\n" in other
     six = method_card(made("a", track="fer2013-6", trained=replace(made("a").trained, track="fer2013-6")), plainly)
     assert "-o scores.csv --method a --track fer2013-6\n" in six
+    light = method_card(made("a", recipe="light-v1"), {**plainly, "recipe": "light-v1"})
+    assert "fer_bench.evaluate --method a --track fer2013\n" in light
+    assert 'fer_bench.load("a", track="fer2013")' in light
+    assert "paper states" not in light
     large = method_card(made("a"), {**plainly, "shipped": False})
     assert "fer_bench.evaluate --method a --track fer2013 --runs runs\n" in large
     assert "it was submitted" in method_card(made("a", external=True), {})

@@ -81,11 +81,13 @@ def test_the_second_answer_comes_within_two_seconds(page, running, portraits) ->
 
 
 def test_a_text_file_named_jpg_gets_one_sentence(page, portraits) -> None:
-    """What is no picture is said by name, and the app goes on."""
+    """What is no picture is said by name, is taken away again, and the app goes on."""
     upload(page, portraits["notes"])
     page.wait_for_selector(".fer-note.bad")
     text = page.locator(".fer-note.bad").inner_text()
     assert text.startswith("notes.jpg: this is not a readable picture")
+    page.wait_for_function("!document.querySelector('#picture img')")
+    assert page.locator(".fer-note.bad").inner_text() == text
     page.locator("#examples button").first.click()
     page.wait_for_selector(".fer-card")
 
@@ -116,9 +118,10 @@ def test_an_example_and_another_map(page) -> None:
 
 
 def test_a_phone_shows_the_answers_without_sideways_scrolling(phone, portraits) -> None:
-    """On a 390-pixel window the cards fit the width, pictures stay readable and nothing sticks out."""
+    """On a 390-pixel window the answer comes into sight, the cards fit the width and pictures stay readable."""
     upload(phone, portraits["one"])
     phone.wait_for_selector(".fer-card")
+    phone.wait_for_function("document.querySelector('.fer-verdict').getBoundingClientRect().bottom < innerHeight")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 391
     box = phone.locator(".fer-card").first.bounding_box()
     assert box["x"] >= 0
