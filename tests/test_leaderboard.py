@@ -362,7 +362,7 @@ def test_cards_are_read_back(tmp_path):
     assert lb.read_cards(tmp_path)["small_cnn"] == {
         "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
         "summary": "", "ours": "", "licence": "MIT (this implementation)", "cam_layer": "x", "paper_recipe": None,
-        "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
+        "recipe": "common-v1", "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
         "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T"}], "parameters": {"7": 3_849_319},
     }  # fmt: skip
     (tmp_path / "methods.json").write_text("{")
