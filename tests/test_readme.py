@@ -23,6 +23,7 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 BASH = [text for language, text in BLOCKS if language == "bash"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # commands share this process
 COMMANDS = [line for block in BASH[2:] for line in block.splitlines()]
 
 
