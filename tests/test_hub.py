@@ -596,7 +596,7 @@ def test_the_environment_alone_points_the_command_at_a_hub(checkout: Path, tmp_p
         )
         clean |= {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
         command = [sys.executable, "-c", script]
-        run = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=100, check=False)
+        run = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=300, check=False)
         assert run.returncode == 0, run.stderr
         assert "uses opset 6" in run.stdout  # fetched, and refused with 1 for its own fault
         assert entry()["revision"] == server.repo(REPO).head

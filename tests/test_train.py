@@ -336,7 +336,7 @@ sys.exit(main(sys.argv[1:]))
 def test_training_needs_torch_numpy_pil_and_safetensors_only(track: Track, tmp_path: Path) -> None:
     """With every other library out of reach, a method is trained from the command line."""
     command = [sys.executable, "-c", BARE, "--method", "deep_emotion", "--track", track.name, "--epochs", "1"]
-    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("out/**/model.safetensors"))) == 1
 

@@ -50,7 +50,7 @@ def test_the_documented_package_adds_its_method_and_a_broken_one_is_skipped(tmp_
         "print(tuple(fer_bench.build('tiny_net', 4)(torch.zeros(2, 1, 48, 48)).shape))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     from fer_bench.methods import list_methods
 
