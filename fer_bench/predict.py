@@ -241,6 +241,8 @@ def main(argv: list[str] | None = None) -> int:
         paths = find_inputs(arguments.inputs)
         if not paths:
             raise UserError(f"there are no pictures or clips in {', '.join(arguments.inputs)}.")
+        if not any(map(os.path.lexists, paths)):  # said before a file of scores is replaced by one without rows
+            raise UserError(f"there is no file, folder or match of {', '.join(arguments.inputs)}.")
         if arguments.video and (len(paths) != 1 or not is_clip(paths[0])):
             raise UserError("--video needs one clip as its only input.")
         if arguments.video and arguments.video.exists() and arguments.video.samefile(paths[0]):

@@ -329,6 +329,7 @@ def test_nothing_readable_at_all(tmp_path: Path) -> None:
         (["in", "-o", "s.txt"], "scores are written as .csv, .jsonl, .parquet"),
         (["in", "-o", "folder.csv"], "this is a folder"),
         (["void", "-o", "s.csv"], "there are no pictures or clips in void"),
+        (["gone.png", "gone/*.jpg", "-o", "s.csv"], "there is no file, folder or match of gone.png, gone/*.jpg"),
         (["in", "-o", "s.csv", "--method", "small_cn"], "Did you mean 'small_cnn'?"),
         (["in", "-o", "s.csv", "--track", "nowhere"], "nowhere"),
         (["in", "--video", "s.mp4"], "--video needs one clip"),
