@@ -14,7 +14,7 @@ __all__ = [
     "forbid_split", "load_dataset", "mmi", "rafdb", "rendered", "tfeid",
 ]  # fmt: skip
 
-FOLDERS = {"ferplus": "fer2013", "ckplus-random": "ckplus", "mmi-random": "mmi"}
+FOLDERS = {"ferplus": "fer2013", "fer2013-clean": "fer2013", "ckplus-random": "ckplus", "mmi-random": "mmi"}
 """Data sets that live in another one's folder."""
 
 

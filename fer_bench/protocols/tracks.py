@@ -13,6 +13,7 @@ for _track in (
     Track("ferplus", "FER+, 8 emotions, majority rule", "ferplus", EIGHT, trained_on="ferplus"),
     Track("fer2013-6", "FER2013 without neutral (P2)", "fer2013", SIX, trained_on="fer2013-6"),
     Track("fer2013-4", "FER2013, anger, happiness, sadness, neutral (P3)", "fer2013", FOUR, trained_on="fer2013-4"),
+    Track("fer2013-4-clean", "The same, cleaned by FER+'s votes (P3)", "fer2013-clean", FOUR, "fer2013-4-clean"),
     Track("rendered", "Rendered faces, 7 emotions, transfer from FER2013", "rendered", SEVEN, trained_on="fer2013"),
     Track("rafdb", "RAF-DB, 7 emotions", "rafdb", SEVEN, trained_on="rafdb"),
     Track("affectnet", "AffectNet, 8 emotions, official validation set", "affectnet", EIGHT, trained_on="affectnet"),

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from fer_bench.datasets import FaceSet, duplicated_in, fer2013, fer2013_copies, load_dataset
-from fer_bench.emotions import EIGHT, SEVEN
+from fer_bench.emotions import EIGHT, FOUR, SEVEN
 from fer_bench.errors import DataError
 
 SPLITS = {"train": range(0, 110), "validation": range(110, 117), "test": range(117, 126)}
@@ -36,6 +36,7 @@ def votes_of(row: int) -> list[int]:
 
 
 MAJORITY = {split: [row for row in rows if row % 10 != 3] for split, rows in SPLITS.items()}
+CLEAN = {split: [row for row in rows if row % 7 != 6] for split, rows in MAJORITY.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,7 @@ def _tiny(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
         return
     monkeypatch.setattr(fer2013, "COUNTS", {split: len(rows) for split, rows in SPLITS.items()})
     monkeypatch.setattr(fer2013, "FERPLUS_COUNTS", {split: len(rows) for split, rows in MAJORITY.items()})
+    monkeypatch.setattr(fer2013, "CLEAN_COUNTS", {split: len(rows) for split, rows in CLEAN.items()})
     monkeypatch.setattr(fer2013_copies, "ROWS", 126)
     fer2013_copies.read.cache_clear()
     yield
@@ -657,6 +659,48 @@ def test_a_vote_file_that_is_none(tmp_path: Path) -> None:
     assert text.endswith("get it again.")
 
 
+# FER2013, cleaned
+
+
+@pytest.mark.parametrize(
+    ("votes", "own", "kept"),
+    [
+        # neutral, happiness, surprise, sadness, anger, disgust, fear, contempt, unknown, NF
+        ([0, 10, 0, 0, 0, 0, 0, 0, 0, 0], "happiness", True),
+        ([9, 1, 0, 0, 0, 0, 0, 0, 0, 0], "happiness", True),  # one rater is enough
+        ([10, 0, 0, 0, 0, 0, 0, 0, 0, 0], "happiness", False),  # all saw something else
+        ([0, 0, 0, 8, 0, 0, 0, 0, 1, 1], "sadness", True),
+        ([0, 0, 0, 7, 0, 0, 0, 0, 2, 1], "sadness", False),  # three saw no emotion or no face
+        ([0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "neutral", False),  # FER+ has no entry
+    ],
+)
+def test_the_cleaning_rule_by_hand(votes: list[int], own: str, kept: bool) -> None:
+    """FER2013's label needs one rater of ten, and at most two may have said unknown or not a face."""
+    assert fer2013.clean(np.array([votes]), np.array([SEVEN.index(own)])).tolist() == [kept]
+
+
+def test_the_clean_pictures_keep_their_own_labels(tmp_path: Path) -> None:
+    """Rows of which the raters saw too little or something else are left out; the others are FER2013's as they are."""
+    write_csv(tmp_path)
+    write_votes(tmp_path)
+    for split, rows in CLEAN.items():
+        faces = load_dataset("fer2013-clean", split, tmp_path)
+        assert faces.ids == tuple(f"{USAGES[split]}_{row}" for row in rows)
+        assert faces.labels.tolist() == [LABELS[row] for row in rows]
+        np.testing.assert_array_equal(faces.images, PIXELS[rows])
+        assert faces.emotions == SEVEN
+
+
+def test_cleaning_needs_the_votes_of_these_pictures(tmp_path: Path) -> None:
+    """Without votes, or with those of other pictures, the cleaned set is refused."""
+    write_csv(tmp_path)
+    assert refusal(tmp_path, "test", "fer2013-clean").startswith(f"{tmp_path} has no FER+ votes: put fer2013new.csv ")
+    write_votes(tmp_path, lambda lines: lines.insert(1, lines.pop()))
+    fer2013_copies.read.cache_clear()
+    text = refusal(tmp_path, "train", "fer2013-clean")
+    assert f"train pictures are clean where {len(CLEAN['train'])} must be; the votes and the pictures do not" in text
+
+
 # The Hub
 
 
@@ -752,3 +796,11 @@ def test_the_real_ferplus(fer2013_root: Path) -> None:
     found = {split: load_dataset("ferplus", split, fer2013_root) for split in SPLITS}
     assert [len(found[split]) for split in ("train", "validation", "test")] == [25_060, 3_199, 3_153]
     assert all(faces.counts["contempt"] for faces in found.values())
+
+
+@pytest.mark.fer2013
+def test_the_real_clean_pictures(fer2013_root: Path) -> None:
+    """The rule keeps 23,504 / 2,888 / 2,938 pictures, of P3's four emotions 23,200 in all (the paper: about 23,000)."""
+    found = [load_dataset("fer2013-clean", split, fer2013_root) for split in ("train", "validation", "test")]
+    assert [len(faces) for faces in found] == [23_504, 2_888, 2_938]
+    assert sum(len(faces.restrict(FOUR)) for faces in found) == 23_200
