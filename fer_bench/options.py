@@ -25,6 +25,8 @@ class Options:
     """Other than the recipe's; 0 switches early stopping off."""
     max_minutes: float | None = None
     resume: bool = False
+    start_from: str | None = None
+    """A weight file of the same method, or "shipped": train on from it instead of from nothing; the result says so."""
     stream: bool | None = None
     """Read training pictures from disk as they are needed; None does so where they would take more than 4 GiB."""
 
@@ -56,10 +58,15 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
+    parser.add_argument(
+        "--start-from", metavar="FILE", help="fine-tune: from a method's model.safetensors, or `shipped` for its own"
+    )
     parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="from disk (default: above 4 GiB)")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="end cleanly after M minutes, best weights kept")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     given = parser.parse_args(argv)
     if not (given.method or given.all or given.missing or given.grid):
         parser.error("one of the arguments --method --all --missing --grid is required")
+    if given.grid is not None and given.start_from is not None:
+        parser.error("--start-from is for single runs; the cells of --grid start from nothing")
     return given

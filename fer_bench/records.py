@@ -33,7 +33,7 @@ class Trained:
     complete: bool
     """Whether the recipe's full budget was run (early stopping by the recipe counts as full)."""
     pretrained: str | None = None
-    """Source of weights from outside."""
+    """Where the weights that training started from came from; None where it started from nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,8 +44,9 @@ from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs, with_prefix
+from fer_bench.start import start_file, start_from
 from fer_bench.transforms import to_input
-from fer_bench.weights import find, pack, read_tensors, run_folder, unpack, write_tensors
+from fer_bench.weights import find, pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
 
 class TrainingError(Exception):
@@ -104,24 +105,29 @@ class Run:
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
             "ended": "complete", "pretrained": None, "curve": [],
         }  # fmt: skip
+        start = options.start_from
+        self.start = None if start is None else start_file(start, method, track, recipe.name)
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
             "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
             "data": self.train_set.content_hash(),
         }  # fmt: skip
+        if self.start is not None:
+            self.identity["start"] = sha256(self.start) if self.start.is_file() else None
 
     def fit(self) -> Path:
         """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""
         last = self.folder / "last.safetensors"
-        processes = self.processes
+        processes, state = self.processes, self.state
         saved = self.resume(last) if self.options.resume and processes.all_see(last) else None
-        if saved is None and self.method.pretrained is not None:
+        if saved is None and self.start is not None:
+            state["pretrained"] = start_from(self.start, self.method, self.network, self.emotions)
+        elif saved is None and self.method.pretrained is not None:
             with processes.first_alone():
-                self.state["pretrained"] = self.method.pretrained(self.network)
+                state["pretrained"] = self.method.pretrained(self.network)
         minutes = self.options.max_minutes
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
         progress = Progress(f"{self.method.card.name} on {self.track.name}", sum(self.epochs))
-        state = self.state
         while state["stage"] < len(self.stages):
             stage, epochs = self.stages[state["stage"]], self.epochs[state["stage"]]
             if state["stage_epoch"] == 0:

@@ -17,7 +17,7 @@ LAYERS = (
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "beyond_accuracy"},
     {"datasets", "methods", "protocols", "comparison", "charts"},
-    {"infer", "leaderboard", "grid", "stages", "options"},
+    {"infer", "leaderboard", "grid", "stages", "options", "start"},
     {"train", "explain", "robustness", "hub"},
     {"faithfulness", "sweep"},
     {"evaluate", "scoring"},

@@ -58,7 +58,7 @@ def _is_link(url: str) -> bool:
 
 
 def _training(result: Result) -> str:
-    """ "20 of 60 epochs, stopped short of the budget", and where weights from outside came in."""
+    """ "20 of 60 epochs, stopped short of the budget", and the weights that it started from."""
     trained = result.trained
     if trained.epochs is None:
         told = "for how long is not stated"
@@ -68,7 +68,7 @@ def _training(result: Result) -> str:
         if trained.train_pictures and trained.pictures_seen:
             told += f" ({trained.pictures_seen:,} pictures seen)"
         told += "" if trained.complete else ", less than its recipe asks"
-    told += f", weights from outside: {plain(trained.pretrained)}" if trained.pretrained else ""
+    told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     checked = "measured by the project" if result.verified else "not verified by the project"
     return f"{told}; {'submitted, ' if result.external else ''}{checked}"
 

@@ -1,0 +1,152 @@
+"""Starting from weights: which file is meant, what is taken over, what the record says, what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from fer_bench import weights
+from fer_bench.cards import Recipe, Track
+from fer_bench.emotions import SEVEN
+from fer_bench.errors import UserError
+from fer_bench.methods import METHODS
+from fer_bench.options import Options
+from fer_bench.start import per_class, start_file, start_from
+from fer_bench.train import Run, main
+from fer_bench.weights import read_tensors, sha256, unpack
+from tests.helpers import write_folder
+
+METHOD = METHODS["deep_emotion"]
+STILL = Recipe(name="still", epochs=2, batch_size=8, lr=1e-12)
+"""Trains nothing, so that what comes out is what went in."""
+FOUR = ("anger", "happiness", "sadness", "neutral")
+
+
+def track_of(folder: Path) -> Track:
+    name = f"folder:{folder}"
+    return Track(name, name, name, (), trained_on=name)
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Path:
+    """A finished run on seven emotions."""
+    return fit(track_of(write_folder(tmp_path / "seven")), tmp_path / "first")
+
+
+def fit(track: Track, out: Path, method: str = "deep_emotion", **options: object) -> Path:
+    return Run(METHODS[method], track, STILL, Options(device="cpu", **options), out).fit()
+
+
+def test_training_goes_on_from_the_weights_and_says_so(first: Path, tmp_path: Path) -> None:
+    """At a rate of nearly 0 the second run ends where the first did, not where its own seed begins."""
+    track = track_of(tmp_path / "seven")
+    second = fit(track, tmp_path / "second", start_from=str(first), seed=1)
+    fresh = fit(track, tmp_path / "fresh", seed=1)
+    found, record = read_tensors(second)
+    expected, other = read_tensors(first)[0], read_tensors(fresh)[0]
+    learned = [name for name in expected if name.endswith("weight")]
+    assert all(torch.allclose(found[name].float(), expected[name].float(), atol=1e-3) for name in learned)
+    assert not all(torch.allclose(found[name].float(), other[name].float(), atol=1e-3) for name in learned)
+    row = f"deep_emotion/{track.name}/still-s0"
+    assert record["trained"]["pretrained"] == f"from {row} ({sha256(first)[:12]}): 2 epochs, 56 pictures"
+    assert read_tensors(fresh)[1]["trained"]["pretrained"] is None
+
+
+def test_where_the_first_weights_came_from_is_not_forgotten(first: Path, tmp_path: Path) -> None:
+    """A third run names the second, which names the first."""
+    track = track_of(tmp_path / "seven")
+    second = fit(track, tmp_path / "second", start_from=str(first))
+    third = read_tensors(fit(track, tmp_path / "third", start_from=str(second)))[1]["trained"]["pretrained"]
+    assert [part.split(" (")[1][:12] for part in third.split("; ")] == [sha256(second)[:12], sha256(first)[:12]]
+
+
+def test_rows_of_the_last_layer_go_by_the_emotions_name(first: Path, tmp_path: Path) -> None:
+    """Four of seven emotions keep their rows, in whatever order; the row of an emotion that is new stays fresh."""
+    emotions = (*FOUR, "contempt")
+    torch.manual_seed(3)
+    network = METHOD.build(5)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    start_from(first, METHOD, network, emotions)
+    after, source = network.state_dict(), unpack(*_packed(first))
+    names = per_class(METHOD, 7)
+    assert len(names) == 2
+    for name in after:
+        if name not in names:
+            assert torch.allclose(after[name].float(), source[name].float()), name
+            continue
+        for row, emotion in enumerate(emotions):
+            expected = before[name][row] if emotion == "contempt" else source[name][SEVEN.index(emotion)]
+            assert torch.allclose(after[name][row], expected), (name, emotion)
+
+
+def _packed(path: Path) -> tuple[dict, dict]:
+    tensors, record = read_tensors(path)
+    return tensors, record["packing"]
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith(("vgg", "alexnet", "awei"))])
+def test_every_method_tells_its_last_layer(name: str) -> None:
+    """What grows with the classes has them first and nowhere else; otherwise rows could not be moved."""
+    seven, five = METHODS[name].build(7).state_dict(), METHODS[name].build(5).state_dict()
+    names = per_class(METHODS[name], 7)
+    assert names
+    for tensor in names:
+        assert (seven[tensor].shape[0], five[tensor].shape[0]) == (7, 5)
+        assert seven[tensor].shape[1:] == five[tensor].shape[1:]
+
+
+def test_shipped_is_the_track_s_own_file_or_else_fer2013_s(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`shipped` finds the track's weights; of a track without any it finds fer2013's; without those it says so."""
+    folder = tmp_path / "weights"
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(folder))
+    track = track_of(tmp_path / "seven")
+    with pytest.raises(UserError, match="deep_emotion has no shipped weights.*leave out --start-from"):
+        start_file("shipped", METHOD, track, "common-v1")
+    own = weights.add(first, folder)
+    assert start_file("shipped", METHOD, track, "still") == own
+    index = weights.read_index(folder)
+    entry = index[next(iter(index))]
+    general = folder / "general.safetensors"
+    os.link(own, general)
+    key = weights.index_key("deep_emotion", "fer2013", "common-v1", 0)
+    weights.write_index({**index, key: {**entry, "file": general.name}}, folder)
+    assert start_file("shipped", METHOD, track, "still") == own
+    assert start_file("shipped", METHOD, track_of(tmp_path / "other"), "still") == general
+
+
+def test_a_killed_run_resumes_with_its_start_and_not_with_another(first: Path, tmp_path: Path) -> None:
+    """--resume goes on with the same --start-from; with none, the checkpoint is another run's."""
+    track = track_of(tmp_path / "seven")
+    whole = read_tensors(fit(track, tmp_path / "second", start_from=str(first)))
+    again = read_tensors(fit(track, tmp_path / "second", start_from=str(first), resume=True))
+    assert again[1]["trained"] == whole[1]["trained"]
+    with pytest.raises(UserError, match="another run"):
+        fit(track, tmp_path / "second", resume=True)
+
+
+def test_what_cannot_be_started_from_is_one_sentence(
+    first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A missing file, a checkpoint, another method's weights: exit code 2, the file's name, nothing written."""
+    cases = (
+        ("deep_emotion", tmp_path / "nowhere.safetensors", "there is no such weight file"),
+        ("deep_emotion", first.parent / "last.safetensors", "a checkpoint to resume from"),
+        ("small_cnn", first, "these weights are deep_emotion's; small_cnn cannot start from them"),
+    )
+    data = f"folder:{tmp_path / 'seven'}"
+    for method, path, says in cases:
+        arguments = ["--method", method, "--track", data, "--start-from", str(path), "--out", str(tmp_path / "runs")]
+        assert main([*arguments, "--device", "cpu"]) == 2
+        error = capsys.readouterr().err.strip()
+        assert says in error
+        assert str(path) in error
+        assert len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(SystemExit) as caught:
+        main(["--grid", "grid.yaml", "--start-from", "shipped"])
+    assert caught.value.code == 2
