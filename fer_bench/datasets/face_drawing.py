@@ -124,11 +124,11 @@ class Painter:
         for k in range(3):
             bend = -0.06 + 0.065 * k + 0.05 * np.cos(9 * x)
             line = bell(y, bend, 0.014) - 0.3 * bell(y, bend + 0.03, 0.014)
-            self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.10) * line
+            self.picture[rows, cols] *= 1 - scrunch * bell(x, 0, 0.08) * line
         # Lines down the sides of a wrinkled nose.
         rows, cols = self.canvas.window(-0.4, 0.4, 0.05, 0.6)
         x, y = np.abs(xs[:, cols]), self.canvas.ys[rows]
-        self.picture[rows, cols] *= 1 - 0.55 * a[9] * bell(x, 0.13 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
+        self.picture[rows, cols] *= 1 - 0.42 * a[9] * bell(x, 0.115 + 0.22 * (y - 0.15), 0.02) * bell(y, 0.28, 0.11)
         # Crow's feet and the furrow below the eye.
         squint = 0.05 * age**2 + (0.12 + 0.22 * age) * a[6]
         for side in (-1, 1):
@@ -148,7 +148,7 @@ class Painter:
         off = np.abs(xs[:, cols]) - crease(shape, y)
         fade = step(y - 0.5 + shape.nose_lift, 0.05) * step(sum(shape.corners) / 2 + 0.06 - y, 0.06)
         line = bell(off, -0.01, 0.03) - 0.2 * bell(off, 0.07, 0.04)
-        self.picture[rows, cols] *= 1 - fade * 0.20 * shape.fold * line
+        self.picture[rows, cols] *= 1 - fade * (0.20 + 0.06 * shape.level[9]) * shape.fold * line
 
     def _mouth(self) -> None:
         person, shape, m = self.person, self.shape, self.mouth
@@ -170,8 +170,12 @@ class Painter:
 
         gap = np.clip(li - ui, 0, None)
         opening = step(y - ui, e) * step(li - y, e) * within * np.clip(gap / (2 * e), 0, 1)
-        teeth_u = step(ui + shape.teeth_upper * (1 - 0.55 * t**2) - y, e) * step(gap - 0.02, 0.012)
-        teeth_l = step(y - (li - shape.teeth_lower * (1 - 0.5 * t**2)), e) * step(gap - 0.04, 0.012)
+        row_u = shape.teeth_upper * (1 - 0.55 * t**2)
+        teeth_u = step(ui + row_u - y, e) * step(gap - 0.02, 0.012)
+        # Bared with the jaw shut, the rows meet.
+        shut = max(0.0, 1 - shape.jaw / 0.06) * min(1.0, shape.teeth_lower / 0.03)
+        row_l = np.maximum(shape.teeth_lower * (1 - 0.5 * t**2), shut * (gap - row_u))
+        teeth_l = step(y - (li - row_l), e) * step(gap - 0.04, 0.012)
         teeth_l = teeth_l * (shape.teeth_lower > 0.005)
         cavity = 0.09 + 0.03 * np.clip((y - ui) / np.maximum(gap, 0.05), 0, 1)
         # The tongue fills the lower part of a wide open mouth.
@@ -182,7 +186,7 @@ class Painter:
         tooth = (0.55 + 0.40 * np.clip(self.light.ambient + 0.35, 0, 1)) * round_off * seams
         tooth = tooth * (1 - 0.30 * bell(y, ui, 0.022))
         inner = cavity + np.maximum(teeth_u, 0.9 * teeth_l) * (tooth - cavity)
-        between = teeth_u * teeth_l * bell(y, ui + shape.teeth_upper, 0.018) * 0.8
+        between = teeth_u * teeth_l * bell(y, ui + row_u, 0.018) * 0.8
         part += opening * (inner * (1 - between) - part)
         # Where the lips touch, and the shadows in the corners.
         seam = (ui + li) / 2
@@ -262,6 +266,6 @@ class Painter:
         part *= 1 - 0.62 * bell(x, 0.080 * nw, 0.036) * bell(y, tip + 0.108 - 0.02 * x / 0.1, 0.020)
         part *= 1 - 0.08 * bell(x, 0, 0.15 * nw) * bell(y, tip + 0.15, 0.035)
         wing = 0.205 * nw
-        part *= 1 - (0.20 + 0.30 * shape.level[9]) * bell(x, wing, 0.022) * bell(
+        part *= 1 - (0.20 + 0.36 * shape.level[9]) * bell(x, wing, 0.022) * bell(
             y, tip + 0.05 - 0.6 * shape.nose_lift, 0.05
         )

@@ -140,12 +140,12 @@ def relief_of(person: Person, shape: Shape, canvas: Canvas, mouth: Mouth) -> tup
     # Cheeks
     up = 0.09 * a[6] + 0.07 * a[12]
     b.pair(0.60, 0.40 - up, 0.22, 0.20, 0.06 + 0.05 * max(a[6], a[12]))
-    b.pair(0.46 + 0.06 * a[12], 0.52 - 1.1 * up, 0.15, 0.14, 0.02 + 0.10 * a[12] + 0.03 * a[9])
+    b.pair(0.46 + 0.06 * a[12], 0.52 - 1.1 * up, 0.15, 0.14, 0.02 + 0.10 * a[12] + 0.022 * a[9])
     b.pair(0.60, 0.86 + 0.1 * shape.jaw, 0.16, 0.26, -0.05 - 0.05 * min(1, 3 * shape.jaw) - 0.02 * person.age)
-    b.pair(0.27, 0.36, 0.08, 0.12, -0.03 + 0.10 * a[9])
+    b.pair(0.27, 0.36, 0.08, 0.12, -0.03 + 0.04 * a[9])
     # Nose: wings, tip, hollow below it
     tip = 0.50 * person.nose_length - shape.nose_lift
-    nw = person.nose_width * (1 + 0.10 * a[9] + 0.08 * a[12] + 0.05 * a[10])
+    nw = person.nose_width * (1 + 0.05 * a[9] + 0.08 * a[12] + 0.05 * a[10])
     b.add(0, tip, 0.105 * nw, 0.10, 0.07)
     b.pair(0.155 * nw, tip + 0.055 - 0.6 * shape.nose_lift, 0.065, 0.065, 0.08)
     b.pair(0.26 * nw, tip + 0.05, 0.05, 0.09, -0.05)

@@ -133,17 +133,17 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     def brow(side: int) -> Brow:
         s = 1 + side * person.asymmetry
         return Brow(
-            inner=person.brow_y + 0.02 + s * (-0.185 * a[1] + 0.18 * lower * (1 - 0.3 * a[1]) + 0.08 * a[9]),
-            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.06 * a[9] + 0.015 * a[6]),
+            inner=person.brow_y + 0.02 + s * (-0.185 * a[1] + 0.18 * lower * (1 - 0.3 * a[1]) + 0.065 * a[9]),
+            arch=person.brow_y - 0.035 + s * (-0.05 * a[1] - 0.13 * a[2] + 0.12 * lower + 0.05 * a[9] + 0.015 * a[6]),
             outer=person.brow_y + 0.05 + s * (0.03 * a[1] - 0.14 * a[2] + 0.05 * lower + 0.03 * a[9] + 0.01 * a[6]),
             start=0.16 - 0.055 * a[4] - 0.02 * a[9],
         )
 
     closing = 1 - a[43]
     lid_upper = 0.066 * person.eye_open * closing + 0.042 * a[5]
-    lid_upper -= 0.022 * a[7] + 0.022 * a[6] + 0.03 * a[9] + 0.008 * lower + 0.028 * a[64]
+    lid_upper -= 0.022 * a[7] + 0.022 * a[6] + 0.048 * a[9] + 0.008 * lower + 0.028 * a[64]
     lid_lower = 0.054 * person.eye_open * (1 - 0.5 * a[43]) + 0.012 * a[5]
-    lid_lower -= 0.022 * a[7] + 0.026 * a[6] + 0.02 * a[9]
+    lid_lower -= 0.022 * a[7] + 0.026 * a[6] + 0.035 * a[9]
 
     rounding = max(0.0, a[26] * 0.5 + a[27] - a[12] - a[20] - a[10])
     wider = 0.34 * a[12] + 0.24 * a[20] + 0.06 * a[10] + 0.03 * a[15]
@@ -153,7 +153,7 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     upper = 0.075 * person.lips * thin * (1 - 0.3 * a[12]) * (1 + 0.3 * a[22] + 0.2 * a[18])
     lowerlip = 0.105 * person.lips * thin * (1 - 0.15 * a[12] - 0.2 * a[16]) * (1 + 0.3 * a[22] + 0.2 * a[17])
     part = 0.05 * a[25]
-    raise_upper = 0.10 * a[10] + 0.05 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
+    raise_upper = 0.10 * a[10] + 0.025 * a[9] + 0.05 * a[12] * a[25] + 0.25 * part
     drop_lower = jaw * 0.95 + 0.75 * part + 0.12 * a[16] + 0.03 * a[20] * a[25] + 0.045 * a[12] * a[25]
     # Lips that touch move together, so raising one cannot open the mouth.
     apart = min(1.0, max(4 * a[25], 20 * jaw))
@@ -163,10 +163,10 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
     def corner(side: int) -> float:
         s = 1 + side * person.asymmetry
         moved = -0.16 * a[12] + 0.11 * a[15] + 0.12 * a[20] + 0.03 * a[16] + 0.02 * a[17]
-        return person.mouth_y + s * moved - 0.03 * a[9] + 0.35 * jaw
+        return person.mouth_y + s * moved - 0.01 * a[9] + 0.35 * jaw
 
     fold = 0.12 + 0.35 * person.age**2
-    fold += 1.0 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.75 * a[12] + 0.25 * a[15] + 0.3 * a[20]
+    fold += 1.15 * a[9] + 0.6 * a[10] + 0.5 * a[11] + 0.75 * a[12] + 0.25 * a[15] + 0.3 * a[20]
     return Shape(
         level=level,
         brows=(brow(-1), brow(1)),
@@ -183,6 +183,6 @@ def shape_of(person: Person, aus: Mapping[int, float]) -> Shape:
         square=float(np.clip(a[10] + a[20] + 0.6 * a[16] - 0.4 * a[12], 0, 1)),
         teeth_upper=0.02 + 0.10 * max(a[12], a[10], 0.7 * a[20], 0.7 * a[9]),
         teeth_lower=0.09 * max(a[16], 0.6 * a[20], 0.4 * a[10] * a[25]),
-        fold=min(1.5, fold),
-        nose_lift=0.045 * a[9] + 0.02 * a[10],
+        fold=min(1.7, fold),
+        nose_lift=0.075 * a[9] + 0.02 * a[10],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import tempfile
 from functools import cache
@@ -46,8 +47,9 @@ def examples() -> list[tuple[str, str]]:
     """(path of a drawn face, its emotion) for each emotion; drawn once per process, nothing is downloaded."""
     from fer_bench.datasets.rendered import render
 
-    folder = Path(tempfile.mkdtemp(prefix="fer_bench-examples-"))
-    found = []
+    held = tempfile.TemporaryDirectory(prefix="fer_bench-examples-", ignore_cleanup_errors=True)
+    atexit.register(held.cleanup)
+    folder, found = Path(held.name), []
     for emotion, seed in EXAMPLE_SEEDS.items():
         path = folder / f"{emotion}.png"
         Image.fromarray(render(emotion, 1.0, seed, 256)[0]).save(path)

@@ -9,6 +9,8 @@ from fer_bench.datasets.base import DATASETS, SPLITS, forbid_split
 from fer_bench.datasets.face_shape import shape_of
 from fer_bench.datasets.rendered import COUNTS, PROTOTYPES, draw_split, load, person_key, render, render_action_units
 from fer_bench.emotions import SEVEN
+from fer_bench.infer import load as load_model
+from fer_bench.infer import logits
 
 SIX = SEVEN[:6]
 
@@ -206,3 +208,16 @@ def test_every_prototype_uses_known_units():
         assert len(PROTOTYPES[emotion]) >= 3
         for variant in PROTOTYPES[emotion]:
             rendered.check_action_units(variant)
+
+
+@pytest.mark.parametrize("method", ["reference_tiny", "small_cnn"])
+def test_networks_that_know_photographs_only_read_the_faces(method):
+    """At full intensity at least 65 % are read, and over 40 % of each emotion: the drawing shows what it says."""
+    model = load_model(method)
+    right = []
+    for number, emotion in enumerate(SEVEN):
+        faces = [render(emotion, 1.0, 970_000 + 1000 * number + index)[0] for index in range(40)]
+        answers = logits(model, np.stack(faces), 280).argmax(1)
+        right.append(float((answers == model.emotions.index(emotion)).mean()))
+    assert np.mean(right) >= 0.65
+    assert min(right) > 0.40, dict(zip(SEVEN, right, strict=True))
