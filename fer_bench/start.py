@@ -10,17 +10,21 @@ from torch import Tensor, nn
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Method
-from fer_bench.weights import find, read_tensors, sha256, unpack
+from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
 
 SHIPPED = "shipped"
 
 
-def start_file(given: str, method: Method, track: Track, recipe: str) -> Path:
+def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
     """The weight file that `--start-from` means: a path, or "shipped" for this track's own weights, else fer2013's.
 
-    Raises UserError where there is none.
+    None for None, which is to start from nothing. Raises UserError where there is no such file.
     """
+    if given is None:
+        return None
     if given != SHIPPED:
+        if not Path(given).is_file():
+            raise WeightsError(f"{given}: there is no such weight file.")
         return Path(given)
     name, own = method.card.name, method.card.recipe
     tried = ((track.name, recipe), (track.name, own), ("fer2013", own))

@@ -71,6 +71,7 @@ class Run:
         settings: what a grid says of this cell, for the record. processes: those that train this network together.
         """
         self.settings, self.processes = settings, processes
+        self.start = start_file(options.start_from, method, track, recipe.name)
         self.budget = recipe.epochs
         changes = {"epochs": options.epochs, "patience": options.patience}
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
@@ -105,15 +106,11 @@ class Run:
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
             "ended": "complete", "pretrained": None, "curve": [],
         }  # fmt: skip
-        start = options.start_from
-        self.start = None if start is None else start_file(start, method, track, recipe.name)
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
             "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
-            "data": self.train_set.content_hash(),
+            "data": self.train_set.content_hash(), **({} if self.start is None else {"start": sha256(self.start)}),
         }  # fmt: skip
-        if self.start is not None:
-            self.identity["start"] = sha256(self.start) if self.start.is_file() else None
 
     def fit(self) -> Path:
         """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""

@@ -133,7 +133,11 @@ def test_what_cannot_be_started_from_is_one_sentence(
     first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing file, a checkpoint, another method's weights: exit code 2, the file's name, nothing written."""
+    text = tmp_path / "notes.safetensors"
+    text.write_text("no weights")
     cases = (
+        ("deep_emotion", text, "notes.safetensors"),
+        ("deep_emotion", tmp_path, "there is no such weight file"),
         ("deep_emotion", tmp_path / "nowhere.safetensors", "there is no such weight file"),
         ("deep_emotion", first.parent / "last.safetensors", "a checkpoint to resume from"),
         ("small_cnn", first, "these weights are deep_emotion's; small_cnn cannot start from them"),
