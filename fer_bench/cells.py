@@ -30,14 +30,22 @@ def safe(text: str) -> str:
 
 
 def trained_text(row: NamedTuple) -> str:
-    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped."""
+    """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped.
+
+    After an earlier run: "12 of 60 epochs after 20 on ferplus, 918k pictures", the pictures of both together.
+    """
     if row.epochs != row.epochs:
         told = "not stated"
     else:
         fewer = row.epochs < row.budget_epochs
         told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if fewer else f"{row.epochs:.0f} epochs"
         told += " (stopped early)" if fewer and row.complete else ""
-        told += f", {short(row.pictures_seen)} pictures" if row.pictures_seen == row.pictures_seen else ""
+        pictures, again = row.pictures_seen, row.earlier_epochs == row.earlier_epochs
+        if again:
+            where = "before" if row.earlier_track == row.trained_on else f"on {row.earlier_track}"
+            told += f" after {row.earlier_epochs:.0f} {where}"
+            pictures += row.earlier_pictures
+        told += f", {short(pictures)} pictures{' in all' if again else ''}" if pictures == pictures else ""
     return ("" if row.complete else "◔ ") + told + (f"; {row.pretrained}" if row.pretrained else "")
 
 

@@ -169,6 +169,7 @@ def _hover(row: object, cost: str, title: str) -> str:
         budget = f"trained {row.epochs:.0f} of {row.budget_epochs:.0f} epochs"
     else:
         budget = f"trained {row.epochs:.0f} epochs"
+    budget += f" after {row.earlier_epochs:.0f} before" if row.earlier_epochs == row.earlier_epochs else ""
     value = f"{getattr(row, cost):.2f}" if cost == "latency_ratio" else f"{getattr(row, cost):,.0f}"
     return f"<b>{row.name}</b><br>{100 * row.accuracy:.1f} ± {half:.1f} % accuracy<br>{title}: {value}<br>{budget}"
 

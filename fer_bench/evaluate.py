@@ -34,6 +34,7 @@ from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, build, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, track_named
+from fer_bench.records import Earlier
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Cost,
@@ -98,10 +99,13 @@ def judge(
     duplicates = duplicates[kept] if duplicates is not None else None
     answers = restrict_logits(logits(model, scored.images, batch_size, progress), model.emotions, emotions)
     record = model.record
-    trained = {field.name for field in fields(Trained)}
+    known = {field.name for field in fields(Trained)}
+    trained = {name: value for name, value in record["trained"].items() if name in known}
+    if trained.get("earlier"):
+        trained["earlier"] = Earlier(**trained["earlier"])
     result = Result(
         method=model.name, track=track.name, recipe=record["recipe"], seed=record["seed"], emotions=emotions,
-        trained=Trained(**{k: v for k, v in record["trained"].items() if k in trained}),
+        trained=Trained(**trained),
         weights=Weights(
             sha256=record["sha256"], bytes=record["bytes"], storage=record["packing"]["storage"],
             accuracy_loss=record["accuracy_loss"],

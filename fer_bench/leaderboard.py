@@ -118,7 +118,8 @@ def _read_cached(path: Path, changed: int, size: int) -> Result | str:
 
 
 def _row(result: Result, card: dict) -> dict[str, object]:
-    trained, cost, metrics = result.trained, result.cost, {name: i.value for name, i in result.metrics.items()}
+    trained, earlier = result.trained, result.trained.earlier
+    cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
     reported = next((r["accuracy"] for r in card.get("reported", ()) if r["track"] == result.track), None)
     known = trained.epochs is not None and trained.budget_epochs
     return {
@@ -149,6 +150,10 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "external": result.external,
         "shared_emotions_only": result.shared_emotions_only,
         "pretrained": trained.pretrained or "",
+        "earlier_epochs": earlier.epochs if earlier else None,
+        "earlier_pictures": earlier.pictures_seen if earlier else None,
+        "earlier_track": earlier.track if earlier else "",
+        "earlier_weights": "; ".join(earlier.weights) if earlier else "",
         "trained_on": trained.track,
         "emotions": ", ".join(result.emotions),
         "test_pictures": result.data.test_pictures,
@@ -161,7 +166,7 @@ def _row(result: Result, card: dict) -> dict[str, object]:
 
 
 _TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"robustness_suite", "explanation_cam"}
+_TEXT |= {"earlier_track", "earlier_weights", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 

@@ -13,13 +13,26 @@ class ResultError(UserError, ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """The runs before a run that started from this project's own weights (`train --start-from`)."""
+
+    weights: list[str]
+    """Whose weights, newest first: "<method>/<track>/<recipe>-s<seed> (<first 12 digits of their sha256>)"."""
+    track: str
+    """What the newest of them were trained on."""
+    epochs: int
+    """Of all these runs together, as of `pictures_seen`."""
+    pictures_seen: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """How the weights came about. None stands for what is not known, as with a submitted or a user's own model."""
 
     track: str
     """The track whose training split they come from."""
     epochs: int | None = None
-    """Epochs run."""
+    """Epochs run, not counting those of `earlier`, as of `pictures_seen`."""
     budget_epochs: int | None = None
     """The recipe's epochs."""
     pictures_seen: int | None = None
@@ -33,7 +46,8 @@ class Trained:
     complete: bool
     """Whether the recipe's full budget was run (early stopping by the recipe counts as full)."""
     pretrained: str | None = None
-    """Where the weights that training started from came from; None where it started from nothing."""
+    """Where weights from outside this project that training started from came from; None where there were none."""
+    earlier: Earlier | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

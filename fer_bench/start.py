@@ -36,8 +36,8 @@ def start_file(given: str | None, method: Method, track: Track, recipe: str) -> 
     return path
 
 
-def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[str, ...]) -> str:
-    """Load a weight file into a fresh network of the same method; returns what a record says of it.
+def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[str, ...]) -> dict:
+    """Load a weight file into a fresh network of the same method; returns what `Trained` says of it.
 
     What there is once per class goes by the emotion's name: an emotion that the file does not know keeps its fresh
     weights. Raises WeightsError (a UserError) for a file that is missing or broken, UserError for another method's.
@@ -55,9 +55,14 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     except RuntimeError as error:
         raise UserError(f"{path}: {method.card.name} has changed since these weights ({error}).") from None
     trained = record["trained"]
-    row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']}"
-    told = f"from {row} ({sha256(path)[:12]}): {trained['epochs']} epochs, {trained['pictures_seen']} pictures"
-    return "; ".join([told, *filter(None, [trained.get("pretrained")])])
+    row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
+    before = trained.get("earlier") or {"weights": [], "epochs": 0, "pictures_seen": 0}
+    earlier = {
+        "weights": [row, *before["weights"]], "track": record["track"],
+        "epochs": before["epochs"] + trained["epochs"],
+        "pictures_seen": before["pictures_seen"] + trained["pictures_seen"],
+    }  # fmt: skip
+    return {"pretrained": trained.get("pretrained"), "earlier": earlier}
 
 
 def per_class(method: Method, classes: int) -> set[str]:

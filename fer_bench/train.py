@@ -104,7 +104,7 @@ class Run:
         self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
-            "ended": "complete", "pretrained": None, "curve": [],
+            "ended": "complete", "pretrained": None, "earlier": None, "curve": [],
         }  # fmt: skip
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
@@ -118,7 +118,7 @@ class Run:
         processes, state = self.processes, self.state
         saved = self.resume(last) if self.options.resume and processes.all_see(last) else None
         if saved is None and self.start is not None:
-            state["pretrained"] = start_from(self.start, self.method, self.network, self.emotions)
+            state |= start_from(self.start, self.method, self.network, self.emotions)
         elif saved is None and self.method.pretrained is not None:
             with processes.first_alone():
                 state["pretrained"] = self.method.pretrained(self.network)
@@ -318,7 +318,7 @@ class Run:
                 "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
                 "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
-                "pretrained": state["pretrained"],
+                "pretrained": state["pretrained"], "earlier": state["earlier"],
             },
             "data": self.identity["data"], "protocol": self.track.hash(), "recipe_hash": recipe.hash(),
         }  # fmt: skip

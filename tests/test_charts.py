@@ -13,6 +13,7 @@ import pytest
 from fer_bench import charts
 from fer_bench import leaderboard as lb
 from fer_bench import results as r
+from fer_bench.records import Earlier
 from fer_bench.statistics import Interval
 from tests.test_leaderboard import made
 
@@ -71,6 +72,11 @@ def test_accuracy_against_cost_shows_intervals_frontier_and_budget():
     assert short["hovertext"] == [
         "<b>large</b><br>70.0 ± 2.0 % accuracy<br>Parameters: 1,000<br>trained 12 of 60 epochs"
     ]
+    again = sized("large", 70, 1000, complete=False)
+    earlier = Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=280_000)
+    again = replace(again, trained=replace(again.trained, earlier=earlier))
+    found = traces(charts.accuracy_against_cost(frame_of(again)))
+    assert found["short of its budget"]["hovertext"][0].endswith("<br>trained 12 of 60 epochs after 20 before")
 
 
 def test_rows_trained_elsewhere_claim_no_budget():

@@ -17,7 +17,7 @@ from fer_bench import leaderboard as lb
 from fer_bench import results as r
 from fer_bench.cards import InputSpec, MethodCard, Reported
 from fer_bench.errors import UserError
-from fer_bench.records import Regions
+from fer_bench.records import Earlier, Regions
 from fer_bench.statistics import Interval
 
 
@@ -244,6 +244,14 @@ def test_explanations_stand_in_a_table_of_their_own():
         ({"epochs": 34}, "| 34 of 60 epochs (stopped early), 1.72M pictures |"),
         ({"pretrained": "VGG16 | ImageNet"}, "| 60 epochs, 1.72M pictures; VGG16 &#124; ImageNet |"),
         ({"epochs": None, "complete": False}, "| ◔ not stated |"),
+        (
+            {"epochs": 12, "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=280_000)},
+            "| 12 of 60 epochs (stopped early) after 20 before, 2M pictures in all |",
+        ),
+        (
+            {"earlier": Earlier(weights=["b"], track="ferplus", epochs=91, pictures_seen=280_000)},
+            "| 60 epochs after 91 on ferplus, 2M pictures in all |",
+        ),
     ],
 )
 def test_the_markdown_says_how_long_was_trained(change, cell):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,16 @@ import torch
 
 from fer_bench import weights
 from fer_bench.cards import Recipe, Track
+from fer_bench.datasets import load_dataset
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
+from fer_bench.evaluate import benchmark
+from fer_bench.infer import load
 from fer_bench.methods import METHODS
 from fer_bench.options import Options
 from fer_bench.start import per_class, start_file, start_from
 from fer_bench.train import Run, main
-from fer_bench.weights import read_tensors, sha256, unpack
+from fer_bench.weights import read_tensors, sha256, unpack, write_tensors
 from tests.helpers import write_folder
 
 METHOD = METHODS["deep_emotion"]
@@ -51,16 +55,31 @@ def test_training_goes_on_from_the_weights_and_says_so(first: Path, tmp_path: Pa
     assert all(torch.allclose(found[name].float(), expected[name].float(), atol=1e-3) for name in learned)
     assert not all(torch.allclose(found[name].float(), other[name].float(), atol=1e-3) for name in learned)
     row = f"deep_emotion/{track.name}/still-s0"
-    assert record["trained"]["pretrained"] == f"from {row} ({sha256(first)[:12]}): 2 epochs, 56 pictures"
-    assert read_tensors(fresh)[1]["trained"]["pretrained"] is None
+    assert record["trained"]["earlier"] == {
+        "weights": [f"{row} ({sha256(first)[:12]})"], "track": track.name, "epochs": 2, "pictures_seen": 56
+    }  # fmt: skip
+    assert read_tensors(fresh)[1]["trained"]["earlier"] is None
 
 
 def test_where_the_first_weights_came_from_is_not_forgotten(first: Path, tmp_path: Path) -> None:
-    """A third run names the second, which names the first."""
+    """A third run names the second, then the first, and counts both; weights from outside that came first stay named.
+
+    The result of an evaluation says the same.
+    """
     track = track_of(tmp_path / "seven")
+    tensors, record = read_tensors(first)
+    record["trained"]["pretrained"] = "a guide"
+    write_tensors(first, tensors, record)
     second = fit(track, tmp_path / "second", start_from=str(first))
-    third = read_tensors(fit(track, tmp_path / "third", start_from=str(second)))[1]["trained"]["pretrained"]
-    assert [part.split(" (")[1][:12] for part in third.split("; ")] == [sha256(second)[:12], sha256(first)[:12]]
+    third = fit(track, tmp_path / "third", start_from=str(second))
+    trained = read_tensors(third)[1]["trained"]
+    earlier = trained["earlier"]
+    assert [row.split(" (")[1] for row in earlier["weights"]] == [f"{sha256(f)[:12]})" for f in (second, first)]
+    assert (earlier["epochs"], earlier["pictures_seen"], trained["pictures_seen"]) == (4, 112, 56)
+    assert trained["pretrained"] == "a guide"
+    model = load("deep_emotion", track.name, "still", runs=tmp_path / "third")
+    found = benchmark(model, load_dataset(track.dataset, track.test)).trained
+    assert (found.pretrained, asdict(found.earlier)) == ("a guide", earlier)
 
 
 def test_rows_of_the_last_layer_go_by_the_emotions_name(first: Path, tmp_path: Path) -> None:

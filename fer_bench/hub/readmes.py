@@ -112,8 +112,12 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
     text += f"The checkpoint was selected by {trained.get('selection', 'validation accuracy')}"
     text += f" ({trained['selected_value']:.4f})" if trained.get("selected_value") is not None else ""
     text += "; the test split was touched once, at the end. "
-    start = trained.get("pretrained")
-    return text + (f"It started from pretrained weights: {start}." if start else "It started from random weights.")
+    earlier, start = trained.get("earlier"), trained.get("pretrained")
+    if earlier:
+        text += f"It went on from {', which went on from '.join(earlier['weights'])}: {earlier['epochs']} epochs and "
+        text += f"{earlier['pictures_seen']:,} pictures before. "
+    first = "The first of these runs" if earlier else "It"
+    return text + f"{first} started from " + (f"pretrained weights: {start}." if start else "random weights.")
 
 
 def _figures(results: Sequence[Result]) -> str:

@@ -58,7 +58,7 @@ def _is_link(url: str) -> bool:
 
 
 def _training(result: Result) -> str:
-    """ "20 of 60 epochs, stopped short of the budget", and the weights that it started from."""
+    """ "20 of 60 epochs, less than its recipe asks", and the runs and weights that it started from."""
     trained = result.trained
     if trained.epochs is None:
         told = "for how long is not stated"
@@ -67,6 +67,9 @@ def _training(result: Result) -> str:
         told = f"{trained.epochs}{of} epochs"
         if trained.train_pictures and trained.pictures_seen:
             told += f" ({trained.pictures_seen:,} pictures seen)"
+        if trained.earlier:
+            before = f"{trained.earlier.epochs} epochs ({trained.earlier.pictures_seen:,} pictures)"
+            told += f" after {before} of {plain(', then '.join(reversed(trained.earlier.weights)))}"
         told += "" if trained.complete else ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     checked = "measured by the project" if result.verified else "not verified by the project"

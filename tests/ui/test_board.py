@@ -17,6 +17,7 @@ import pytest
 from fer_bench import leaderboard as lb
 from fer_bench import results as r
 from fer_bench.comparison import compare
+from fer_bench.records import Earlier
 from fer_bench.ui import board, board_rows
 from fer_bench.ui.board_rows import Board, cells, chosen_pictures, disagreements, figures, notes
 from fer_bench.ui.method_card import method_card, plain
@@ -259,6 +260,14 @@ def test_the_commands_fit_the_row():
     large = method_card(made("a"), {**plainly, "shipped": False})
     assert "fer_bench.evaluate --method a --track fer2013 --runs runs\n" in large
     assert "it was submitted" in method_card(made("a", external=True), {})
+
+
+def test_the_card_tells_the_runs_before():
+    """A row that went on from its own weights says how long those were trained, oldest first."""
+    weights = ["a/ferplus/x-s0 (2)", "a/fer2013/x-s0 (1)"]
+    earlier = Earlier(weights=weights, track="ferplus", epochs=91, pictures_seen=9999)
+    text = method_card(made("a", trained=replace(made("a").trained, earlier=earlier)), {})
+    assert f"after 91 epochs (9,999 pictures) of {plain('a/fer2013/x-s0 (1), then a/ferplus/x-s0 (2)')};" in text
 
 
 def test_a_peers_card_says_what_it_claims_and_how_to_run_it():

@@ -1,0 +1,153 @@
+"""Pull and load: pinned weights from the Hub into the cache, or a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+import fer_bench
+from fer_bench.hub import HubError, fetch, main
+from fer_bench.weights import (
+    WeightsError,
+    cache_folder,
+    cached,
+    sha256,
+    weights_folder,
+)
+from tests.hub.row import PULL, PUSH, REPO, entry, forget_weights, pin
+from tests.hub_server import Hub
+
+
+@pytest.mark.parametrize("which", [PULL, ["pull", "--all"]], ids=["method", "all"])
+def test_pull_fills_the_cache(which: list[str], published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """The pinned file arrives whole under its hash, alone; a second pull asks nothing."""
+    assert main(which) == 0
+    assert sha256(cached(entry())) == entry()["sha256"]
+    assert [path for path in cache_folder().rglob("*") if path.is_file()] == [cached(entry())]
+    published.requests.clear()
+    assert main(which) == 0
+    assert "already here" in capsys.readouterr().out
+    assert not published.requests
+
+
+def test_the_token_is_not_shown_to_the_storage_host(published: Hub) -> None:
+    """Large files come from another host, which is not told the token."""
+    main(PULL)
+    assert {token for _, path, token in published.requests if "/resolve/" in path} == {"hf_write"}
+    assert {token for _, path, token in published.requests if "/storage/" in path} == {None}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("HEAD", "resolve", 500), ("HEAD", "resolve", None), ("GET", "storage", 500), ("GET", "storage", None)],
+)
+def test_a_download_that_fails_twice_is_tried_again(
+    method: str, path: str, status: int | None, published: Hub, pauses: list[float]
+) -> None:
+    """A 5xx or a cut connection, while looking or half way through the file, costs a pause and no byte is wrong."""
+    published.fail(method, path, times=2, status=status)
+    assert main(PULL) == 0
+    assert sha256(cached(entry())) == entry()["sha256"]
+    assert len(pauses) == 2
+
+
+def test_a_wrong_hash_is_refused_and_leaves_nothing(published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that is not the one of the index never enters the cache; exit code 1."""
+    published.large[entry()["sha256"]] = bytes(entry()["bytes"])
+    assert main(PULL) == 1
+    assert "was refused and deleted: its SHA-256 is" in capsys.readouterr().err
+    assert [path for path in cache_folder().rglob("*") if path.is_file()] == []
+
+
+def test_a_truncated_file_is_refused_and_leaves_nothing(published: Hub) -> None:
+    """A file that is shorter than announced is no file."""
+    published.large[entry()["sha256"]] = b"short"
+    assert main(PULL) == 1
+    assert [path for path in cache_folder().rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("revision", ["main", "v1.0", "0123abc", "A" * 40, "refs/pr/1"])
+def test_a_revision_that_can_move_is_refused(revision: str, published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything but a commit of 40 hex digits is wrong use, before any request."""
+    pin(revision=revision)
+    assert main(PULL) == 2
+    assert "no commit of 40 hex digits" in capsys.readouterr().err
+    assert not published.requests
+
+
+def test_a_branch_that_moved_changes_nothing(published: Hub) -> None:
+    """After a new commit on main, the pinned one is still what is fetched."""
+    repo = published.repo(REPO)
+    repo.commit(repo.commits[repo.head] | {"model.safetensors": (b"other weights", True)})
+    assert main(PULL) == 0
+    assert sha256(cached(entry())) == entry()["sha256"]
+
+
+def test_an_answer_from_another_commit_is_refused(published: Hub) -> None:
+    """A server that answers a pinned request with another commit is not believed."""
+    published.fail("HEAD", "resolve", status=200, x_repo_commit="b" * 40, etag='"x"')
+    with pytest.raises(HubError, match="not with the pinned"):
+        fetch(entry())
+
+
+def test_a_commit_that_is_gone_is_said(published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pinned commit or repository that does not exist ends with 1 and says so, without more tries."""
+    pin(revision="c" * 40)
+    assert main(PULL) == 1
+    assert "has no such commit (any more)" in capsys.readouterr().err
+    assert len(published.requests) == 1
+    pin(hub="ada/nothing")
+    assert main(PULL) == 1
+    assert "no such repository, commit or file" in capsys.readouterr().err
+
+
+def test_a_row_without_a_copy_is_said(checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name it is wrong use; among --all it is a line."""
+    forget_weights()
+    assert main(PULL) == 2
+    assert "has no copy on the Hub" in capsys.readouterr().err
+    assert main(["pull", "--all"]) == 0
+    assert "no copy on the Hub" in capsys.readouterr().out
+
+
+# fer_bench.load
+
+
+def test_load_takes_the_bundled_file_first(checkout: Path, hub: Hub) -> None:
+    """With the file in weights/, a pinned copy on the Hub is not asked for."""
+    main(PUSH)
+    hub.requests.clear()
+    assert fer_bench.load("deep_emotion", track="fer2013").path.parent == weights_folder()
+    assert not hub.requests
+
+
+def test_load_falls_back_on_the_cache_and_then_on_the_hub(published: Hub) -> None:
+    """Without the bundled file the first load fetches it, the second finds it in the cache, for transfer tracks too."""
+    model = fer_bench.load("deep_emotion", track="fer2013")
+    assert model.path == cached(entry())
+    assert published.requests
+    published.requests.clear()
+    assert fer_bench.load("deep_emotion", track="rendered").path == cached(entry())
+    assert not published.requests
+
+
+def test_load_offline_says_what_is_missing(published: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In offline mode the error names the row, the reason and both commands that mend it."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(WeightsError) as caught:
+        fer_bench.load("deep_emotion", track="fer2013")
+    text = str(caught.value)
+    assert "no weights of deep_emotion for fer2013 (common-v1, seed 0)" in text
+    assert "HF_HUB_OFFLINE" in text
+    assert "python -m fer_bench.hub pull --method deep_emotion --track fer2013" in text
+    assert "python -m fer_bench.train --method deep_emotion --track fer2013" in text
+
+
+def test_load_without_a_copy_anywhere_says_how_to_train(checkout: Path, hub: Hub) -> None:
+    """Nothing here and nothing published: the command that trains, and no request."""
+    forget_weights()
+    with pytest.raises(WeightsError, match="train them with: python -m fer_bench.train --method deep_emotion"):
+        fer_bench.load("deep_emotion")
+    assert not hub.requests
