@@ -135,6 +135,12 @@ class PatchCam(nn.Module):
             return vectors
         return F.conv2d(vectors - self.pca_mean[:, None, None], self.pca_components[:, :, None, None])
 
+    def unfuse(self, _batches: Batches) -> None:
+        """Back to the CNN alone, as stage "cnn" trains it; weights to start from may be of a finished network."""
+        self.fused.zero_()
+        self.is_fused = False
+        self.train(self.training)
+
     @torch.no_grad()
     def fuse(self, batches: Batches) -> None:
         """Fit the PCA on the patches of `batches` (the training split), start the fused classifier, switch to it."""
@@ -211,7 +217,7 @@ CARD = MethodCard(
 @register(
     CARD,
     stages=(
-        Stage("cnn", 0.7, loss=cnn_loss, parameters=_cnn_parameters),
+        Stage("cnn", 0.7, loss=cnn_loss, parameters=_cnn_parameters, prepare=PatchCam.unfuse),
         Stage("fusion", 0.3, parameters=_fusion_parameters, prepare=PatchCam.fuse),
     ),
 )

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fer_bench.methods import METHODS
 from fer_bench.methods.patch_cam import CARD, PatchCam, batch_hard_triplet, cnn_loss
 from fer_bench.torchvision_repair import torchvision
 
@@ -70,6 +71,20 @@ def test_tokens_are_quarter_means_of_the_map(cnn: PatchCam) -> None:
         cam, tokens = cnn.closed_form_cam(faces(), target), cnn.tokens(maps, target)
         torch.testing.assert_close(tokens[:, 0, 1], cam[:, :5, 5:].mean((1, 2)) / cam.mean((1, 2)))
         assert torch.equal(cnn.tokens(torch.zeros_like(maps), target), torch.ones(8, 2, 2))
+
+
+def test_the_first_stage_trains_the_cnn_of_a_finished_network(cnn: PatchCam, fused: PatchCam) -> None:
+    """Started from fused weights, stage "cnn" judges the CNN alone and lets its batch norms learn, as from scratch."""
+    stage = METHODS["patch_cam"].stages[0]
+    stage.prepare(fused, lambda: iter([]))
+    with torch.inference_mode():
+        assert torch.equal(fused(faces()), cnn(faces()))
+    before = fused.features[1].running_mean.clone()
+    stage.loss(fused.train(), faces(), torch.arange(8) % 7, F.cross_entropy)
+    assert not torch.equal(fused.features[1].running_mean, before)
+    restored = PatchCam(7)
+    restored.load_state_dict(fused.state_dict())
+    assert not restored.is_fused
 
 
 def test_the_pca_is_fitted_on_the_training_patches_and_stored(fused: PatchCam) -> None:
