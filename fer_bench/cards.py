@@ -57,6 +57,8 @@ class Reported:
     """Fraction, 0..1."""
     source: str
     """Where it stands (paper, table) and how it was measured where that differs from ours."""
+    why: str = ""
+    """Why ours differs from it by more than two points, in one sentence: what an experiment showed, no guess."""
 
     def __post_init__(self) -> None:
         if not 0 < self.accuracy < 1:

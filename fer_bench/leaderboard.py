@@ -41,6 +41,8 @@ _WITH_HALF = ("balanced_accuracy", "macro_f1", "ece")
 """Metrics whose intervals' half-widths stand in the table too, as `<metric>_half`."""
 _COMPARABLE = ["protocol", "data_hash", "emotions", "test_pictures", "tta"]
 """Rows are ranked against each other only where all of these agree."""
+LARGE = 0.02
+"""A difference from the reported figure (fraction) that asks for a sentence on why."""
 
 HOW_TO_READ = (
     "Every figure is measured by this project's own code on the test split, which its own training never sees. "
@@ -120,7 +122,8 @@ def _read_cached(path: Path, changed: int, size: int) -> Result | str:
 def _row(result: Result, card: dict) -> dict[str, object]:
     trained, earlier = result.trained, result.trained.earlier
     cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
-    reported = next((r["accuracy"] for r in card.get("reported", ()) if r["track"] == result.track), None)
+    stated = next((r for r in card.get("reported", ()) if r["track"] == result.track), {})
+    reported = stated.get("accuracy")
     known = trained.epochs is not None and trained.budget_epochs
     return {
         "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
@@ -135,6 +138,7 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
+        "why": stated.get("why", ""),
         "epochs": trained.epochs,
         "budget_epochs": trained.budget_epochs,
         "budget_fraction": trained.epochs / trained.budget_epochs if known else None,
@@ -166,7 +170,7 @@ def _row(result: Result, card: dict) -> dict[str, object]:
 
 
 _TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"earlier_track", "earlier_weights", "robustness_suite", "explanation_cam"}
+_TEXT |= {"why", "earlier_track", "earlier_weights", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
@@ -227,6 +231,13 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
     return markdown_table(columns, frame, words=("Method", "Trained"))
 
 
+def _why(row: NamedTuple) -> str:
+    """What is known of a large difference from the reported figure."""
+    budget = "trained for its full budget" if row.complete else "trained for less than its budget"
+    why = safe(row.why) or ("why is not known." if row.complete else "what else it comes from is not known.")
+    return f"`{row.method}` ({row.recipe}) is {percent(row.difference, '+')} points from its paper: {budget}; {why}"
+
+
 def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     """What a reader of one track's table must know, as list items."""
     notes = []
@@ -243,6 +254,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     skipped = max(len(r.data.skipped) for r in results)
     if skipped:
         notes.append(f"{skipped:,} picture(s) could not be read and were left out; the results' files name them.")
+    notes += [_why(row) for row in frame.itertuples() if abs(row.difference) > LARGE and not row.external]
     notes += dict.fromkeys(safe(note) for result in results for note in result.data.notes)
     return [f"- {note}" for note in notes]
 

@@ -259,6 +259,25 @@ def test_the_markdown_says_how_long_was_trained(change, cell):
     assert cell in lb.markdown([made("a", trained=replace(made("a").trained, **change))])
 
 
+@pytest.mark.parametrize(
+    ("hits", "complete", "why", "sentence"),
+    [
+        (70, True, "", None),
+        (60, True, "", "-9.3 points from its paper: trained for its full budget; why is not known."),
+        (60, False, "", "-9.3 points from its paper: trained for less than its budget; what else it comes from is not"),
+        (80, True, "Its rate <b>is\nlow.", "+10.7 points from its paper: trained for its full budget; Its rate &lt;b>"),
+    ],
+)
+def test_a_large_difference_has_a_sentence(hits, complete, why, sentence):
+    """Two points from the paper's figure or more: what the card knows of it, and whether the budget was short."""
+    cards = {"a": {"reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T", "why": why}]}}
+    row = made("a", hits, trained=replace(made("a").trained, complete=complete))
+    text = lb.markdown([row], cards)
+    assert ("points from its paper" in text) is (sentence is not None)
+    assert sentence is None or f"- `a` (common-v1) is {sentence}" in text
+    assert "from its paper" not in lb.markdown([replace(row, external=True)], cards)
+
+
 def test_the_markdown_marks_what_a_reader_must_know():
     """Submitted, augmented and partly shared rows are marked; duplicates, skipped pictures and notes stand below."""
     data = r.Data(
@@ -371,7 +390,8 @@ def test_cards_are_read_back(tmp_path):
         "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
         "summary": "", "ours": "", "licence": "MIT (this implementation)", "cam_layer": "x", "paper_recipe": None,
         "recipe": "common-v1", "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
-        "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T"}], "parameters": {"7": 3_849_319},
+        "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T", "why": ""}],
+        "parameters": {"7": 3_849_319},
     }  # fmt: skip
     (tmp_path / "methods.json").write_text("{")
     with pytest.raises(UserError, match=r"methods\.json is broken"):

@@ -93,6 +93,7 @@ SENET50 = _card(
     "senet50", "SENet-50", "Hu, Shen & Sun, CVPR 2018",
     "ResNet-50 whose blocks rescale their channels.", 48, "layer4", 26_044_535,
     Reported("ferplus", 0.888, "Salimov & Yoo 2021, Table 5"),
+    shipped=True,
 )  # fmt: skip
 
 

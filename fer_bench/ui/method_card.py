@@ -32,7 +32,9 @@ def method_card(result: Result, card: dict) -> str:
         lines = [f"**What {who}**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
         lines += ["|---|--:|---|"]
         for stated in card["reported"]:
-            lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {plain(stated['source'])} |")
+            where = plain(stated["source"])
+            where += f"<br>**Why ours differs:** {plain(stated['why'])}" if stated.get("why") else ""
+            lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {where} |")
         parts.append("\n".join(lines))
     elif card.get("package") or _is_link(url):
         who = "its authors state" if card.get("package") else "the paper states"
