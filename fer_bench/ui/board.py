@@ -37,7 +37,15 @@ CSS = """
 #board-table [aria-colindex="2"] {position: sticky; left: 0; z-index: 2; background: inherit;
   border-right: 1px solid var(--border-color-primary)}
 #board-table [role=columnheader][aria-colindex="2"] {z-index: 3; background: var(--table-even-background-fill)}
-@media (max-width: 640px) {#board-table [aria-colindex="2"] {width: 190px !important; flex: 0 0 190px !important}}
+#board-table [aria-colindex] * {font-family: var(--font); font-variant-numeric: tabular-nums}
+@media (max-width: 640px) {
+  #board-table [aria-colindex] * {font-size: 13px}
+  #board-table table.header-table {table-layout: fixed !important; width: 0 !important}
+  #board-table [aria-colindex="1"] {--narrow: 54px}
+  #board-table [aria-colindex="2"] {--narrow: 184px}
+  #board-table :is([aria-colindex="1"], [aria-colindex="2"]) {width: var(--narrow) !important;
+    min-width: var(--narrow) !important; max-width: var(--narrow) !important; flex-basis: var(--narrow) !important}
+}
 .fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
 .fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
   background: var(--block-background-fill); color: var(--body-text-color)}

@@ -132,6 +132,24 @@ def test_a_phone_shows_the_answers_without_sideways_scrolling(phone, portraits) 
         assert phone.evaluate("document.documentElement.scrollWidth") <= 391
 
 
+def test_on_a_phone_each_heading_of_the_board_stands_over_its_column(phone) -> None:
+    """Rank, method and accuracy fit side by side; wherever the table is scrolled to, headings keep to their cells."""
+    tab(phone, "Leaderboard")
+    phone.wait_for_selector("#board-table >> text=small_cnn")
+    places = """() => {
+        const of = role => [...document.querySelectorAll(`#board-table [role=${role}]`)].slice(0, 6).map(e => {
+            const box = e.getBoundingClientRect(); return [Math.round(box.left), Math.round(box.right)]})
+        return [of('columnheader'), of('gridcell')]}"""
+    headings, cells = phone.evaluate(places)
+    assert headings == cells
+    assert cells[2][0] + 80 < 390  # "67.2 ± 1.6" can be read
+    phone.evaluate("document.querySelector('#board-table .virtual-table-viewport').scrollLeft = 260")
+    phone.wait_for_function("document.querySelector('#board-table [role=gridcell]').getBoundingClientRect().right < 0")
+    headings, cells = phone.evaluate(places)
+    assert headings == cells
+    assert cells[1][0] >= 0  # the method stays in sight
+
+
 def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     """Every face of every picture is in the gallery, the unreadable file is named, and the CSV has a row per face."""
     tab(page, "Many pictures")
