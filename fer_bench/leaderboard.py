@@ -35,7 +35,7 @@ from fer_bench.protocols import TRACKS, track_named
 from fer_bench.results import Result, ResultError, read_result, read_results, track_folder
 from fer_bench.statistics import tie_ranks
 
-README_TRACKS = ("fer2013", "rendered")
+README_TRACKS = ("fer2013", "ferplus", "rendered")
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
 _WITH_HALF = ("balanced_accuracy", "macro_f1", "ece")
 """Metrics whose intervals' half-widths stand in the table too, as `<metric>_half`."""
