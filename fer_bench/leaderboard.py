@@ -157,7 +157,6 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "earlier_epochs": earlier.epochs if earlier else None,
         "earlier_pictures": earlier.pictures_seen if earlier else None,
         "earlier_track": earlier.track if earlier else "",
-        "earlier_weights": "; ".join(earlier.weights) if earlier else "",
         "trained_on": trained.track,
         "emotions": ", ".join(result.emotions),
         "test_pictures": result.data.test_pictures,
@@ -170,7 +169,7 @@ def _row(result: Result, card: dict) -> dict[str, object]:
 
 
 _TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"why", "earlier_track", "earlier_weights", "robustness_suite", "explanation_cam"}
+_TEXT |= {"why", "earlier_track", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
