@@ -34,7 +34,6 @@ from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, build, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, track_named
-from fer_bench.records import Earlier
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Cost,
@@ -44,6 +43,7 @@ from fer_bench.results import (
     Trained,
     Versions,
     Weights,
+    decode,
     measure,
     read_result,
     result_path,
@@ -101,11 +101,9 @@ def judge(
     record = model.record
     known = {field.name for field in fields(Trained)}
     trained = {name: value for name, value in record["trained"].items() if name in known}
-    if trained.get("earlier"):
-        trained["earlier"] = Earlier(**trained["earlier"])
     result = Result(
         method=model.name, track=track.name, recipe=record["recipe"], seed=record["seed"], emotions=emotions,
-        trained=Trained(**trained),
+        trained=decode(Trained, trained, f"what {model.name}'s weights say of their training"),
         weights=Weights(
             sha256=record["sha256"], bytes=record["bytes"], storage=record["packing"]["storage"],
             accuracy_loss=record["accuracy_loss"],

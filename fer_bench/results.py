@@ -93,7 +93,7 @@ class Result:
     @classmethod
     def from_dict(cls, values: dict) -> Result:
         """The reverse of `to_dict`; raises ResultError, naming the field, for unknown, missing or mistyped ones."""
-        return _decode(cls, values, "the record")
+        return decode(cls, values, "the record")
 
 
 def _plain(value: Any) -> Any:
@@ -110,11 +110,11 @@ def _shape(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
     return typing.get_type_hints(kind), frozenset(needed)
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
+def decode(kind: Any, value: Any, where: str) -> Any:
     """Read a JSON value as `kind`: a dataclass, dict, list, tuple, X | None or a plain type. Strict about types."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType:
-        return None if value is None else _decode(args[0], value, where)
+        return None if value is None else decode(args[0], value, where)
     expected = {tuple: list}.get(origin, origin) or (dict if is_dataclass(kind) else kind)
     if kind is float and type(value) is int:
         value = float(value)
@@ -126,11 +126,11 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
             if names:
                 raise ResultError(f"{where} has {problem} key(s): {', '.join(sorted(names))}.")
         prefix = "" if kind is Result else f"{where}."
-        return kind(**{name: _decode(hints[name], item, prefix + name) for name, item in value.items()})
+        return kind(**{name: decode(hints[name], item, prefix + name) for name, item in value.items()})
     if origin is dict:
-        return {name: _decode(args[1], item, f"{where}.{name}") for name, item in value.items()}
+        return {name: decode(args[1], item, f"{where}.{name}") for name, item in value.items()}
     if origin in (list, tuple):
-        return origin(_decode(args[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+        return origin(decode(args[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     return value
 
 
