@@ -1,8 +1,9 @@
 """python -m fer_bench.explain: class activation maps (CAMs) and overlays of them. `faithfulness` judges them.
 
-The maps are pytorch-grad-cam's, drawn over the layer that a method's card names. Each call works on a copy of the
-network's structure that shares its weights: hooks, gradients and modes never touch the network that others may be
-using at the same moment.
+The maps are pytorch-grad-cam's, of the layer that a method's card names, drawn where that layer's cells look (see
+`receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. Each call works on a copy
+of the network's structure that shares its weights: hooks, gradients and modes never touch the network that others may
+be using at the same moment.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_pic
 from fer_bench.files import atomic_write
 from fer_bench.infer import Model, load
 from fer_bench.methods import METHODS
+from fer_bench.receptive import Located, spread
 from fer_bench.registry import UnknownNameError
 from fer_bench.torchvision_repair import torchvision
 from fer_bench.transforms import to_input
@@ -54,7 +56,8 @@ WHAT_A_CAM_SHOWS = (
 class Explanation:
     """What `explain` found for N pictures.
 
-    maps: float32 (N, S, S) at the network's input side S, each stretched to 0..1; a flat one is all 0.
+    maps: float32 (N, S, S) at the network's input side S, each stretched to 0..1; a flat one is all 0. They lie where
+    the cells of the layer look, as their receptive fields' centres say.
     logits: float32 (N, K), as `infer.logits` gives them.   targets: N emotions, the ones that the maps are of.
     """
 
@@ -91,10 +94,12 @@ def explain(
                 batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
                 inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
                 targets = None if wanted is None else _class_targets(wanted[start : start + batch_size])
-                maps.append(explainer(inputs, targets))
+                with Located(inputs) as located:
+                    coarse = explainer(inputs, targets)
+                maps.append(spread(coarse, side, located.of(explainer.at_layer)))
                 answers.append(explainer.outputs.detach().float().cpu().numpy())
     cams, scores = np.concatenate(maps).astype(np.float32), np.concatenate(answers)
-    # The library divides by the maximum plus 1e-7, which leaves faint maps a little under 1.
+    cams -= cams.min((1, 2), keepdims=True)
     peaks = cams.max((1, 2), keepdims=True)
     cams = np.divide(cams, peaks, out=np.zeros_like(cams), where=peaks > 0)
     chosen = scores.argmax(1) if wanted is None else wanted
@@ -174,14 +179,19 @@ def _replica(network: nn.Module) -> nn.Module:
 
 @contextlib.contextmanager
 def _hooked(explainer_class: Callable[..., object], network: nn.Module, layer: nn.Module) -> Iterator:
-    """A pytorch-grad-cam explainer whose hooks are released at the end.
+    """A pytorch-grad-cam explainer whose hooks are released at the end. Its maps keep the layer's own size.
 
-    The graph starts at the layer's output, so that the backward pass ends there and costs next to nothing.
+    The graph starts at the layer's output, `at_layer`, so that the backward pass ends there and costs next to nothing.
     """
     with contextlib.ExitStack() as stack_of_hooks:
-        start = layer.register_forward_hook(lambda *arguments: arguments[2].detach().requires_grad_())
-        stack_of_hooks.callback(start.remove)
+
+        def begin(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            explainer.at_layer = output.detach().requires_grad_()
+            return explainer.at_layer
+
+        stack_of_hooks.callback(layer.register_forward_hook(begin).remove)
         explainer = explainer_class(model=network, target_layers=[layer])
+        explainer.get_target_width_height = lambda _inputs: None  # no size to stretch the maps to
         # Not `with explainer`: its exit swallows an IndexError.
         stack_of_hooks.callback(explainer.activations_and_grads.release)
         yield explainer

@@ -21,6 +21,8 @@ from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS, explain, main, overlay, pr
 from fer_bench.faces import Face
 from fer_bench.infer import Model, logits
 from fer_bench.methods import METHODS, build, list_methods
+from fer_bench.methods.small_cnn import SamePad
+from fer_bench.receptive import Cells, spread
 from fer_bench.transforms import to_input
 from tests.helpers import picture
 
@@ -129,6 +131,38 @@ def test_a_map_shows_the_quadrant_that_is_read(quadrants: Model) -> None:
             np.testing.assert_allclose(explain(quadrants, images, cam, target).maps, expected / 255, atol=1e-5)
 
 
+class Dots(nn.Module):
+    """Anger is the sum of what three layers like small_cnn's (padded below and to the right only) make of a dot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [layer for _ in range(3) for layer in (SamePad(2), nn.Conv2d(1, 1, 2, bias=False), nn.MaxPool2d(2))]
+        self.maps = nn.Sequential(*layers)
+        for parameter in self.parameters():
+            nn.init.ones_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        warmth = self.maps(x).sum((1, 2, 3))
+        return torch.stack([warmth, -warmth], 1)
+
+
+def test_a_map_lies_where_its_cells_look(quadrants: Model) -> None:
+    """Maps of a bright dot lie around the dot; drawn edge to edge they would lie 3.5 pixels up and to the left."""
+    side = 48
+    model = replace(quadrants, network=Dots().eval(), input_spec=replace(quadrants.input_spec, size=side))
+    spots = [(row, column) for row in range(20, 28) for column in range(20, 28)]
+    images = np.zeros((len(spots), side, side), np.uint8)
+    for image, (row, column) in zip(images, spots, strict=True):
+        image[row, column] = 255
+    maps = explain(model, images, "gradcam", "anger").maps
+    places = np.arange(side)
+    for axis in (1, 2):
+        profile = maps.sum(3 - axis)
+        centres = profile @ places / profile.sum(1)
+        off = centres - np.array([spot[axis - 1] for spot in spots])
+        assert abs(off.mean()) < 0.5
+
+
 def test_gradcam_is_the_closed_form_of_patch_cam() -> None:
     """On a network that ends in averaging and a linear layer, Grad-CAM and HiResCAM are its weighted maps."""
     model = fresh("patch_cam")
@@ -136,7 +170,7 @@ def test_gradcam_is_the_closed_form_of_patch_cam() -> None:
     with torch.inference_mode():
         inputs = to_input(torch.from_numpy(images), model.input_spec)
         closed = model.network.closed_form_cam(inputs, torch.arange(7)).numpy()
-    closed = torch.nn.functional.interpolate(torch.from_numpy(closed)[:, None], (40, 40), mode="bilinear")[:, 0].numpy()
+    closed = spread(closed, 40, Cells((0.0, 0.0), (4.0, 4.0)))
     for cam in ("gradcam", "hirescam"):
         maps = explain(model, images, cam, target).maps
         lively = [i for i in range(7) if closed[i].std() > 0]
