@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_bench.errors import UserError
+from fer_bench.files import label
 
 Picture: TypeAlias = "Image.Image | np.ndarray | str | os.PathLike[str] | bytes"
 Box: TypeAlias = tuple[int, int, int, int]
@@ -53,39 +54,39 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
     first frame. Raises UnreadablePictureError, naming the file (or `name`), for anything else and for more than
     MOST_PIXELS pixels.
     """
-    label = name or _label(picture)
+    called = name or _called(picture)
     try:
         if isinstance(picture, np.ndarray):
-            return _to_8bit(_bounded(_from_array(picture), label))
+            return _to_8bit(_bounded(_from_array(picture), called))
         if isinstance(picture, Image.Image):
-            return _to_8bit(_bounded(picture, label))
+            return _to_8bit(_bounded(picture, called))
         # Pillow asks every other format before WebP, which takes longer than to decode a face.
         formats = ("WEBP",) if isinstance(picture, bytes) and picture[8:12] == b"WEBP" else None
         source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
         with Image.open(source, formats=formats) as opened:
-            return _to_8bit(_bounded(opened, label))
+            return _to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
         raise
     except FileNotFoundError:
-        raise UnreadablePictureError(f"{label}: there is no such file.") from None
+        raise UnreadablePictureError(f"{called}: there is no such file.") from None
     except Exception as error:  # a broken file makes each decoder raise a kind of its own
         reason = "it is empty" if _is_empty(picture) else _brief(error)
-        raise UnreadablePictureError(f"{label}: this is not a readable picture ({reason}).") from None
+        raise UnreadablePictureError(f"{called}: this is not a readable picture ({reason}).") from None
 
 
-def _bounded(image: Image.Image, label: str) -> Image.Image:
+def _bounded(image: Image.Image, called: str) -> Image.Image:
     """The picture itself, not yet decoded where it comes from a file, or UnreadablePictureError where it is huge."""
     if image.width * image.height > MOST_PIXELS:
         raise UnreadablePictureError(
-            f"{label}: at {image.width} x {image.height} pixels this is too large to open (the bound is "
+            f"{called}: at {image.width} x {image.height} pixels this is too large to open (the bound is "
             f"{MOST_PIXELS // 10**6} megapixels); make it smaller first."
         )
     return image
 
 
-def _label(picture: object) -> str:
+def _called(picture: object) -> str:
     if isinstance(picture, str | os.PathLike):
-        return str(picture)
+        return label(picture)
     if isinstance(picture, np.ndarray):
         return "the array"
     return getattr(picture, "filename", "") or "the picture"

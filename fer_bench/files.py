@@ -1,21 +1,67 @@
-"""Files that are written whole or not at all."""
+"""Files: found below a folder, named in output, written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from fer_bench.errors import UserError
+
+
+class OutputError(UserError, OSError):
+    """A file or folder that cannot be written; the text names it."""
+
+
+def label(path: str | os.PathLike[str]) -> str:
+    """The text of a path in output, on one line: what is no valid UTF-8 and control characters become escapes."""
+    text = os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
+    """The files in a folder, by name, then those of its sub-folders; what is called ".name" is left out.
+
+    Links are followed, but each folder is entered once, and none that the first one lies in, so that links may lead in
+    circles. A link that leads nowhere is given like a file, for its reader to name it.
+    """
+    entered = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made with those that it lies in where it is not there. Raises OutputError, naming it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: no folder can be made here ({error.strerror}); give another.") from None
+    return path
+
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
-    """Write bytes, or whatever the function writes, so that `path` holds either all of it or what it held before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write bytes, or whatever the function writes, so that `path` holds either all of it or what it held before.
+
+    Raises OutputError, naming the path, where that fails: a folder in it is a file, say, or the disk is full.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             content(file) if callable(content) else file.write(content)
         os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be a file
+            temporary.unlink(missing_ok=True)
     return path

@@ -25,13 +25,14 @@ from tqdm import tqdm
 from fer_bench import scoring
 from fer_bench.errors import UserError
 from fer_bench.faces import PICTURE_SUFFIXES, UnreadablePictureError, open_picture
+from fer_bench.files import files_below, label
 from fer_bench.infer import Model, best_device, load
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.runtime import RUNTIMES, need_onnx, onnx_model
 from fer_bench.scores import FORMATS, Row, ScoreFile, columns
-from fer_bench.scoring import PER_SECOND, Prepared, annotate_clip, emotions_of, label, score_clip, score_picture
+from fer_bench.scoring import PER_SECOND, Prepared, annotate_clip, emotions_of, score_clip, score_picture
 from fer_bench.video import UnreadableClipError, is_clip
 
 __all__ = ["annotate_clip", "columns", "emotions_of", "find_inputs", "score_clip", "score_files", "score_picture"]
@@ -45,8 +46,8 @@ GROUP = 32
 
 def find_inputs(given: Iterable[str]) -> list[Path]:
     """The files that the inputs stand for, each once: a file is itself, a folder all pictures and clips below it (by
-    their names' endings, in order, hidden ones left out), and what is neither is taken as a glob ("**" reaches into
-    folders). An input that matches nothing stays in the list, to be reported as a file that is not there.
+    their names' endings, in order, hidden ones left out, links followed), and what is neither is taken as a glob ("**"
+    reaches into folders). An input that matches nothing stays in the list, to be reported as a file that is not there.
     """
     found: dict[Path, None] = {}
     for text in given:
@@ -57,11 +58,8 @@ def find_inputs(given: Iterable[str]) -> list[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and (Path(name).suffix.lower() in PICTURE_SUFFIXES or is_clip(name)):
-                yield Path(here) / name
+    files = map(Path, files_below(folder))
+    return (path for path in files if path.suffix.lower() in PICTURE_SUFFIXES or is_clip(path))
 
 
 def in_groups(paths: Sequence[Path]) -> list[list[Path]]:
@@ -262,12 +260,12 @@ def main(argv: list[str] | None = None) -> int:
         emotions = emotions_of(models)
         output = ScoreFile(arguments.out, emotions, methods, arguments.resume) if arguments.out else None
         written, problems = score_files(paths, models, output, arguments)
+    except OSError as error:  # the output's folder cannot be written to, or the disk is full (OutputError too)
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # the output's folder cannot be written to, or the disk is full
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         hint = f"; --resume goes on with {arguments.out}" if arguments.out and not arguments.video else ""
         print(f"interrupted{hint}.", file=sys.stderr)

@@ -13,17 +13,21 @@ def stratified(labels: np.ndarray, count: int | None, seed: int = 0) -> np.ndarr
     """int64 positions, ascending, of at most `count` pictures (None: all), each class in proportion to its size.
 
     labels: int (N,). Within a class the pictures are drawn at random, the same for the same seed. No class's share is
-    off by more than one picture, so that the accuracy on the sample estimates that on the split.
+    off by a whole picture (largest remainders; of equal ones the first class's), so that the accuracy on the sample
+    estimates that on the split.
     """
     labels = np.asarray(labels)
     if count is None or count >= len(labels):
         return np.arange(len(labels))
     rng = np.random.default_rng(seed)
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        place[mine] = (rng.permutation(len(mine)) + 0.5) / len(mine)  # spread evenly over 0..1
-    return np.sort(place.argsort(kind="stable")[:count])
+    names, sizes = np.unique(labels, return_counts=True)
+    quotas, remainders = np.divmod(sizes * count, len(labels))
+    quotas[np.argsort(-remainders, kind="stable")[: count - quotas.sum()]] += 1
+    chosen = [
+        np.flatnonzero(labels == name)[rng.permutation(size) < quota]
+        for name, size, quota in zip(names, sizes, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
 
 
 def resampled_means(values: np.ndarray, seed: int = 0, samples: int = RESAMPLES) -> np.ndarray:

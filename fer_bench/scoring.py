@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_bench.emotions import in_order
 from fer_bench.faces import Box, crop, detect_faces, frame_of, square, stack
+from fer_bench.files import label
 from fer_bench.infer import Model, logits
 from fer_bench.scores import AFTER, Row
 from fer_bench.video import Frame, frames, probe, representative, write_clip
@@ -218,8 +219,3 @@ def _middle(image: Image.Image) -> Box:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return (left, top, left + side, top + side)
-
-
-def label(path: str | os.PathLike[str]) -> str:
-    """The text of a path in the output; a name that is no valid UTF-8 is written with escapes."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")

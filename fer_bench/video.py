@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,8 +36,9 @@ class UnreadableClipError(UserError):
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame. index: from 0, in the clip as it is stored.   time: seconds from the clip's first frame.
+    """One decoded frame. index: from 0, among the frames that decode whole.   time: seconds from the clip's first one.
 
+    Up to the first damage the index is the frame's place in the clip as stored; after it, what was lost is not counted.
     image: PIL RGB, upright as the clip is meant to be shown.
     """
 
@@ -228,19 +230,30 @@ def _duration(container: av.container.InputContainer, stream: av.VideoStream) ->
     """Seconds, as the header has it; 0 where it does not say."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
+    # Matroska and WebM state a stream's length in a tag; the container's own is that of the sound where that is longer.
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
     return container.duration / 1e6 if container.duration else 0.0
 
 
 def _decoded(
-    container: av.container.InputContainer, stream: av.VideoStream, label: str, on_damage: Callable[[str], None]
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    label: str,
+    on_damage: Callable[[str], None],
+    until_damage: bool = False,
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time."""
+    """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time.
+
+    until_damage: end at the first damage, since nobody knows how many frames are lost there.
+    """
     import av
 
-    index, start, time, broken = -1, None, 0.0, 0
+    index, start, time, shown, broken = -1, None, 0.0, 0.0, 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets, ended = container.demux(stream), None
-    while True:
+    while not (until_damage and broken):
         try:
             decoded = next(packets).decode()
         except StopIteration:
@@ -256,16 +269,19 @@ def _decoded(
         for frame in decoded:
             if frame.is_corrupt:  # what a decoder guesses after data is lost
                 broken += 1
+                if until_damage:
+                    break
                 continue
             index += 1
             stamp = frame.time if frame.time is not None else (start or 0.0) + index / rate
             start = stamp if start is None else start
             time = max(time, stamp - start)
+            shown = time + float((frame.duration or 0) * (frame.time_base or 0))  # the last one may stand long
             yield index, time, frame
     if index < 0:
         raise UnreadableClipError(f"{label}: no frame in it can be decoded{f' ({ended})' if ended else ''}.")
     length = _duration(container, stream)
-    if broken or time + max(1.0, 2 / rate) < length * 0.98:
+    if broken or max(shown, time + max(1.0, 2 / rate)) < length * 0.98:
         whole = f" of {length:.1f}" if length else ""
         on_damage(f"{label}: part of this clip is broken or cut off; its frames up to {time:.1f}{whole} s were read.")
 
@@ -278,6 +294,9 @@ def _upright(frame: av.VideoFrame) -> Image.Image:
 
 
 # Writing ------------------------------------------------------------------------------------------------------------
+
+FASTEST = 1000
+"""Frames per second that are written at most; at a million, an mp4 cannot be decoded again."""
 
 
 def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps: float) -> Path:
@@ -292,8 +311,8 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise UserError(f"{path}: clips are written as .mp4; give a name that ends so.")
-    if not (math.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps must be positive, not {fps}")
+    if not 0 < fps <= FASTEST:
+        raise ValueError(f"fps must be positive and at most {FASTEST}, not {fps}")
     pictures = iter(pictures)
     first = next(pictures, None)
     if first is None:

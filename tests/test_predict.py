@@ -172,6 +172,9 @@ def test_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert texts("d/[1].png") == ["d/[1].png"]
     assert texts("*") == ["a/c.mp4", "a/x.png", "a/b/y.JPG", "d/[1].png", "e.txt"]
     assert texts("gone/*.png") == ["gone/*.png"]
+    Path("d/linked").symlink_to("../a/b")
+    Path("d/round").symlink_to("..")
+    assert texts("d") == ["d/[1].png", "d/linked/y.JPG"]
 
 
 def test_groups_are_pictures_together_and_clips_alone() -> None:
@@ -436,9 +439,11 @@ def test_resume_scores_what_is_new_only(suffix: str, tmp_path: Path, monkeypatch
     assert run(root, "-o", out, "--no-detect", "--resume") == 0
     names = pq.read_table(out)["filepath"].to_pylist() if suffix == ".parquet" else None
     if names is None:
-        names = [row["filepath"] for row in read(out)] if suffix == ".csv" else [
-            json.loads(line)["filepath"] for line in out.read_text().splitlines()
-        ]
+        names = (
+            [row["filepath"] for row in read(out)]
+            if suffix == ".csv"
+            else [json.loads(line)["filepath"] for line in out.read_text().splitlines()]
+        )
     assert sorted(names) == sorted(str(path) for path in find_inputs([str(root)]))
     assert "zz.png" in opened
     assert len(opened) <= 1 + 4
@@ -453,6 +458,19 @@ def test_resume_tries_again_what_could_not_be_read(tmp_path: Path) -> None:
     (root / "bad.png").write_bytes((root / "001.png").read_bytes())
     assert run(root, "-o", out, "--resume") == 0
     assert sorted(row["filepath"] for row in read(out)) == sorted(str(path) for path in find_inputs([str(root)]))
+
+
+def test_a_line_end_in_a_file_name_breaks_nothing(tmp_path: Path) -> None:
+    """Names with a carriage return or a new line are one row each, written with escapes, and a resumed run agrees."""
+    root, out = album(tmp_path / "in", 2), tmp_path / "s.csv"
+    for name in ("c\rd.png", "e\nf.png"):
+        (root / name).write_bytes((root / "001.png").read_bytes())
+    assert run(root, "--no-detect", "-o", out) == 0
+    whole = out.read_bytes()
+    assert [Path(row["filepath"]).name for row in read(out)] == ["001.png", "c\\rd.png", "e\\nf.png", "000.png"]
+    assert len(whole.splitlines()) == 5
+    assert run(root, "--no-detect", "-o", out, "--resume") == 0
+    assert out.read_bytes() == whole
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

@@ -240,6 +240,24 @@ def test_erase_spares_most_pictures_where_it_is_rare() -> None:
     assert 22 <= erased <= 58  # three standard deviations about 40
 
 
+@pytest.mark.parametrize(("side", "size"), [(96, 48), (224, 48), (224, 64), (100, 50)])
+def test_large_pictures_look_in_training_as_in_evaluation(side: int, size: int) -> None:
+    """At twice the input's side and more, the augmentation that changes nothing gives what `to_input` gives."""
+    images = noise(2, side, side, 3)
+    torch.testing.assert_close(only(images, size=size), to_input(images, plain(size)), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("side", "size"), [(48, 48), (48, 40), (48, 64), (95, 48)])
+def test_smaller_pictures_are_sampled_once(side: int, size: int) -> None:
+    """Below twice the input's side nothing is resized before the one bilinear sampling."""
+    images = noise(2, side, side)
+    x = images.float().div(255)[:, None]
+    axis = (torch.arange(size) * 2 + 1) / size - 1
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).expand(2, -1, -1, -1)
+    by_hand = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
+    assert torch.equal(only(images, size=size), by_hand)
+
+
 @pytest.mark.parametrize("value", [0, 255])
 def test_extreme_strengths_stay_finite(value: int) -> None:
     """At the greatest strengths that a card admits, black and white pictures stay within 0..1 and finite."""

@@ -191,6 +191,44 @@ def test_a_clip_cut_off_in_the_middle(suffix: str, tmp_path: Path) -> None:
         assert chosen == said
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_sound_that_goes_on_is_no_damage(suffix: str, tmp_path: Path) -> None:
+    """Where a clip's sound is longer than its pictures, these are read whole and their own length is told."""
+    path = tmp_path / f"a{suffix}"
+    with av.open(str(path), "w") as container:
+        shown = container.add_stream("libvpx", rate=10)
+        shown.width, shown.height, shown.pix_fmt = 64, 48, "yuv420p"
+        heard = container.add_stream("libopus", rate=48000, layout="mono")
+        for number in range(20):
+            container.mux(shown.encode(av.VideoFrame.from_ndarray(plain(number), format="rgb24")))
+        container.mux(shown.encode(None))
+        for start in range(0, 240_000, 960):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 48000, start
+            container.mux(heard.encode(sound))
+        container.mux(heard.encode(None))
+    said: list[str] = []
+    assert len(list(frames(path, on_damage=said.append))) == 20
+    assert said == []
+    assert probe(path).duration == pytest.approx(2, abs=0.11)
+
+
+def test_a_last_frame_that_stands_long_is_no_damage(tmp_path: Path) -> None:
+    """A frame that is to be shown for 9 s ends a clip of 10 s: nothing is lost."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        packets = [p for i in range(10) for p in stream.encode(av.VideoFrame.from_ndarray(plain(i), format="rgb24"))]
+        packets += stream.encode(None)
+        packets[-1].duration = round(9 / packets[-1].time_base)
+        container.mux(packets)
+    said: list[str] = []
+    assert len(list(frames(path, on_damage=said.append))) == 10
+    assert said == []
+    assert probe(path).duration == pytest.approx(9.9, abs=0.11)
+
+
 def test_an_mp4_without_its_index(tmp_path: Path) -> None:
     """An mp4 whose end, which holds the index, is gone cannot be read at all and says so."""
     path = encode(tmp_path / "a.mp4", [plain(9)] * 30)
@@ -342,6 +380,8 @@ def test_writing_that_fails_leaves_the_old_clip(tmp_path: Path) -> None:
         write_clip(tmp_path / "out.avi", [plain(9)], 10)
     with pytest.raises(ValueError, match="fps must be positive"):
         write_clip(path, [plain(9)], 0)
+    with pytest.raises(ValueError, match="at most 1000, not 1000000"):  # it could not be decoded again
+        write_clip(path, [plain(9)], 1_000_000)
 
 
 def test_clips_are_told_by_their_names() -> None:

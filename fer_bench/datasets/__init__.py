@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 from pathlib import Path
 
 from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, rendered, tfeid
@@ -19,13 +21,24 @@ FOLDERS = {"ferplus": "fer2013", "fer2013-clean": "fer2013", "ckplus-random": "c
 
 
 def data_folder(name: str) -> Path | None:
-    """The folder of a data set under `$FER_BENCH_DATA` or ./data; None where there is none."""
-    bases = [os.environ.get("FER_BENCH_DATA"), "data"]
-    for base in bases:
-        folder = Path(base or "") / FOLDERS.get(name, name)
-        if base and folder.is_dir():
+    """The folder of a data set under `$FER_BENCH_DATA` or ./data; None where there is none.
+
+    A variable that names no folder is told of once on standard error, and passed over.
+    """
+    given = os.environ.get("FER_BENCH_DATA")
+    if given and not Path(given).expanduser().is_dir():
+        _tell(f"$FER_BENCH_DATA is {given}, and there is no such folder; name the one that holds the data sets.")
+    for base in filter(None, (given, "data")):
+        folder = Path(base).expanduser() / FOLDERS.get(name, name)
+        if folder.is_dir():
             return folder
     return None
+
+
+@functools.cache
+def _tell(text: str) -> None:
+    """Once, however many data sets are looked for."""
+    print(text, file=sys.stderr)
 
 
 def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | None = None) -> FaceSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +51,9 @@ class FaceSet:
             raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
+        if len(set(self.ids)) != count:
+            twice = Counter(self.ids).most_common(1)[0][0]
+            raise ValueError(f"ids must be distinct, and {twice!r} stands there twice")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -78,21 +82,27 @@ class FaceSet:
             return self
         return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
 
-    def restrict(self, emotions: Sequence[str]) -> FaceSet:
+    def restrict(self, emotions: Sequence[str], lacking: bool = False) -> FaceSet:
         """Only the pictures of these emotions, labels renumbered to their canonical order; none given is all.
 
-        Raises DataError where the data set does not know one of them.
+        Raises DataError where the data set does not know one of them. lacking: allows that, with a note that is also
+        told on standard error: the validation split of one's own pictures may be small.
         """
         kept = in_order(emotions) or self.emotions
         if kept == self.emotions:
             return self
         missing = set(kept) - set(self.emotions)
+        notes = self.notes
         if missing:
-            raise DataError(f"{self.name} has no pictures labelled {', '.join(sorted(missing))}")
+            absent = f"no pictures labelled {', '.join(in_order(missing))}"
+            if not lacking:
+                raise DataError(f"{self.name} has {absent} in its {self.split} split; add some, or take another track.")
+            notes += (f"the {self.split} split has {absent}",)
+            print(f"{self.name}: {notes[-1]}", file=sys.stderr)
         number = np.array([kept.index(e) if e in kept else -1 for e in self.emotions], dtype=np.int64)
         labels = number[self.labels]
         chosen = self.take(np.flatnonzero(labels >= 0))
-        return replace(chosen, emotions=kept, labels=labels[labels >= 0])
+        return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes)
 
     def picture_hashes(self) -> list[bytes]:
         """16 bytes per picture, over its pixels alone: equal for equal pictures."""

@@ -50,13 +50,14 @@ def faces_in(frames: Sequence[Frame], side: int = SIDE) -> list[tuple[Frame, Ima
 def frames_at(path: Path, indices: Iterable[int], on_damage: Callable[[str], None]) -> Iterator[Frame]:
     """The frames with these indices (from 0), in order; those that the clip does not have are left out.
 
-    One pass that makes pictures of the wanted frames only, one in memory at a time. Errors and on_damage as for
+    It ends at the first damage: behind lost frames nobody knows a frame's index, and its label would be another's. One
+    pass that makes pictures of the wanted frames only, one in memory at a time. Errors and on_damage as for
     `video.frames`.
     """
     wanted = set(indices)
     last = max(wanted, default=-1)
     with video._opened(path) as (container, stream):
-        for index, time, frame in video._decoded(container, stream, str(path), on_damage):
+        for index, time, frame in video._decoded(container, stream, str(path), on_damage, until_damage=True):
             if index in wanted:
                 yield Frame(index, time, video._upright(frame))
             if index >= last:

@@ -125,7 +125,8 @@ def _csv_records(path: Path, split: str, votes: dict[int, list[int]] | None) -> 
             reader = csv.reader(file)
             header = [column.strip().lower() for column in next(reader, [])]
             if not {"emotion", "pixels", "usage"} <= set(header):
-                raise DataError(f"{path}, line 1: the columns must be emotion, pixels and Usage, not {header}.")
+                found = ", ".join(header)[:60] or "none"  # without a header, these are a picture's 2,304 pixels
+                raise DataError(f"{path}, line 1: the columns must be emotion, pixels and Usage, not {found}.")
             emotion, pixels, usage = (header.index(name) for name in ("emotion", "pixels", "usage"))
             for row, line in enumerate(line for line in reader if any(cell.strip() for cell in line)):
                 where = f"{path}, line {reader.line_num}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +22,9 @@ WHOLE = 0.99
 """Least fraction of the official pictures that a copy must list, and of the listed ones that must be readable."""
 PARTIAL = "FER_BENCH_PARTIAL"
 """Environment variable: where it is 1, less than `WHOLE` is taken too, and the notes of every figure say how much."""
+
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux (cgroup v2) says how many bytes a container may have."""
 
 GLANCE = 256
 """Longest side, in pixels, of the copy in which `largest_face` looks first."""
@@ -169,7 +173,7 @@ def decode(
 
     if not samples:
         raise DataError(f"{name}: the {split} split has no pictures in this copy; get it again.")
-    images = _room(name, split, (len(samples), side, side) + ((3,) if mode == "RGB" else ()))
+    images = room(name, split, (len(samples), side, side) + ((3,) if mode == "RGB" else ()))
     kept: list[Sample] = []
     skipped: list[str] = []
     find = Names()
@@ -197,13 +201,15 @@ def decode(
     return FaceSet(name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped))
 
 
-def _room(name: str, split: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The array to fill; DataError, with both figures, where it cannot fit."""
+def room(name: str, split: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The uint8 array to fill; DataError, with both figures, where it cannot fit."""
     needed = int(np.prod(shape, dtype=np.int64))
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not every system says
         memory = needed
+    with contextlib.suppress(OSError, ValueError):  # a container may have less than its machine; "max" is no bound
+        memory = min(memory, int(CONTAINER.read_text()))
     if needed <= memory:
         try:
             return np.empty(shape, dtype=np.uint8)

@@ -155,12 +155,19 @@ def read_sessions(base: Path) -> tuple[list[Session], list[str], Counter[str]]:
             left_out["session(s) seen from the side"] += 1
         elif not films:
             skipped.append(f"{folder}: there is no clip (.avi) beside session.xml")
+        films = list({film.stem: film for film in reversed(films)}.values())[::-1]  # a clip in two formats is one
         for film in films if label in LABELS and views != {"1"} else ():
             match = re.match(r"(S\d+)-", film.stem, re.IGNORECASE)
             named = (_attribute(one, "id") for one in session.iter() if _tag(one) == "subject")
-            subject = match[1].upper() if match else next(filter(None, named), f"session {folder.name}")
+            subject = _person(match[1] if match else next(filter(None, named), f"session {folder.name}"))
             sessions.append(Session(f"{folder.name}/{film.stem}", film, label, subject))
     return sessions, skipped, left_out
+
+
+def _person(name: str) -> str:
+    """One name for a person: S031, S31, 31 and 031 are S031; what is no number stays as it is."""
+    number = re.fullmatch(r"S?(\d+)", name, re.IGNORECASE)
+    return f"S{int(number[1]):03d}" if number else name
 
 
 def _xml(path: Path) -> ElementTree.Element:

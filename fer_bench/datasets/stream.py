@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from fer_bench.datasets import lists
-from fer_bench.datasets.base import FaceSet, check_allowed
-from fer_bench.datasets.own import SIDES, SUFFIXES, _shorter_side, _split_folder
-from fer_bench.emotions import canonical, in_order
+from fer_bench.datasets.base import FaceSet
+from fer_bench.datasets.own import SIDES, _shorter_side, list_pictures
+from fer_bench.emotions import in_order
 from fer_bench.errors import DataError, UserError
-from fer_bench.faces import UnreadablePictureError, open_picture, square
+from fer_bench.faces import PICTURE_SUFFIXES, UnreadablePictureError, open_picture, square
+from fer_bench.files import files_below, label
 
 if TYPE_CHECKING:  # the loaders of data sets import this module, and importing them must not take torch
     import torch
@@ -42,8 +43,9 @@ TEXT = np.dtypes.StringDType()
 class Listed:
     """One split of a data set as files that are decoded when asked for.
 
-    labels: int64 (N,), indices into `emotions`.   paths, ids: N strings.   boxes: int32 (N, 4), the listed face (left,
-    top, right, bottom, in pixels; all zero where there is none), or None where pictures come cropped.
+    labels: int64 (N,), indices into `emotions`.   paths (`file` reads them), ids: N strings.
+    boxes: int32 (N, 4), the listed face (left, top, right, bottom, in pixels; all zero where there is none), or None
+    where pictures come cropped.
     """
 
     name: str
@@ -87,20 +89,24 @@ class Listed:
         Not over the pixels, which would take an epoch's time: a changed picture of the same length is not noticed.
         """
         digest = hashlib.sha256(f"listed {self.side} {self.mode}".encode())
-        for name, label, path in zip(self.ids, self.labels.tolist(), self.paths, strict=True):
+        for row, (name, number) in enumerate(zip(self.ids, self.labels.tolist(), strict=True)):
             try:
-                size = os.stat(path).st_size
+                size = os.stat(self.file(row)).st_size
             except OSError:
                 size = -1  # absent, or its name is written in another case
-            digest.update(f"{name}\0{self.emotions[label]}\0{size}\0".encode())
+            digest.update(f"{name}\0{self.emotions[number]}\0{size}\0".encode())
         return digest.hexdigest()
+
+    def file(self, row: int) -> str:
+        """The path of one picture."""
+        return os.fsdecode(self.paths[row].encode("latin-1"))
 
     def read(self, row: int, find: Callable[[Path], Path | None]) -> np.ndarray:
         """One picture, decoded. find: a `lists.Names`. Raises UnreadablePictureError for an absent or broken file."""
-        path = Path(self.paths[row])
-        found = path if os.path.exists(self.paths[row]) else find(path)
+        path = Path(self.file(row))
+        found = path if path.exists() else find(path)
         if found is None:
-            raise UnreadablePictureError(f"{path}: there is no such file.")
+            raise UnreadablePictureError(f"{label(path)}: there is no such file.")
         box = None if self.boxes is None or not self.boxes[row].any() else tuple(self.boxes[row].tolist())
         sample = lists.Sample(self.ids[row], self.emotions[self.labels[row]], found, box=box)
         picture = self.cut(open_picture(found), sample)
@@ -125,9 +131,9 @@ def from_samples(
         raise DataError(f"{name}: the {split} split has no pictures in this copy; get it again.")
     labels = np.array([emotions.index(sample.emotion) for sample in samples], dtype=np.int64)
     boxes = np.array([sample.box or (0, 0, 0, 0) for sample in samples], dtype=np.int32)
-    paths, ids = ([str(getattr(sample, field)) for sample in samples] for field in ("path", "id"))
+    paths, ids = _packed([str(sample.path) for sample in samples]), np.array([s.id for s in samples], dtype=TEXT)
     return Listed(
-        name, split, emotions, np.array(paths, dtype=TEXT), labels, np.array(ids, dtype=TEXT), side, "RGB", cut,
+        name, split, emotions, paths, labels, ids, side, "RGB", cut,
         boxes if boxes.any() else None, lists.least(), notes,
     )  # fmt: skip
 
@@ -137,22 +143,7 @@ def list_folder(path: Path, split: str) -> Listed:
 
     Their side is the median of at most `GLANCED` pictures, spread evenly; they are grey where all of these are.
     """
-    check_allowed(split)
-    if not path.is_dir():
-        raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
-    base = _split_folder(path, split)
-    files: list[str] = []
-    emotions: list[str] = []
-    for folder in sorted(entry for entry in base.iterdir() if entry.is_dir()):
-        try:
-            emotion = canonical(folder.name)
-        except ValueError:
-            continue
-        found = sorted(_files_below(str(folder)), key=lambda name: Path(name).parts)
-        files += found
-        emotions += [emotion] * len(found)
-    if not files:
-        raise DataError(f"{base}: no pictures in sub-folders named after emotions; e.g. {base.name}/happy/1.jpg.")
+    base, files, emotions, notes = list_pictures(path, split)
     glanced = [Path(files[i]) for i in np.linspace(0, len(files) - 1, min(len(files), GLANCED)).round().astype(int)]
     sides = [side for file in glanced if (side := _shorter_side(file))]
     side = int(np.clip(np.median(sides or SIDES[:1]), *SIDES))
@@ -160,19 +151,15 @@ def list_folder(path: Path, split: str) -> Listed:
     number = {emotion: index for index, emotion in enumerate(known)}
     labels = np.array([number[emotion] for emotion in emotions], dtype=np.int64)
     start = len(str(base)) + 1
-    ids = np.array([name[start:].replace(os.sep, "/") for name in files], dtype=TEXT)
+    ids = np.array([label(name[start:].replace(os.sep, "/")) for name in files], dtype=TEXT)
     mode = "L" if all(_is_grey(file) for file in glanced) else "RGB"
-    return Listed(f"folder:{path}", split, known, np.array(files, dtype=TEXT), labels, ids, side, mode, least=0.0)
+    name = f"folder:{path}"
+    return Listed(name, split, known, _packed(files), labels, ids, side, mode, least=0.0, notes=notes)
 
 
-def _files_below(folder: str) -> Iterator[str]:
-    """The picture files in a folder and below it, without a system call for each."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _files_below(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                yield entry.path
+def _packed(paths: Sequence[str]) -> np.ndarray:
+    """Paths as `TEXT`, which holds no name that is not UTF-8: a character for each byte. `Listed.file` undoes it."""
+    return np.array([os.fsencode(path).decode("latin-1") for path in paths], dtype=TEXT)
 
 
 def _is_grey(file: Path) -> bool:
@@ -199,7 +186,8 @@ def to_stream(name: str, split: str, wanted: bool | None = None) -> Listed | Non
         able = ", ".join(sorted(LISTS))
         raise UserError(f"{name} is always read into memory; --stream is for {able} and folder:PATH, so leave it out.")
     if folder is not None and not wanted:
-        largest = sum(1 for _ in _files_below(str(folder))) * SIDES[1] ** 2 * 3 if folder.is_dir() else 0
+        pictures = sum(os.path.splitext(file)[1].lower() in PICTURE_SUFFIXES for file in files_below(folder))
+        largest = pictures * SIDES[1] ** 2 * 3
         if largest <= BOUND:  # settled without a look into the files
             return None
     files = list_folder(folder, split) if folder is not None else LISTS[name](data_folder(name), split)

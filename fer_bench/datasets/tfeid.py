@@ -76,7 +76,7 @@ def load_tfeid(root: Path | None, split: str) -> FaceSet:
 
 def _found(root: Path) -> tuple[list[lists.Sample], int]:
     """(the pictures of the copy, how many more tell no emotion). DataError for a name that tells no person."""
-    samples, strangers = [], 0
+    samples, names, strangers = [], set(), 0
     for folder in sorted({root, *(entry for entry in root.rglob("*") if entry.is_dir())}):
         for picture in lists.pictures_in(folder):
             emotion = _emotion(picture.relative_to(root))
@@ -86,7 +86,10 @@ def _found(root: Path) -> tuple[list[lists.Sample], int]:
             match = _PERSON.match(picture.stem)
             if match is None:
                 raise DataError(f"{picture}: its name must start with the person's, as in f01_....jpg; restore it.")
-            name = picture.relative_to(root).with_suffix("").as_posix()
+            whole = picture.relative_to(root)
+            short = whole.with_suffix("").as_posix()
+            name = whole.as_posix() if short in names else short  # f01_x.jpg and f01_x.png are two pictures
+            names.add(name)
             samples.append(lists.Sample(name, emotion, picture, subject=match[1].lower()))
     return samples, strangers
 

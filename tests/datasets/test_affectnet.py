@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 from pathlib import Path
@@ -282,6 +283,19 @@ def test_a_split_larger_than_memory_is_refused(later: Path, monkeypatch: pytest.
     monkeypatch.setattr(lists.os, "sysconf", lambda name: 1 if name == "SC_PHYS_PAGES" else 400_000)
     with pytest.raises(DataError, match=r"16 test pictures of 96 x 96 pixels take 0\.0 GB of memory, and this machine"):
         load_dataset("affectnet", "test", later)
+
+
+@pytest.mark.parametrize(("bound", "fits"), [("400000", False), ("4000000", True), ("max", True)])
+def test_a_container_may_have_less_memory(
+    bound: str, fits: bool, later: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's own bound counts where it has one, and not the machine's memory."""
+    (tmp_path / "memory.max").write_text(f"{bound}\n")
+    monkeypatch.setattr(lists, "CONTAINER", tmp_path / "memory.max")
+    with (
+        contextlib.nullcontext() if fits else pytest.raises(DataError, match="take 0.0 GB of memory, and this machine")
+    ):
+        assert len(load_dataset("affectnet", "test", later)) == 16
 
 
 def test_an_incomplete_copy(later: Path) -> None:

@@ -32,6 +32,7 @@ def faces(count: int = 14, seed: int = 0) -> FaceSet:
         ({"ids": ("a", "b")}, "14 images, 14 labels and 2 ids do not agree"),
         ({"labels": np.full(14, 7)}, "labels must lie in 0..6"),
         ({"labels": np.full(14, -1)}, "labels must lie in 0..6"),
+        ({"ids": ("a", *"bcdefghijklm", "a")}, "ids must be distinct, and 'a' stands there twice"),
     ],
 )
 def test_a_face_set_that_contradicts_itself(change: dict, reason: str) -> None:
@@ -93,9 +94,19 @@ def test_restrict_to_what_is_there_changes_nothing() -> None:
 
 
 def test_restrict_to_an_emotion_that_no_picture_has() -> None:
-    """An emotion that the data set does not know is refused by both names."""
-    with pytest.raises(DataError, match="some has no pictures labelled contempt"):
+    """An emotion that the data set does not know is refused by both names, with the split and what to do."""
+    with pytest.raises(DataError, match="some has no pictures labelled contempt in its test split; add some, or take"):
         faces().restrict(("anger", "contempt"))
+
+
+def test_an_emotion_may_be_lacking_where_that_is_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The labels are then those of the emotions asked for, and what lacks is noted and told."""
+    part = faces().restrict(("contempt", "anger", "neutral"), lacking=True)
+    assert (part.emotions, part.labels.tolist()) == (("anger", "neutral", "contempt"), [0, 1, 0, 1])
+    assert part.counts == {"anger": 2, "neutral": 2, "contempt": 0}
+    assert part.notes == ("incomplete", "the test split has no pictures labelled contempt")
+    assert capsys.readouterr().err == f"some: {part.notes[-1]}\n"
+    assert faces().restrict(FOUR, lacking=True).notes == ("incomplete",)
 
 
 def test_the_content_hash_is_of_the_content() -> None:
@@ -214,6 +225,22 @@ def test_data_is_found_by_the_environment_then_beside(tmp_path: Path, monkeypatc
     (tmp_path / "elsewhere" / "fer2013").mkdir(parents=True)
     assert data_folder("ferplus") == tmp_path / "elsewhere" / "fer2013"
     assert data_folder("rafdb") is None
+
+
+def test_a_wrong_data_folder_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that names no folder is told of, however many data sets are looked for; ~ in it means home."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FER_BENCH_DATA", "~/faces")
+    assert data_folder("fer2013") is data_folder("rafdb") is None
+    assert capsys.readouterr().err == (
+        "$FER_BENCH_DATA is ~/faces, and there is no such folder; name the one that holds the data sets.\n"
+    )
+    (tmp_path / "faces" / "fer2013").mkdir(parents=True)
+    assert data_folder("fer2013") == tmp_path / "faces" / "fer2013"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_tilde_means_home(own: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,26 @@ def test_labels_longer_than_the_clip(root: Path, monkeypatch: pytest.MonkeyPatch
     assert faces.skipped == (f"{clip}: 2 of 5 labelled frames are not in the clip",)
 
 
+def test_no_frame_behind_damage_gets_the_label_of_another(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where bytes are lost in a clip, what was read before has its own label, and the rest counts as not there."""
+    shades = [np.full((96, 96, 3), 30 + place, np.uint8) for place in range(200)]  # each frame tells its number
+    clip = write_avi(root / "Videos_LeftCamera" / "LeftVideoSN001_comp.avi", shades)
+    content = bytearray(clip.read_bytes())
+    middle = slice(len(content) * 4 // 10, len(content) // 2)
+    content[middle] = bytes(middle.stop - middle.start)
+    clip.write_bytes(content)
+    labels(root, "SN001", [SMILE] * 60 + [FEAR] * 140)
+    monkeypatch.setattr(disfa.clips, "largest_face", lambda image: image)
+    monkeypatch.setattr(disfa.splits, "by_subject", lambda subjects, split: np.array(subjects) == "SN001")
+    faces = load_dataset("disfa", "test", root)
+    numbers = [int(name[-5:]) for name in faces.ids]
+    assert 3 < len(numbers) < 2 * PER_EMOTION
+    assert np.abs(faces.images.mean((1, 2, 3)) - 29 - numbers).max() < 8  # some thirty are lost
+    damage, lost = faces.skipped
+    assert damage.startswith(f"{clip}: part of this clip is broken or cut off; its frames up to ")
+    assert lost == f"{clip}: {2 * PER_EMOTION - len(numbers)} of {2 * PER_EMOTION} labelled frames are not in the clip"
+
+
 def test_broken_clips_are_reported_and_the_rest_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An absent clip, one with sound only, one without a face and an empty one are a line each, never a crash."""
     films = root / "Videos_LeftCamera"

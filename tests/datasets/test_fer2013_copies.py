@@ -101,7 +101,8 @@ def test_empty_image_folders(tmp_path: Path) -> None:
     ("line", "change", "reason"),
     [
         (0, lambda text: "emotion,pixels", "the columns must be emotion, pixels and Usage, not"),
-        (0, lambda text: "", "the columns must be emotion, pixels and Usage, not"),
+        (0, lambda text: "", "the columns must be emotion, pixels and Usage, not none"),
+        (0, lambda text: "3," + "7 " * 2304, f"emotion, pixels and Usage, not 3, {'7 ' * 28}7."),  # no header: no page
         (5, lambda text: "7" + text[1:], "the emotion must be 0 to 6, not '7'; get the file again"),
         (5, lambda text: "happy" + text[1:], "the emotion must be 0 to 6, not 'happy'; get the file again"),
         (5, lambda text: text.replace("Training", "Test"), "this is no row of FER2013"),

@@ -108,7 +108,27 @@ def test_the_subject_of_a_clip_without_one_in_its_name(tmp_path: Path) -> None:
     folder = session(tmp_path, 7, 42, 4)
     (folder / "film.avi").touch()
     (found,), skipped, _ = mmi.read_sessions(tmp_path / "Sessions")
-    assert (found.subject, found.emotion, found.name, skipped) == ("42", "happiness", "7/film", [])
+    assert (found.subject, found.emotion, found.name, skipped) == ("S042", "happiness", "7/film", [])
+
+
+def test_a_person_has_one_name_however_it_is_written(tmp_path: Path) -> None:
+    """S031 in a clip's name and 31, 031 or s031 in the XML are one person, so that nobody stands on two sides."""
+    (session(tmp_path, 1, 31, 4) / "S031-001.avi").touch()
+    (session(tmp_path, 2, 31, 4) / "film.avi").touch()
+    for number, written in ((3, "031"), (4, "s031")):
+        folder = session(tmp_path, number, 31, 4)
+        (folder / "session.xml").write_text((folder / "session.xml").read_text().replace('id="31"', f'id="{written}"'))
+        (folder / "film.avi").touch()
+    (session(tmp_path, 5, 310, 4) / "S310-005.avi").touch()
+    assert [one.subject for one in mmi.read_sessions(tmp_path / "Sessions")[0]] == [*["S031"] * 4, "S310"]
+
+
+def test_a_clip_in_two_formats_is_one(tmp_path: Path) -> None:
+    """Of S001-001.avi and S001-001.mpg the first is read: their frames would have the same names."""
+    folder = session(tmp_path, 1, 1, 4)
+    for name in ("S001-001.mpg", "S001-001.avi", "S001-002.avi"):
+        (folder / name).touch()
+    assert [one.clip.name for one in mmi.read_sessions(tmp_path / "Sessions")[0]] == ["S001-001.avi", "S001-002.avi"]
 
 
 def test_a_face_on_its_side_is_turned_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

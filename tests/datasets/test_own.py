@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fer_bench.datasets import load_dataset
+from fer_bench.cards import Recipe, Track
+from fer_bench.datasets import lists, load_dataset
+from fer_bench.datasets.lists import Names
+from fer_bench.datasets.stream import list_folder
 from fer_bench.errors import DataError
+from fer_bench.faces import PICTURE_SUFFIXES
+from fer_bench.methods import METHODS
+from fer_bench.train import Options, Run
+from tests.helpers import write_folder
 
 
 def draw(path: Path, value: int = 100, size: tuple[int, int] = (48, 48), mode: str = "L") -> Path:
@@ -39,7 +50,6 @@ def test_folders_named_in_any_spelling(tmp_path: Path) -> None:
     draw(tmp_path / "Happy" / "a.png", 10)
     draw(tmp_path / "angry" / "person 1" / "take 2" / "b.BMP", 20)
     draw(tmp_path / "HAPPINESS" / "c.tif", 30)
-    (tmp_path / "angry" / "notes.txt").write_text("not a picture, not meant as one")
     faces = load_dataset(f"folder:{tmp_path}")
     assert faces.emotions == ("anger", "happiness")
     assert dict(zip(faces.ids, faces.labels.tolist(), strict=True)) == {
@@ -82,6 +92,83 @@ def test_strange_folders_are_noted(tmp_path: Path) -> None:
     faces = load_dataset(f"folder:{tmp_path}")
     assert faces.ids == ("fear/1.png",)
     assert faces.notes == ("folders not named after an emotion were left out: .cache, bored",)
+
+
+def test_every_ending_of_pictures_counts(tmp_path: Path) -> None:
+    """Whatever `predict` opens is read, so that no emotion vanishes; files with other endings are counted in a note."""
+    draw(tmp_path / "sad" / "1.png")
+    for suffix in sorted(PICTURE_SUFFIXES - {".gif", ".avif"}):
+        draw(tmp_path / "fear" / f"1{suffix.upper()}")
+    for name in ("1.heic", "2.HEIC", "Thumbs.db", "README"):
+        (tmp_path / "fear" / name).touch()
+    faces = load_dataset(f"folder:{tmp_path}")
+    assert faces.counts == {"fear": len(PICTURE_SUFFIXES) - 2, "sadness": 1}
+    left = ".heic (2), none (1), .db (1)"
+    assert sorted(faces.notes) == [f"files whose names do not end as those of pictures were left out: {left}"]
+    assert list_folder(tmp_path, "test").notes == faces.notes
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    """What notebooks and other systems leave in an emotion's folder (.ipynb_checkpoints, ._1.png) is no picture."""
+    draw(tmp_path / "fear" / "1.png")
+    draw(tmp_path / "fear" / ".ipynb_checkpoints" / "1-checkpoint.png")
+    (tmp_path / "fear" / "._1.png").write_bytes(b"\0\5\x16\7")
+    faces = load_dataset(f"folder:{tmp_path}")
+    assert (faces.ids, faces.skipped, faces.notes) == (("fear/1.png",), (), ())
+    assert tuple(list_folder(tmp_path, "test").ids) == faces.ids
+
+
+def test_links_are_read_alike_in_memory_and_streamed(tmp_path: Path) -> None:
+    """Linked pictures and folders are read, a circle ends, and a link that leads nowhere is named as skipped."""
+    draw(tmp_path / "else" / "9.png", 9)
+    draw(tmp_path / "set" / "fear" / "1.png", 1)
+    draw(tmp_path / "set" / "sad" / "2.png", 2)
+    for name, target in (("more", "../../else"), ("up", ".."), ("itself.png", "itself.png"), ("gone.png", "none.png")):
+        (tmp_path / "set" / "fear" / name).symlink_to(target)
+    faces, files = load_dataset(f"folder:{tmp_path / 'set'}"), list_folder(tmp_path / "set", "test")
+    assert faces.ids == ("fear/1.png", "fear/more/9.png", "sad/2.png")
+    assert [line.split(": ")[0].rsplit("/", 1)[1] for line in faces.skipped] == ["gone.png", "itself.png"]
+    assert set(files.ids) == {*faces.ids, "fear/gone.png", "fear/itself.png"}
+
+
+def test_names_that_are_no_utf_8(tmp_path: Path) -> None:
+    """A picture whose name holds a Latin-1 é is read, streamed and hashed; its id holds an escape."""
+    path = draw(tmp_path / "fear" / "1.png", 7)
+    path.rename(os.fsdecode(bytes(path.parent) + b"/caf\xe9.png"))
+    faces, files = load_dataset(f"folder:{tmp_path}"), list_folder(tmp_path, "test")
+    assert faces.ids == tuple(files.ids) == ("fear/caf\\udce9.png",)
+    assert np.array_equal(files.read(0, Names()), faces.images[0])
+    size = os.path.getsize(files.file(0))
+    assert size > 0
+    assert files.content_hash() != replace(files, side=49).content_hash()
+
+
+def test_training_where_validation_lacks_an_emotion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A small validation split selects on the emotions that it has, under training's numbers, and that is told."""
+    root = write_folder(tmp_path / "set", per_class=2, emotions=("anger", "fear", "sadness"))
+    shutil.rmtree(root / "validation" / "anger")
+    track = Track(f"folder:{root}", "", f"folder:{root}", (), trained_on="x")
+    recipe = Recipe(name="tiny", epochs=1, batch_size=2, lr=1e-3)
+    run = Run(METHODS["reference_tiny"], track, recipe, Options(device="cpu"), tmp_path)
+    assert run.validation_set.emotions == ("anger", "fear", "sadness")
+    assert run.validation_set.labels.tolist() == [1, 1, 2, 2]
+    assert f"folder:{root}: the validation split has no pictures labelled anger\n" in capsys.readouterr().err
+
+
+def test_the_array_is_filled_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that do not fit into memory are refused with both figures; no second copy is made of those that do."""
+    for number in range(300):
+        draw(tmp_path / "fear" / f"{number}.bmp", number % 256, (224, 224), "RGB")
+    tracemalloc.start()
+    faces = load_dataset(f"folder:{tmp_path}")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (faces.images[:, 9, 9, 0].tolist(), faces.images[:, 9, 9, 1].max()) == (
+        [int(name[5:-4]) % 256 for name in faces.ids], 0,
+    )  # fmt: skip
+    assert most < 1.6 * faces.images.nbytes  # a grey array is asked for first, and never filled
+    monkeypatch.setattr(lists.os, "sysconf", lambda name: 1 if name == "SC_PHYS_PAGES" else 10_000_000)
+    assert "300 test pictures of 224 x 224 pixels take 0.0 GB of memory, and" in refusal(f"folder:{tmp_path}")
 
 
 def test_broken_pictures_are_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +257,7 @@ def test_csv_dialects(header: str, end: str, encoding: str, tmp_path: Path) -> N
 
 
 def test_a_csv_with_splits(tmp_path: Path) -> None:
-    """The column split chooses, in any usual spelling; one picture may not be listed twice in one split."""
+    """The column split chooses, in any usual spelling."""
     for name in "abc":
         draw(tmp_path / f"{name}.png")
     name = table(tmp_path / "s.csv", "path,emotion,split", "a.png,sad,train", "b.png,fear,Val", "c.png,joy,test")
@@ -221,6 +308,12 @@ def test_missing_pictures_are_skipped_and_named(tmp_path: Path) -> None:
         (("path,emotion", ",sad"), "line 2", "the path is empty; name a picture"),
         (("path,emotion,split", "a.png,sad,dev"), "line 2", "the split must be train, validation or test, not 'dev'"),
         (("path,emotion", "a.png,sad", "a.png,fear"), "line 3", "a.png is listed twice; keep one row per picture"),
+        (("path,emotion", "a.png,sad", "b/../a.png,sad"), "line 3", "b/../a.png is listed twice; keep one row per"),
+        (
+            ("path,emotion,split", "a.png,sad,train", "a.png,sad,test"),
+            "line 3",
+            "listed twice, in train and in test; k",
+        ),
     ],
 )
 def test_a_csv_with_a_bad_line(lines: tuple[str, ...], where: str, what: str, tmp_path: Path) -> None:

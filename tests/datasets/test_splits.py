@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def test_splits_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         named = [faces.emotions[label] for label in faces.labels]
         wanted += [f"{sample},{emotion},{split}" for sample, emotion in zip(faces.ids, named, strict=True)]
     assert lines == wanted
+
+
+def test_a_name_that_is_no_utf_8_is_written_with_escapes(tmp_path: Path) -> None:
+    """A picture whose name holds a Latin-1 é stands in the file as caf\\udce9.png."""
+    folder = write_folder(tmp_path / "faces", per_class=1)
+    (folder / "test" / "fear" / "0.png").rename(os.fsdecode(bytes(folder / "test" / "fear") + b"/caf\xe9.png"))
+    assert main(["splits", f"folder:{folder}", "-o", str(tmp_path / "a.csv")]) == 0
+    assert "fear/caf\\udce9.png,fear,test" in (tmp_path / "a.csv").read_text().splitlines()
 
 
 @pytest.mark.parametrize(("source", "out", "says"), [("ckpluss", "a.csv", "ckplus"), ("rendered", "a.txt", ".csv")])

@@ -87,6 +87,14 @@ def test_without_emotion_folders_the_names_tell(tree: Path, tmp_path: Path) -> N
     assert len(found) == 80
 
 
+def test_two_pictures_that_differ_in_their_endings_have_two_names(tree: Path) -> None:
+    """f01_0_ag1.jpg keeps the name without its ending, and f01_0_ag1.png beside it is called in full."""
+    Image.new("RGB", (60, 75)).save(tree / "anger" / "f01_0_ag1.png")
+    found = everything(tree)
+    assert len(found) == 81
+    assert {"anger/f01_0_ag1", "anger/f01_0_ag1.png"} < set(found)
+
+
 def test_pictures_of_no_emotion_are_noted(tree: Path) -> None:
     """A picture that neither its folder nor its name places is left out, and whoever reads a figure is told."""
     save(tree / "extra" / "f01_front.jpg", "f01", "anger")
