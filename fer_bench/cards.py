@@ -100,7 +100,7 @@ class Recipe:
     epochs: int
     batch_size: int = 128
     optimizer: str = "adamw"
-    """"adamw", "adam" or "sgd" (Nesterov, momentum .9)."""
+    """"adamw", "adam", "sgd" (momentum .9) or "nesterov" (SGD with Nesterov's momentum of .9)."""
     lr: float = 1e-3
     """Peak learning rate."""
     weight_decay: float = 0.0
@@ -120,12 +120,14 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adamw", "adam", "sgd"):
-            raise ValueError(f"optimizer must be adamw, adam or sgd, not {self.optimizer!r}")
+        if self.optimizer not in ("adamw", "adam", "sgd", "nesterov"):
+            raise ValueError(f"optimizer must be adamw, adam, sgd or nesterov, not {self.optimizer!r}")
         if self.schedule not in ("cosine", "constant"):
             raise ValueError(f"schedule must be cosine or constant, not {self.schedule!r}")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError("epochs and batch_size must be at least 1")
+        if self.epochs < 1 or self.patience < 0:
+            raise ValueError("epochs must be at least 1, patience must not be negative")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be at least 2, which batch norm needs, not {self.batch_size}")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1 or self.lr <= 0:
             raise ValueError("label_smoothing and warmup must lie in [0, 1), lr must be positive")
         if self.mixup < 0 or not 0 <= self.ema < 1:

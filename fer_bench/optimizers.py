@@ -21,8 +21,8 @@ def optimizer_for(recipe: Recipe, network: nn.Module, parameters: list[nn.Parame
     others = [p for p in parameters if id(p) in kept]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True)
+    if recipe.optimizer in ("sgd", "nesterov"):
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=recipe.optimizer == "nesterov")
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.lr)
 

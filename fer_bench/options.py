@@ -39,6 +39,22 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    """An argparse type: an integer, 0 or more."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
+    return value
+
+
+def minutes(text: str) -> float:
+    """An argparse type: a number of minutes above 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="fer_bench.train", description="Train methods on a track.")
@@ -54,15 +70,19 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
     parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
-    parser.add_argument("--patience", type=int, metavar="N", help="stop after N epochs without a better validation")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--patience", type=not_negative, metavar="N", help="stop after N epochs without a better validation; 0: never"
+    )
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of weights and order (default 0)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
     parser.add_argument(
         "--start-from", metavar="FILE", help="fine-tune: from a method's model.safetensors, or `shipped` for its own"
     )
     parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="from disk (default: above 4 GiB)")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="end cleanly after M minutes, best weights kept")
+    parser.add_argument(
+        "--max-minutes", type=minutes, metavar="M", help="end each method cleanly after M minutes, best weights kept"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     given = parser.parse_args(argv)
     if not (given.method or given.all or given.missing or given.grid):

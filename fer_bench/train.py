@@ -28,16 +28,18 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer_bench.cards import Recipe, Track
+from fer_bench.checkpoints import read_checkpoint, write_checkpoint
 from fer_bench.datasets import forbid_split, load_dataset
 from fer_bench.datasets.stream import InMemory, Source, Streamed, to_stream
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
-from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
-from fer_bench.infer import Model, best_device, evaluating, logits, macs
+from fer_bench.errors import DataError, UserError
+from fer_bench.files import atomic_write, make_folder
+from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
-from fer_bench.optimizers import flatten_state, optimizer_for, rate, restore_state
+from fer_bench.missing import missing
+from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from
 from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
@@ -46,7 +48,7 @@ from fer_bench.registry import UnknownNameError
 from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs, with_prefix
 from fer_bench.start import start_file, start_from
 from fer_bench.transforms import to_input
-from fer_bench.weights import find, pack, read_tensors, run_folder, sha256, unpack, write_tensors
+from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
 
 class TrainingError(Exception):
@@ -72,7 +74,7 @@ class Run:
         """
         self.settings, self.processes = settings, processes
         self.start = start_file(options.start_from, method, track, recipe.name)
-        self.budget = recipe.epochs
+        self.own = recipe
         changes = {"epochs": options.epochs, "patience": options.patience}
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
         self.method, self.track, self.options = method, track, options
@@ -89,8 +91,11 @@ class Run:
             pictures = load_dataset(track.dataset, track.train) if files is None else files
             self.train_set = pictures.restrict(track.emotions).limit(options.limit)
             self.emotions = self.train_set.emotions
-            whole = load_dataset(track.dataset, track.validation).restrict(self.emotions)
+            whole = load_dataset(track.dataset, track.validation).restrict(self.emotions, lacking=True)
             self.validation_set = whole.limit(options.limit_validation)
+        if len(self.emotions) < 2:
+            told = ", ".join(self.emotions) or "none"
+            raise UserError(f"{track.name} has too few emotions to tell apart in its training split ({told}).")
         if files is None:
             images, labels = torch.from_numpy(self.train_set.images), torch.from_numpy(self.train_set.labels)
             self.source: Source = InMemory(images.to(self.device), labels.to(self.device))
@@ -99,29 +104,39 @@ class Run:
         torch.manual_seed(options.seed)
         network = processes.synchronised(method.build(len(self.emotions)), self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.parameters = count_parameters(network)  # now, since stages freeze some
         self.average: AveragedModel | None = None
         self.stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
         self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
-            "ended": "complete", "pretrained": None, "earlier": None, "curve": [],
+            "ended": "complete", "pretrained": None, "earlier": None, "curve": [], "kept": "best.safetensors",
         }  # fmt: skip
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
             "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
-            "data": self.train_set.content_hash(), **({} if self.start is None else {"start": sha256(self.start)}),
+            "data": self.train_set.content_hash(), "validation": self.validation_set.content_hash(),
+            **({} if self.start is None else {"start": sha256(self.start)}),
         }  # fmt: skip
 
     def fit(self) -> Path:
         """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""
         last = self.folder / "last.safetensors"
         processes, state = self.processes, self.state
-        saved = self.resume(last) if self.options.resume and processes.all_see(last) else None
-        if saved is None and self.start is not None:
+        saved: tuple[dict[str, Tensor], dict] | None = None
+        if self.options.resume and processes.all_see(last):
+            tensors, record = read_checkpoint(last, self.identity)
+            state |= record["state"]
+            self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
+            saved = tensors, record["optimizer"]
+        elif self.start is not None:
             state |= start_from(self.start, self.method, self.network, self.emotions)
-        elif saved is None and self.method.pretrained is not None:
+        elif self.method.pretrained is not None:
             with processes.first_alone():
                 state["pretrained"] = self.method.pretrained(self.network)
+        if saved is None and processes.is_first:
+            make_folder(self.folder)  # before an epoch has been spent
+            last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
         minutes = self.options.max_minutes
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
         progress = Progress(f"{self.method.card.name} on {self.track.name}", sum(self.epochs))
@@ -153,9 +168,11 @@ class Run:
                     number = len(state["curve"]) + 1
                     state["curve"].append([number, round(loss, 5), round(value, 5)])
                     if value > state["best"]:
-                        state |= {"best": value, "best_epoch": number}
+                        # What `last` knows nothing of must not replace the best weights that it counts on.
+                        kept = "best.safetensors" if in_time else "cut.safetensors"
+                        state |= {"best": value, "best_epoch": number, "kept": kept}
                         if processes.is_first:
-                            write_tensors(self.folder / "best.safetensors", self.judged.state_dict(), {})
+                            write_tensors(self.folder / kept, self.judged.state_dict(), {})
                     left = (sum(self.epochs) - number) * state["seconds"] / number
                     if processes.is_first:
                         progress.epoch(number, stage.name, loss, value, state["best"], left)
@@ -169,30 +186,10 @@ class Run:
                     if stale or index + 1 == epochs:
                         state |= {"stage": state["stage"] + 1, "stage_epoch": 0}
                     if processes.is_first:
-                        self.save(last, optimizer)
+                        write_checkpoint(last, self.identity, state, self.network, self.average, optimizer)
                     if stale:
                         break
         return self.finish()
-
-    def resume(self, last: Path) -> tuple[dict[str, Tensor], dict]:
-        """Take up a checkpoint's network and state; returns its optimiser's. UserError where it is another run's."""
-        tensors, record = read_tensors(last)
-        if record["identity"] != self.identity:
-            raise UserError(
-                f"{last}: this checkpoint is of another run (recipe, epochs, data or seed differ); leave out --resume "
-                "to start anew, or use another --out."
-            )
-        self.state |= record["state"]
-        self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
-        return tensors, record["optimizer"]
-
-    def save(self, last: Path, optimizer: torch.optim.Optimizer) -> None:
-        """Write what `resume` takes up."""
-        tensors, layout = flatten_state(optimizer)
-        tensors |= {f"net.{name}": value for name, value in self.network.state_dict().items()}
-        if self.average is not None:
-            tensors |= {f"ema.{name}": value for name, value in self.average.state_dict().items()}
-        write_tensors(last, tensors, {"identity": self.identity, "state": self.state, "optimizer": layout})
 
     def epoch(
         self, stage: Stage, optimizer: torch.optim.Optimizer, loss_of: nn.Module, deadline: float, progress: Progress
@@ -298,7 +295,7 @@ class Run:
 
     def write(self) -> None:
         """Write the best weights in the compact form that is shipped, with what the compact form costs."""
-        tensors, _ = read_tensors(self.folder / "best.safetensors")
+        tensors, _ = read_tensors(self.folder / self.state["kept"])
         self.network.load_state_dict(tensors)
         full = self.right(self.network) / len(self.validation_set)
         packed, packing = pack(tensors, getattr(self.network, "seeded_tensors", {}))
@@ -306,14 +303,16 @@ class Run:
         compact = self.right(self.network) / len(self.validation_set)
         card, state, recipe = self.method.card, self.state, self.recipe
         limited = self.options.limit is not None or self.options.limit_validation is not None
-        whole = state["ended"] != "max-minutes" and recipe.epochs >= self.budget and not limited
+        hasty = state["ended"] == "patience" and not 0 < self.own.patience <= recipe.patience  # the user's, not its own
+        whole = state["ended"] != "max-minutes" and recipe.epochs >= self.own.epochs and not limited and not hasty
+        done = len(state["curve"]) - (state["ended"] == "max-minutes")  # an epoch cut short is none
         looked = f", {len(self.validation_set)} pictures" if self.options.limit_validation is not None else ""
         record = {
             "method": card.name, "track": self.track.name, "recipe": recipe.name, "seed": self.options.seed,
             "emotions": list(self.emotions), "input": card.input.to_dict(), "packing": packing,
-            "parameters": count_parameters(self.network), "accuracy_loss": full - compact,
+            "parameters": self.parameters, "accuracy_loss": full - compact,
             "trained": {
-                "track": self.track.name, "epochs": len(state["curve"]), "budget_epochs": self.budget,
+                "track": self.track.name, "epochs": max(1, done), "budget_epochs": self.own.epochs,
                 "pictures_seen": state["pictures"], "train_pictures": len(self.train_set),
                 "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
                 "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
@@ -336,24 +335,6 @@ class Run:
         )
 
 
-def missing(track: Track, given: argparse.Namespace) -> list[str]:
-    """The methods of which neither --out nor weights/ holds weights of the recipe's full budget, cheapest first.
-
-    The cost is that of one training picture: multiply-accumulates of its forward pass, a frozen guide's included.
-    """
-    costs: dict[str, int] = {}
-    for name in METHODS:
-        method = METHODS[name]
-        recipe = given.recipe or method.card.recipe
-        if recipe == "paper" and method.card.paper_recipe is None:
-            continue
-        places = (find(name, track.name, recipe, given.seed, where) for where in (given.out, None))
-        if not any(path is not None and read_tensors(path)[1]["trained"]["complete"] for path in places):
-            costs[name] = macs(method.build(7), method.card.input)
-    print(f"to train, cheapest first: {', '.join(sorted(costs, key=costs.__getitem__)) or 'nothing'}", file=sys.stderr)
-    return sorted(costs, key=costs.__getitem__)
-
-
 def train(given: argparse.Namespace, processes: Processes) -> int:
     """What the command line says, in this process. Returns the exit code."""
     options = Options(**{name: getattr(given, name) for name in Options.__dataclass_fields__})
@@ -374,9 +355,21 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
             return Run(method, track, recipe, options, given.out, settings).fit()
 
         return search(given.grid, methods, track, given.recipe, options, given.out, fit, TrainingError)
-    for method in methods:
-        Run(method, track, recipe_for(given.recipe, method.card), options, given.out, processes=processes).fit()
-    return 0
+    if given.all and given.recipe == "paper":
+        methods = [method for method in methods if method.card.paper_recipe is not None]
+    recipes = [recipe_for(given.recipe, method.card) for method in methods]  # refused now, not after hours of training
+    failed = 0
+    for method, recipe in zip(methods, recipes, strict=True):
+        try:
+            Run(method, track, recipe, options, given.out, processes=processes).fit()
+        except (TrainingError, UserError) as error:
+            if len(methods) == 1 or processes.world > 1 or isinstance(error, DataError):
+                raise
+            print(f"{method.card.name}: {error}", file=sys.stderr)  # the others do not depend on it
+            failed += 1
+    if failed:
+        print(f"{failed} of {len(methods)} methods were not trained", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -390,6 +383,9 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except (TrainingError, LostProcessError) as error:
         print(f"{speaker()}{error}", file=sys.stderr)
+        return 1
+    except torch.OutOfMemoryError as error:
+        print(f"{speaker()}{error}\nUse a device with more memory, or a smaller batch_size (--grid).", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{speaker()}stopped; {given.out} holds the last full epoch, go on with --resume", file=sys.stderr)

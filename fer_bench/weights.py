@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write, make_folder
 
 INT8_FROM = 2**16
 RANK = 64
@@ -56,8 +56,8 @@ def cached(entry: Mapping) -> Path:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> None:
-    """Write tensors and a JSON record as one safetensors file: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write tensors and a JSON record as one safetensors file: whole or not at all. Raises OutputError."""
+    make_folder(path.parent)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
@@ -65,6 +65,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> No
         save_file(contiguous, temporary, metadata={_KEY: json.dumps(record)})
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path} cannot be written: {error}.") from None
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -157,15 +159,22 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_ENTRY = {"method", "track", "recipe", "seed", "file", "bytes", "sha256", "hub", "revision"}
+
+
 def read_index(folder: Path | None = None) -> dict[str, dict]:
     """weights/index.json: "<method>/<track>/<recipe>-s<seed>" -> its entry. Empty where there is none."""
     path = (folder or weights_folder()) / "index.json"
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise WeightsError(f"{path}: this is not valid JSON ({error}); restore it with git checkout.") from None
+        index = json.loads(path.read_text())
+        for key, entry in index.items():
+            if lacking := sorted(_ENTRY - entry.keys()):
+                raise ValueError(f"{key} has no {', '.join(lacking)}")
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path}: this is no index of weights ({error}); restore it with git checkout.") from None
+    return index
 
 
 def find(method: str, track: str, recipe: str = "common-v1", seed: int = 0, runs: Path | None = None) -> Path | None:
@@ -189,18 +198,24 @@ def run_folder(out: Path, method: str, track: str, recipe: str, seed: int) -> Pa
 
 
 def add(path: Path, folder: Path | None = None) -> Path:
-    """Copy a run's model.safetensors into the weights folder and enter it in the index. Returns the copy's path."""
+    """Copy a run's model.safetensors into the weights folder and enter it in the index. Returns the copy's path.
+
+    The pin of a row stays where the file is the same. Raises WeightsError where the file does not say whose it is.
+    """
     folder = folder or weights_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     _, record = read_tensors(path)
-    key = index_key(record["method"], record["track"], record["recipe"], record["seed"])
+    try:
+        row = {name: record[name] for name in ("method", "track", "recipe", "seed")}
+    except (KeyError, TypeError):
+        raise WeightsError(f"{path}: its record does not say whose weights these are; train them again.") from None
+    key = index_key(**row)
+    index = read_index(folder)
     target = folder / (key.replace("/", "-") + ".safetensors")
     atomic_write(target, path.read_bytes())
-    index = read_index(folder)
-    index[key] = {
-        "method": record["method"], "track": record["track"], "recipe": record["recipe"], "seed": record["seed"],
-        "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target), "hub": None, "revision": None,
-    }  # fmt: skip
+    entry = {**row, "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target)}
+    before = index.get(key, {})
+    pin = before if before.get("sha256") == entry["sha256"] else {}
+    index[key] = entry | {name: pin.get(name) for name in ("hub", "revision")}
     write_index(index, folder)
     return target
 

@@ -64,10 +64,11 @@ def test_an_impossible_augmentation(name: str, value: float) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"optimizer": "lion"}, "optimizer must be adamw, adam or sgd, not 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be adamw, adam, sgd or nesterov, not 'lion'"),
         ({"schedule": "step"}, "schedule must be cosine or constant, not 'step'"),
-        ({"epochs": 0}, "epochs and batch_size must be at least 1"),
-        ({"batch_size": 0}, "epochs and batch_size must be at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"patience": -1}, "patience must not be negative"),
+        ({"batch_size": 1}, "batch_size must be at least 2, which batch norm needs, not 1"),
         ({"label_smoothing": 1.0}, "label_smoothing and warmup"),
         ({"warmup": 1.0}, "label_smoothing and warmup"),
         ({"lr": 0.0}, "lr must be positive"),

@@ -11,13 +11,15 @@ import fer_bench
 
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
-    {"errors", "emotions", "registry", "torchvision_repair", "figures", "files", "progress", "cells"},
+    {"errors"},
+    {"emotions", "registry", "torchvision_repair", "figures", "files", "progress", "cells", "receptive"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights"},
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
-    {"results", "beyond_accuracy"},
+    {"results", "beyond_accuracy", "checkpoints"},
     {"datasets", "methods", "protocols", "comparison", "charts"},
     {"infer", "leaderboard", "grid", "stages", "options", "start"},
+    {"missing"},
     {"train", "explain", "robustness", "hub"},
     {"faithfulness", "sweep"},
     {"evaluate", "scoring"},

@@ -99,6 +99,12 @@ def test_a_killed_worker_is_retried_and_nothing_is_run_twice(tmp_path: Path, dat
     assert logs(tmp_path) == said
 
 
+def test_cells_may_stream_their_pictures(tmp_path: Path, data: str) -> None:
+    """A worker of the process engine may have workers of its own, which decode for it."""
+    assert sweep(tmp_path, data, f"{BASE}epochs: 1\n", "--engine", "process", "--stream") == 0
+    assert [row["ended"] for row in table(tmp_path)] == ["complete"]
+
+
 def test_a_cell_whose_workers_always_die_does_not_end_the_sweep(tmp_path: Path, data: str) -> None:
     """After three deaths a cell is a failure in the table, the next one is trained, and another call mends it."""
     killer = kill_workers(tmp_path, times=3)
@@ -234,7 +240,7 @@ def test_a_dry_run_lists_the_cells_and_trains_nothing(
         (BASE, ["--track", "rendered"], "rendered is a track to test on only"),
         (BASE, ["--method", "smal_cnn"], "Did you mean 'small_cnn'"),
         ("lr: 1\n", [], "no method; add `method: small_cnn` or give --method"),
-        (BASE + "epochs: 0\n", [], "epochs and batch_size must be at least 1"),
+        (BASE + "epochs: 0\n", [], "epochs must be at least 1"),
         (BASE, ["--engine", "submitit"], "submitit is missing: pip install 'fer_bench[sweep]'"),
         (BASE, ["--engine", "ray"], "ray is missing: pip install 'fer_bench[sweep]'"),
     ],
@@ -262,11 +268,11 @@ def test_without_ray_tune_auto_is_one_process(monkeypatch: pytest.MonkeyPatch) -
     ("name", "cells"),
     [
         ("p0-tokens-pca", 4), ("p1-skip-guide", 3), ("p2-se-augmentation", 4), ("p3-transformer", 3),
-        ("p4-augmentation", 2), ("p4-table3", 24),
+        ("p4-augmentation", 2), ("p4-table3", 24), ("reference-ablation", 8),
     ],
 )  # fmt: skip
-def test_the_papers_sweeps(name: str, cells: int) -> None:
-    """Each file that is shipped is a valid grid of its paper's size under three seeds; the README has its command."""
+def test_the_shipped_sweeps(name: str, cells: int) -> None:
+    """Each file that is shipped is a valid grid of its finding's size under three seeds; the README has its command."""
     file = SWEEPS / f"{name}.yaml"
     settings = grid.combinations(file, grid.read_axes(file), [])
     assert {one["seed"] for one in settings} == {0, 1, 2}
@@ -276,7 +282,7 @@ def test_the_papers_sweeps(name: str, cells: int) -> None:
 
 def test_every_shipped_sweep_is_tested() -> None:
     """No file lies in leaderboard/sweeps that the test above does not know."""
-    assert len(list(SWEEPS.glob("*.yaml"))) == 6
+    assert len(list(SWEEPS.glob("*.yaml"))) == 7
 
 
 def test_the_networks_of_table_3() -> None:

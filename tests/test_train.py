@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fer_bench import train
+from fer_bench import missing, train
 from fer_bench.cards import Recipe, Track
 from fer_bench.methods import METHODS
 from fer_bench.methods.base import Batches, Method, Stage
@@ -264,7 +264,7 @@ def test_vectors_are_not_decayed() -> None:
     assert len(others["params"]) == 5
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "nesterov"])
 def test_optimiser_state_survives_as_plain_tensors(kind: str) -> None:
     """Two steps, stored, restored and a third give what three steps in a row give."""
     recipe = Recipe(name="r", epochs=1, optimizer=kind, lr=0.1)
@@ -395,7 +395,8 @@ def test_missing_are_the_methods_without_their_full_budget_cheapest_first(
     """A finished row is left alone, one that was cut short and one never begun are trained, in the order of cost."""
     names = ("small_cnn", "deep_emotion", "deep_emotion_parallel", "deep_emotion_sequential")
     methods = {name: replace(METHODS[name], card=replace(METHODS[name].card, recipe="tiny")) for name in names}
-    monkeypatch.setattr(train, "METHODS", methods)
+    for module in (train, missing):
+        monkeypatch.setattr(module, "METHODS", methods)
     run(track, tmp_path / "out", replace(methods["deep_emotion"], build=tiny)).fit()
     run(track, tmp_path / "out", replace(methods["deep_emotion_sequential"], build=tiny), max_minutes=0.0).fit()
     trained: list[str] = []

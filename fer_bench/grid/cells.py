@@ -121,7 +121,7 @@ def plan(file: Path, methods: Sequence[Method], track: Track, recipe: str | None
     combined = combinations(file, read_axes(file), [method.card.name for method in methods])
     listed = to_stream(track.dataset, track.train, options.stream)
     train = (load_dataset(track.dataset, track.train) if listed is None else listed).restrict(track.emotions)
-    validation = load_dataset(track.dataset, track.validation).restrict(train.emotions)
+    validation = load_dataset(track.dataset, track.validation).restrict(train.emotions, lacking=True)
     data = (train.content_hash(), validation.content_hash())
     return Plan(file, tuple(combined), track, recipe, options, out, data, len(validation))
 

@@ -62,6 +62,8 @@ class PatchCam(nn.Module):
         self, num_classes: int = 7, patch_width: int = 256, rank: int = 64, tokens: bool = True, pca: bool = True
     ) -> None:
         super().__init__()
+        if pca and rank > patch_width:
+            raise ValueError(f"a PCA of rank {rank} needs patch vectors at least as long, not of {patch_width}")
         self.use_tokens, self.use_pca = tokens, pca
         self.features = nn.Sequential(
             nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
@@ -147,7 +149,7 @@ class PatchCam(nn.Module):
         width = len(self.pca_mean)
         count, total, outer = 0, torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
         for inputs, _ in batches():
-            rows = self.patches(inputs).permute(0, 2, 3, 1).reshape(-1, width).double().cpu()
+            rows = self.patches(inputs).permute(0, 2, 3, 1).reshape(-1, width).cpu().double()
             count, total, outer = count + len(rows), total + rows.sum(0), outer + rows.T @ rows
         mean = total / count
         _, vectors = torch.linalg.eigh(outer / count - torch.outer(mean, mean))

@@ -8,7 +8,8 @@ convolution and a wider head. Its parameter count leaves no room for an SE block
 Not stated in the paper: where the SE block stands (we use the place between ReLU and pooling); the residual row's first
 block (we use `sep_se`'s, with its pooling); dropout inside residual stages (we use .2 after each, as in the plain
 blocks); GiMeFive's dropout rates (we use the baseline's); initialisation (we use PyTorch's default); the strengths of
-the augmentation (we use `SEP_AUGMENTATION`; "colour" becomes contrast, because the pictures are grey).
+the augmentation (we use `SEP_AUGMENTATION`; "colour" becomes contrast, because the pictures are grey); which weights
+decay (we spare biases and norms).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from fer_bench.datasets import forbid_split
 from fer_bench.errors import UserError
 from fer_bench.grid import plan, report, write_table
 from fer_bench.methods import METHODS
-from fer_bench.options import Options, positive
+from fer_bench.options import Options, minutes, not_negative, positive
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.sweep.engines import ENGINES, Board, Means, engine_named
@@ -30,10 +30,10 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=positive, metavar="N", help="where the file names none; else the recipe's")
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
     parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
-    parser.add_argument("--seed", type=int, default=0, help="where the file names none (default 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, help="where the file names none (default 0)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, mps")
     parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="from disk (default: above 4 GiB)")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="of each cell; the next call gives it as many")
+    parser.add_argument("--max-minutes", type=minutes, metavar="M", help="of each cell; the next call gives it as many")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES], help="auto: ray if there, else process")
     parser.add_argument("--workers", type=positive, metavar="N", help="cells at a time (Ray, Slurm: as many as fit)")

@@ -154,7 +154,7 @@ def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means)
         multiprocessing.set_forkserver_preload(["fer_bench.sweep.worker"])
 
     def launch(chosen: list[int]) -> list[Handle]:
-        processes = [context.Process(target=_child, args=(work, number), daemon=True) for number in chosen]
+        processes = [context.Process(target=_child, args=(work, number)) for number in chosen]
         for process in processes:
             process.start()
         return [Child(process) for process in processes]
