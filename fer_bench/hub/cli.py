@@ -105,7 +105,7 @@ def _push(options: argparse.Namespace) -> int:
         )
     tree = model_tree(entry, contents.ROOT)
     sent = _deliver(options, "model", tree, f"{options.method} on {track}")
-    if sent is not None and (sent.changed or sent.removed or entry["hub"] != options.repo):
+    if sent is not None and (entry["hub"], entry["revision"]) != (options.repo, sent.revision):
         index = read_index()  # read again: an upload takes its time
         if index.get(key, {}).get("sha256") != entry["sha256"]:
             raise UserError(f"{weights_folder() / 'index.json'}: {key} was changed meanwhile; push once more.")
@@ -144,7 +144,8 @@ def _pull(options: argparse.Namespace) -> int:
     for entry in rows:
         row = f"{entry['method']} ({entry['track']}, {entry['recipe']}, seed {entry['seed']})"
         here = find(entry["method"], entry["track"], entry["recipe"], entry["seed"])
-        if here is not None and sha256(here) == entry["sha256"]:
+        same = here is not None and sha256(here) == entry["sha256"]
+        if same:
             print(f"{row}: already here, {here}")
         elif options.all and not entry["hub"]:
             print(f"{row}: not here, and it has no copy on the Hub")
@@ -155,4 +156,8 @@ def _pull(options: argparse.Namespace) -> int:
             except HubError as error:
                 failed += 1
                 print(f"error: {row}: {error}", file=sys.stderr)
+        if here is not None and not same and here.parent == weights_folder():
+            failed += 1
+            text = f"{here} is not the file of weights/index.json (another SHA-256) and hides the right one; remove it."
+            print(f"error: {row}: {text}", file=sys.stderr)
     return 1 if failed else 0

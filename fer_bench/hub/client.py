@@ -30,6 +30,7 @@ from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fer_bench import __version__
 from fer_bench.errors import UserError
+from fer_bench.files import make_folder
 from fer_bench.weights import cache_folder, cached, sha256
 
 TRIES = 4
@@ -91,13 +92,14 @@ def fetch(entry: Mapping) -> Path:
     """The weight file of an index entry from the Hub, into the cache; returns its path there.
 
     It appears in the cache whole and with the SHA-256 of the entry, or not at all. Raises UserError for an entry that
-    pins no commit, HubError where the Hub fails or what it sends is something else.
+    pins no commit or where the cache cannot be written, HubError where the Hub fails or what it sends is something
+    else.
     """
     repo, revision = pinned(entry)
     target = cached(entry)
     if target.is_file() and sha256(target) == entry["sha256"]:
         return target
-    cache_folder().mkdir(parents=True, exist_ok=True)
+    make_folder(cache_folder())
     api = connect()
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as folder:
 

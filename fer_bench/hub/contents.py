@@ -28,6 +28,8 @@ SPACE_EXTRAS = ("onnx",)
 """What the Submit tab checks models with."""
 SPACE_PACKAGES = ("spaces>=0.51,<1",)
 """What only a Space has a use for: shared GPUs."""
+SUBMITTED = ("submission.yaml", "model.onnx", "model.safetensors", "README.md", "LICENSE")
+"""The files that a submission may hold (`submissions.problems.SIZES`); whatever else lies there stays here."""
 _SKIPPED = ("__pycache__", ".tmp", ".part")
 
 
@@ -120,7 +122,11 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
     results = public_results(root / "leaderboard")
     leaderboard = _folder(root / "leaderboard", "leaderboard")
     own = [path for path in leaderboard if Path(path).name.startswith(("folder-", "csv-")) or "/results/" in path]
-    for path in own:
+    for path in leaderboard:
+        _, folder, *rest = path.split("/")
+        if folder == "submissions" and rest != ["README.md"] and (len(rest) != 2 or rest[1] not in SUBMITTED):
+            own.append(path)
+    for path in dict.fromkeys(own):
         del leaderboard[path]
     return {
         "README.md": readme.encode(),

@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, RepoFile
 
 from fer_bench.errors import UserError
+from fer_bench.files import make_folder
 from fer_bench.hub.client import COMMIT, HubError, checked_repo, connect, patiently, same
 
 IGNORED = {".gitattributes"}
@@ -41,7 +42,7 @@ def fetch_folder(repo: str, revision: str, sizes: Mapping[str, int], total: int,
         return target
     api = connect()
     files = patiently(lambda: _listing(api, repo, revision, sizes, total), f"looking at {name}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=target.parent) as staging:
         # Into a local folder the client puts the files themselves; into its cache it puts links.
         clean, arriving = Path(staging) / "clean", Path(staging) / "arriving"

@@ -199,8 +199,9 @@ def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
 
 Facial-emotion methods judged under one protocol: trained on train, selected on validation, tested once. {rows} rows on
 {", ".join(tracks)}. Numbers are fractions; `accuracy_low` and `accuracy_high` are a 95 % bootstrap interval over the
-test pictures; rows that share a `rank` within `track` and `group` cannot be told apart; `budget_fraction` below 1 marks
-a training that stopped before its recipe's end.
+test pictures; rows that share a `rank` within `track` and `group` have overlapping intervals, and a comparison
+picture by picture can still tell them apart; `budget_fraction` below 1 marks a training that saw less than its recipe
+asks.
 
 ```python
 from datasets import load_dataset

@@ -9,14 +9,16 @@ from pathlib import Path
 
 from fer_bench.errors import UserError
 from fer_bench.registry import UnknownNameError
+from fer_bench.submissions.manifest import NAME
 from fer_bench.submissions.problems import Limits
+from fer_bench.submissions.sandbox import RefusedError, plain
 
 WEEK = 7 * 24 * 3600
 ON_THE_HUB = "hub:NAMESPACE/NAME@REVISION (40 hex digits)"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check, evaluate or export a submission. Exit codes: 0 done, 1 refused, 2 wrong use or nothing to fetch."""
+    """Check, evaluate or export a submission. Exit codes: 0 done, 1 refused or failed, 2 wrong use or nothing to do."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -44,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("path", metavar="DIR", help=f"the submission's folder, or {ON_THE_HUB}")
     one.add_argument("--track", nargs="+", metavar="TRACK", help="default: the tracks that its submission.yaml names")
     one.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
+    one.add_argument("--replace", action="store_true", help="rows of another model under this name may be overwritten")
     one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     one.add_argument("--seconds", type=_seconds, default=3600, help="the model's time per track; default: %(default)g")
 
@@ -74,26 +77,26 @@ def _check(arguments: argparse.Namespace) -> int:
     limits, place = Limits(seconds=arguments.seconds), located(arguments.path)
     if not place.folder.exists():
         raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder or a .zip of it.")
-    if place.folder.is_dir():
-        faces = None
-        if arguments.on:
-            from fer_bench.datasets import load_dataset
+    faces = None
+    if arguments.on:
+        from fer_bench.datasets import load_dataset
 
-            faces = load_dataset(arguments.on, "test")
+        faces = load_dataset(arguments.on, "test")
+    if place.folder.is_dir():
         found = report([*place.problems, *check(place.folder, faces=faces, limits=limits)])
     else:
-        found = validate(place.folder, limits)
+        found = validate(place.folder, limits, faces)
     for problem in found.problems:
-        print(f"- {problem}")
-    print(f"{arguments.path}: {found.summary}")
+        print(f"- {plain(problem)}")
+    print(f"{plain(arguments.path)}: {found.summary}")
     return 0 if found.ok else 1
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from fer_bench.leaderboard import BrokenFilesError
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
     from fer_bench.submissions.remote import SCHEME
-    from fer_bench.submissions.sandbox import RefusedError
 
     if not str(arguments.path).startswith(SCHEME) and not Path(arguments.path).exists():
         raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder.")
@@ -101,13 +104,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
     limits = Limits(seconds=arguments.seconds)
     try:
-        for path in evaluate_submission(arguments.path, arguments.track, arguments.out, arguments.verified, limits):
-            print(path)
+        written = evaluate_submission(
+            arguments.path, arguments.track, arguments.out, arguments.verified, limits, arguments.replace
+        )
+    except BrokenFilesError as error:  # the figures are written; the table lacks what others have broken
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except RefusedError as error:
         for problem in error.problems:
-            print(f"- {problem}")
-        print(f"{arguments.path}: {report(list(error.problems)).summary}")
+            print(f"- {plain(problem)}")
+        print(f"{plain(arguments.path)}: {report(list(error.problems)).summary}")
         return 1
+    if not written:
+        print("nothing was evaluated.", file=sys.stderr)
+        return 2
+    print(*written, sep="\n")
     return 0
 
 
@@ -126,6 +137,11 @@ def _template(_: argparse.Namespace) -> int:
     return 0
 
 
+def _shown(name: str) -> str:
+    """A folder's name as a log may hold it: what is none of a submission's could be a command to the terminal or CI."""
+    return name if NAME.fullmatch(name) else ascii(name)
+
+
 def _queue(arguments: argparse.Namespace) -> int:
     from fer_bench.submissions.checks import queue, report
 
@@ -133,7 +149,7 @@ def _queue(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.root}: there is no such folder; give the one that holds the submissions.")
     waiting = queue(arguments.root)
     for item in waiting:
-        print(f"{item.date}  {item.name:24} {', '.join(item.tracks) or '-':24} {item.state}")
+        print(f"{item.date}  {_shown(item.name):24} {', '.join(item.tracks) or '-':24} {plain(item.state)}")
     if not waiting:
         print(f"{arguments.root}: nothing waits here.")
     if not arguments.check or not waiting:
@@ -143,8 +159,8 @@ def _queue(arguments: argparse.Namespace) -> int:
     refused = 0
     for name, problems in check_queue(arguments.root).items():
         for problem in problems:
-            print(f"- {problem}")
-        print(f"{name}: {report(problems).summary}")
+            print(f"- {plain(problem)}")
+        print(f"{_shown(name)}: {report(problems).summary}")
         refused += bool(problems)
     return 1 if refused else 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import os
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fer_bench.errors import UserError
 from fer_bench.submissions import weights_file
-from fer_bench.submissions.folder import MODELS, read_plain, scan, unpack
+from fer_bench.submissions.folder import MODELS, open_plain, read_plain, scan, unpack
 from fer_bench.submissions.manifest import Manifest, read_manifest
 from fer_bench.submissions.problems import MANIFEST_BYTES, Limits, Problem, Report
 from fer_bench.submissions.sandbox import Child, RefusedError
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from fer_bench.datasets import FaceSet
 
 BOARD = Path(__file__).resolve().parents[2] / "leaderboard"
-"""Of the checkout: whose rows' names are taken. Elsewhere only the registered methods' names are."""
+"""Of the checkout: its rows' names are taken, beside those of the registered methods."""
+UNSAFE = {"no_folder", "too_many_files", "link", "special_file", "too_large", "two_models", "no_manifest"}
+"""Problems of the files after which none of them is opened."""
 
 ON_THE_BOARD = "on the board"
 
@@ -51,25 +55,30 @@ def check(
     run: bool = True,
     faces: FaceSet | None = None,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    board: Path | None = None,
+    replace: bool = False,
 ) -> list[Problem]:
     """Everything that is wrong with the submission in `folder`; an empty list where nothing is.
 
     run: False leaves out what needs the model to run. faces: the pictures to try it on; default: rendered faces.
+    board: the leaderboard's folder where another model may have the name too, beside BOARD. replace: it may have it.
     Raises UserError where this machine cannot check (no onnx installed, say), never because of the submission.
     """
     folder = Path(folder)
     problems = scan(folder)
-    unsafe = {"no_folder", "link", "special_file", "too_large", "two_models", "no_manifest"}
-    if {problem.code for problem in problems} & unsafe:
+    if {problem.code for problem in problems} & UNSAFE:
         return problems
     manifest, wrong = manifest_of(folder)
     problems += wrong
     model = model_of(folder)
     if model is None:
         return [*problems, _no_model(manifest)]
-    if manifest is not None:
-        problems += _agrees(manifest, model)
-    return problems + (_model_problems(folder / model, manifest, run and not problems, faces, limits))
+    try:
+        if manifest is not None:
+            problems += taken_name(manifest, folder / model, board, replace) + _agrees(manifest, model)
+        return problems + _model_problems(folder / model, manifest, run and not problems, faces, limits)
+    except OSError as error:  # exchanged since it was scanned
+        return [*problems, Problem("unreadable", f"{model} cannot be read ({error.strerror or error}).")]
 
 
 def manifest_of(folder: Path) -> tuple[Manifest | None, list[Problem]]:
@@ -92,16 +101,53 @@ def _no_model(manifest: Manifest | None) -> Problem:
     return Problem("no_model", f"there is no model; put {' or '.join(MODELS)} beside submission.yaml.")
 
 
-def _agrees(manifest: Manifest, model: str) -> list[Problem]:
-    """Whether name, architecture and file go together with each other and with the registered methods."""
+def rows_of(manifest: Manifest, model: Path | None, boards: set[Path]) -> tuple[list[Path], list[Path]]:
+    """The records under a submission's name: those of its very model, then all others.
+
+    model: its file; None where it lies on the Hub, in the place that the manifest names.
+    """
+    from fer_bench.results import ResultError, read_result
+
+    own, others = [], []
+    digest = ""
+    for path in (path for board in sorted(boards) for path in sorted(board.glob(f"results/*/{manifest.name}/*.json"))):
+        if model is not None and not digest:
+            with os.fdopen(open_plain(model), "rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            result = read_result(path)
+        except ResultError:
+            others.append(path)
+            continue
+        fetched = manifest.hub and (result.trained.pretrained or "").endswith(f"; model hub:{manifest.hub}")
+        mine = result.external and (result.weights.sha256 == digest if model is not None else fetched)
+        (own if mine else others).append(path)
+    return own, others
+
+
+def taken_name(
+    manifest: Manifest, model: Path | None, board: Path | None = None, replace: bool = False
+) -> list[Problem]:
+    """Whether the name is a method's, or another model's on a board; `check` says what the arguments are."""
     from fer_bench.leaderboard import read_cards
+    from fer_bench.methods import METHODS
+
+    text = f"submission.yaml: the name {manifest.name!r} stands on the board already"
+    if manifest.name in METHODS or manifest.name in read_cards(BOARD):
+        return [Problem("name_taken", f"{text}; choose another.")]
+    others = [] if replace else rows_of(manifest, model, {BOARD, board or BOARD})[1]
+    if not others:
+        return []
+    where = "/".join(others[0].parts[-4:])
+    return [Problem("name_taken", f"{text}, for another model ({where}); choose another, or evaluate with --replace.")]
+
+
+def _agrees(manifest: Manifest, model: str) -> list[Problem]:
+    """Whether architecture and file go together with each other and with the registered methods."""
     from fer_bench.methods import METHODS
     from fer_bench.registry import UnknownNameError
 
     problems = []
-    if manifest.name in METHODS or manifest.name in read_cards(BOARD):
-        text = f"submission.yaml: the name {manifest.name!r} stands on the board already; choose another."
-        problems.append(Problem("name_taken", text))
     if model == "model.safetensors":
         if manifest.architecture is None:
             text = "submission.yaml: architecture is missing; model.safetensors needs the name of a registered method."
@@ -160,16 +206,16 @@ def _model_problems(
         return list(error.problems)
 
 
-def validate(path: Path, limits: Limits = Limits()) -> Report:  # noqa: B008 (frozen)
+def validate(path: Path, limits: Limits = Limits(), faces: FaceSet | None = None) -> Report:  # noqa: B008 (frozen)
     """Check a submission's folder, or an uploaded .zip of one. Never raises because of what is uploaded."""
     path = Path(path)
     if path.is_dir():
-        return report(check(path, limits=limits))
+        return report(check(path, faces=faces, limits=limits))
     if not path.is_file() or path.suffix.lower() != ".zip":
         return report([Problem("no_folder", f"{path.name}: give a submission's folder or a .zip of it.")])
     with tempfile.TemporaryDirectory(prefix="fer_bench-") as folder:
         problems = unpack(path, Path(folder))
-        return report(problems or check(Path(folder), limits=limits))
+        return report(problems or check(Path(folder), faces=faces, limits=limits))
 
 
 def report(problems: list[Problem]) -> Report:
@@ -199,17 +245,26 @@ def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
     root = Path(root)
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if not folder.is_dir() or folder.is_symlink():
+        if folder.is_symlink() or not folder.is_dir():
             continue
-        manifest, problems = manifest_of(folder)
-        written = folder / "submission.yaml"
-        stamp = (written if written.is_file() else folder).stat().st_mtime
-        day = datetime.fromtimestamp(stamp, UTC).date().isoformat()
-        if manifest is None:
-            found.append(Waiting(folder.name, folder.name, day, (), f"broken: {problems[0].text}"))
-            continue
-        measured = any((root.parent / "results").glob(f"*/{manifest.name}/*.json"))
-        where = " (model on the Hub)" if manifest.hub and model_of(folder) is None else ""
-        state = ON_THE_BOARD if measured else "waiting" + where
-        found.append(Waiting(folder.name, manifest.title, day, manifest.tracks, state))
+        try:
+            found.append(_waiting(folder, root.parent))
+        except OSError as error:
+            text = f"broken: it cannot be read ({error.strerror or error})."
+            found.append(Waiting(folder.name, folder.name, "?" * 10, (), text))
     return sorted(found, key=lambda item: item.date)
+
+
+def _waiting(folder: Path, board: Path) -> Waiting:
+    """One entry of the queue. On the board is only what a record says of this very model under the folder's name."""
+    manifest, problems = manifest_of(folder)
+    written = folder / "submission.yaml"
+    stamp = (folder if manifest is None else written).lstat().st_mtime
+    day = datetime.fromtimestamp(stamp, UTC).date().isoformat()
+    if manifest is None:
+        return Waiting(folder.name, folder.name, day, (), f"broken: {problems[0].text}")
+    name = model_of(folder)
+    own, _ = rows_of(manifest, folder / name if name else None, {board})
+    measured = folder.name == manifest.name and any(path.name.startswith("submitted-s") for path in own)
+    where = " (model on the Hub)" if manifest.hub and name is None else ""
+    return Waiting(folder.name, manifest.title, day, manifest.tracks, ON_THE_BOARD if measured else f"waiting{where}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ from fer_bench.infer import Model, evaluating, load
 from fer_bench.methods import METHODS
 from fer_bench.protocols import TRACKS
 from fer_bench.submissions.checks import need_onnx
+from fer_bench.submissions.folder import can_write
 
 OPSET = 20
 """The first with grid sampling of 2-D maps by name (`deep_emotion`) that every onnxruntime here runs."""
@@ -42,12 +45,16 @@ def export_model(model: Model, out: Path) -> Path:
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: this is a file or not empty; give a new folder.")
+    can_write(out)
     out.mkdir(parents=True, exist_ok=True)
-    path = write_onnx(model.network, model.input_spec.channels, model.input_spec.size, out / "model.onnx")
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:  # interrupted, it leaves no half a model
+        path = write_onnx(model.network, model.input_spec.channels, model.input_spec.size, Path(folder) / "model.onnx")
+        worst = difference(model, path)
+        if worst > TOLERANCE:
+            text = f"its logits differ from torch's by {worst:.2g}; report this with your torch version."
+            raise UserError(f"{out / path.name}: {text}")
+        os.replace(path, out / path.name)
     atomic_write(out / "submission.yaml", manifest_text(model).encode())
-    worst = difference(model, path)
-    if worst > TOLERANCE:
-        raise UserError(f"{path}: its logits differ from torch's by {worst:.2g}; report this with your torch version.")
     return out
 
 

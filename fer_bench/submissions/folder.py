@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import struct
+import tempfile
 import zipfile
 import zlib
+from itertools import islice
 from pathlib import Path
 
+from fer_bench.errors import UserError
 from fer_bench.submissions.problems import SIZES, Problem
 
 ENTRIES = 16
-"""Of a zip; a submission has four files at most, and a zip may hold their folder too."""
+"""Of a folder or zip; a submission has four files at most, and a zip may hold their folder too."""
 RATIO = 100
 """Largest unpacked size of a file by its packed size. Weights hardly shrink; a bomb shrinks a thousandfold."""
 DIRECTORY_BYTES = 16 * 1024
@@ -28,11 +32,16 @@ def scan(folder: Path) -> list[Problem]:
     try:
         if folder.is_symlink() or not folder.is_dir():
             return [Problem("no_folder", f"{folder}: this is no folder; give the submission's own folder.")]
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            entries = sorted(islice(listing, ENTRIES + 1), key=lambda entry: entry.name)
+        infos = [entry.stat(follow_symlinks=False) for entry in entries]
     except OSError as error:
         return [Problem("no_folder", f"{folder}: the folder cannot be read ({error.strerror}).")]
-    for entry in entries[:ENTRIES]:
-        info, name = entry.stat(follow_symlinks=False), ascii(entry.name)[1:81].rstrip("'")
+    if len(entries) > ENTRIES:  # what lies beyond is not looked at, so nothing here may be opened
+        text = f"there are more than {ENTRIES} entries; the files are {', '.join(SIZES)}."
+        return [Problem("too_many_files", text)]
+    for entry, info in zip(entries, infos, strict=True):
+        name = ascii(entry.name)[1:81].rstrip("'")
         if stat.S_ISLNK(info.st_mode):
             problems.append(Problem("link", f"{name} is a symbolic link; put the file itself there."))
         elif stat.S_ISDIR(info.st_mode):
@@ -44,8 +53,6 @@ def scan(folder: Path) -> list[Problem]:
         elif info.st_size > SIZES[entry.name]:
             text = f"{name} has {info.st_size:,} bytes; at most {SIZES[entry.name]:,} are read."
             problems.append(Problem("too_large", text))
-    if len(entries) > ENTRIES:
-        problems.append(Problem("extra_file", f"there are {len(entries)} files; the files are {', '.join(SIZES)}."))
     names = {entry.name for entry in entries}
     if "submission.yaml" not in names:
         problems.append(Problem("no_manifest", "submission.yaml is missing; start from the template."))
@@ -67,6 +74,21 @@ def read_plain(path: Path, limit: int) -> bytes:
     """The first limit + 1 bytes of a plain file that is no link. OSError where it is none."""
     with os.fdopen(open_plain(path), "rb") as file:
         return file.read(limit + 1)
+
+
+def can_write(folder: Path) -> None:
+    """Raise UserError where nothing can be written into a folder; one that is not there is made and removed again."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: nothing can be written there ({error.strerror}); give another folder.") from None
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def unpack(archive: Path, into: Path) -> list[Problem]:

@@ -24,7 +24,11 @@ ITEMSIZE = {
     TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT16: 2, TensorProto.UINT16: 2, TensorProto.INT32: 4,
     TensorProto.UINT32: 4, TensorProto.INT64: 8, TensorProto.UINT64: 8, TensorProto.BOOL: 1,
 }  # fmt: skip
-WEIGHTS = {TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8}
+WEIGHTS = {
+    TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.INT8,
+    TensorProto.UINT8,
+}  # fmt: skip
+"""Types of numbers that count as parameters; whole numbers of other types are shapes and indices."""
 
 
 class Findings(list[tuple[str, str]]):
@@ -70,6 +74,8 @@ def inspect(model: ModelProto, shape: tuple[int, int, int] | None) -> Findings:
     elif not found:
         _nodes(graph, found)
         _tensors(graph, found)
+    if not found and parameters(model) == 0:
+        found.note("no_weights", "holds no weights (numbers of floating type or 8 bits); export the trained network.")
     if shape is not None:
         _signature(graph, *shape, found)
     if not found:
@@ -81,8 +87,10 @@ def inspect(model: ModelProto, shape: tuple[int, int, int] | None) -> Findings:
 
 
 def parameters(model: ModelProto) -> int:
-    """Numbers in the weight tensors: initialisers of floating type or int8."""
-    return sum(math.prod(tensor.dims) for tensor in model.graph.initializer if tensor.data_type in WEIGHTS)
+    """Numbers of floating type or 8 bits that the file holds, as initialisers or inside Constant nodes."""
+    held = sum(math.prod(tensor.dims) for tensor in _all_tensors(model.graph) if tensor.data_type in WEIGHTS)
+    lists = (attribute for node in model.graph.node if node.op_type == "Constant" for attribute in node.attribute)
+    return held + sum(len(attribute.floats) + (attribute.name == "value_float") for attribute in lists)
 
 
 def _header(model: ModelProto, found: Findings) -> None:

@@ -15,19 +15,20 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
+from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import in_order
 from fer_bench.errors import DataError
-from fer_bench.evaluate import REFERENCE, Answers, judge
-from fer_bench.infer import Model, macs
+from fer_bench.evaluate import Answers, duplicates_in_train, judge
+from fer_bench.infer import REFERENCE, Model, macs
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
 from fer_bench.results import Result, write_logits, write_result
-from fer_bench.submissions.behaviour import MANY, SAME_ANSWER, Ask, asker, behaves
+from fer_bench.submissions.behaviour import MANY, NOT_FINITE, Ask, asker, behaves, changed_answers
 from fer_bench.submissions.checks import check, manifest_of, model_of, open_model
 from fer_bench.submissions.exporting import write_onnx
+from fer_bench.submissions.folder import can_write
 from fer_bench.submissions.manifest import Manifest
 from fer_bench.submissions.problems import Limits, Problem
 from fer_bench.submissions.remote import located
@@ -42,7 +43,10 @@ of a known sample a model could answer honestly, and the others from memory."""
 
 
 class Sandboxed(nn.Module):
-    """A submitted model as a network: (N, C, S, S) -> logits (N, K), its columns in the canonical order."""
+    """A submitted model as a network: (N, C, S, S) -> finite logits (N, K), its columns in the canonical order.
+
+    RefusedError where its process fails or an answer is not finite.
+    """
 
     def __init__(self, child: Child, columns: Sequence[int]) -> None:
         super().__init__()
@@ -50,7 +54,10 @@ class Sandboxed(nn.Module):
         self.anchor = nn.Parameter(torch.zeros(1))  # a network's device is that of its parameters
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.from_numpy(self.child(x.detach().cpu().numpy())[:, self.columns])
+        logits = self.child(x.detach().cpu().numpy())
+        if not np.isfinite(logits).all():
+            raise RefusedError((NOT_FINITE,))
+        return torch.from_numpy(logits[:, self.columns])
 
 
 def as_model(child: Child, manifest: Manifest, path: Path) -> Model:
@@ -61,7 +68,7 @@ def as_model(child: Child, manifest: Manifest, path: Path) -> Model:
         "packing": {"storage": path.suffix[1:]}, "accuracy_loss": None,
         # What the authors hand in is what they call finished; how long it was trained is not known.
         "trained": {"track": RECIPE, "complete": True, "selection": "by its authors",
-                    "pretrained": "declared: " + ", ".join(manifest.training_data)},
+                    "pretrained": declared(manifest)},
     }  # fmt: skip
     columns = [manifest.emotions.index(emotion) for emotion in emotions]
     return Model(manifest.name, Sandboxed(child, columns).eval(), manifest.input, emotions, record, path)
@@ -82,6 +89,11 @@ def measure_on(child: Child, manifest: Manifest, path: Path, faces: FaceSet, tra
         else None, latency_ms=own * 1000, latency_ratio=own / reference,
     )  # fmt: skip
     return replace(answers, result=replace(answers.result, external=True, cost=cost))
+
+
+def declared(manifest: Manifest) -> str:
+    """What a record says of the training data, without semicolons: behind one stands only what `from_place` knows."""
+    return "declared: " + ", ".join(manifest.training_data).replace(";", ",")
 
 
 def from_place(result: Result, pin: str | None) -> Result:
@@ -127,8 +139,7 @@ def as_before(ask: Ask, emotions: Sequence[str], sample: FaceSet, answers: Answe
         return []
     again = restrict_logits(ask(sample.images[kept]), emotions, answers.result.emotions)
     measured = answers.logits[[rows[sample.ids[place]] for place in kept]]
-    scale = max(1.0, float(np.abs(again).max()))
-    other = int((np.abs(again - measured).max(axis=1) > SAME_ANSWER * scale).sum())
+    other = changed_answers(measured, again)
     if not other:
         return []
     text = f"the model answered {other} of {len(kept)} faces differently when they were measured than when it was tried"
@@ -141,23 +152,26 @@ def evaluate_submission(
     out: Path = Path("leaderboard"),
     verified: bool = False,
     limits: Limits = Limits(seconds=3600),  # noqa: B008 (frozen)
+    replace_rows: bool = False,
 ) -> list[Path]:
     """Check a submission, measure it on its tracks (or the given ones) and write results and table under `out`.
+
+    Nothing is written before every track has passed. replace_rows: rows of another model under this name may go.
 
     folder: a submission's folder, hub:NAMESPACE/NAME@REVISION, or the folder of a submission.yaml that names such a
     place (`remote.located`); the record then keeps repository and revision in `trained.pretrained`.
     Tracks of its own whose data is not here are skipped with a line on standard error; a given one raises DataError.
     Raises RefusedError, with all reasons, where a check fails, on the track's own pictures too; UserError where what is
-    on the Hub cannot be fetched. verified: run by the
-    maintainers.
+    on the Hub cannot be fetched or `out` cannot be written. verified: run by the maintainers.
     """
+    can_write(out)
     place = located(folder)
     folder = place.folder
-    problems = [*place.problems, *check(folder, limits=limits)]
+    problems = [*place.problems, *check(folder, limits=limits, board=out, replace=replace_rows)]
     if problems:
         raise RefusedError(tuple(problems))
     manifest, _ = manifest_of(folder)
-    path, written = folder / model_of(folder), []
+    path, passed = folder / model_of(folder), []
     limits = replace(limits, threads=torch.get_num_threads())  # as many as the reference network has
     for name in tracks or manifest.tracks:
         track = track_named(name)
@@ -168,9 +182,9 @@ def evaluate_submission(
                 raise
             print(f"skipped {name}: {error}", file=sys.stderr)
             continue
-        duplicates: np.ndarray | None = None
-        if track.trained_on == track.name:
-            duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))
+        duplicates, unknown = duplicates_in_train(faces, track)
+        if unknown:
+            print(f"skipped {unknown}", file=sys.stderr)
         with open_model(path, manifest, limits) as child:
             ask = asker(child, manifest.input)
             sample = faces.take(np.random.default_rng().permutation(len(faces))[:SAMPLE])
@@ -184,9 +198,11 @@ def evaluate_submission(
             problems = as_before(ask, manifest.emotions, sample.limit(MANY), answers)
             if problems:
                 raise RefusedError(tuple(problems))
-        result = from_place(answers.result, place.pin)
-        write_logits(result, out, answers.ids, answers.targets, answers.logits)
-        written.append(write_result(result, out))
+        passed.append(replace(answers, result=from_place(answers.result, place.pin)))
+    written = []
+    for answers in passed:
+        write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
+        written.append(write_result(answers.result, out))
     if written:
         write_leaderboard(out)
     return written

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from fer_bench.errors import UserError
-from fer_bench.submissions.checks import ON_THE_BOARD, check, manifest_of, model_of, queue
+from fer_bench.submissions.checks import ON_THE_BOARD, Waiting, check, manifest_of, model_of, queue, taken_name
 from fer_bench.submissions.folder import scan
 from fer_bench.submissions.manifest import PINNED
 from fer_bench.submissions.problems import MANIFEST_BYTES, MODEL_BYTES, NOTE_BYTES, SIZES, Limits, Problem
@@ -79,20 +79,35 @@ def located(where: Path | str) -> Place:
 
 
 def check_queue(root: Path, limits: Limits = Limits()) -> dict[str, list[Problem]]:  # noqa: B008 (frozen)
-    """Entry -> everything that is wrong with it, for each under `root` that has no result yet.
+    """Entry -> everything that is wrong with it, for each under `root`; what is on the board stands here for its name.
 
-    Models on the Hub are fetched; what cannot be is a problem of its entry, so that the others are still checked.
+    Models on the Hub are fetched; what cannot be fetched or read is a problem of its entry, so that the others are
+    still checked.
     """
     found: dict[str, list[Problem]] = {}
-    for name in [item.name for item in queue(root) if item.state != ON_THE_BOARD]:
+    for item in queue(root):
         try:
-            place = located(root / name)
-        except UserError as error:
-            found[name] = [Problem("not_fetched", str(error))]
-            continue
-        found[name] = [*place.problems, *check(place.folder, limits=limits)]
-        manifest, _ = manifest_of(root / name)
-        if manifest is not None and manifest.name != name:
-            text = f"the folder {name} must be called as its submission.yaml says, {manifest.name}."
-            found[name].append(Problem("folder_name", text))
+            problems = _entry_problems(item, root, limits)
+        except OSError as error:
+            problems = [Problem("unreadable", f"the entry cannot be read ({error.strerror or error}).")]
+        if problems or item.state != ON_THE_BOARD:
+            found[item.name] = problems
     return found
+
+
+def _entry_problems(item: Waiting, root: Path, limits: Limits) -> list[Problem]:
+    """What is wrong with one entry of the queue; of one on the board only the name is looked at again."""
+    folder = root / item.name
+    manifest, _ = manifest_of(folder)
+    if item.state == ON_THE_BOARD:
+        name = model_of(folder)
+        return taken_name(manifest, folder / name if name else None, root.parent)
+    try:
+        place = located(folder)
+    except UserError as error:
+        return [Problem("not_fetched", str(error))]
+    problems = [*place.problems, *check(place.folder, limits=limits, board=root.parent)]
+    if manifest is not None and manifest.name != item.name:
+        text = f"the folder {item.name} must be called as its submission.yaml says, {manifest.name}."
+        problems.append(Problem("folder_name", text))
+    return problems

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import threading
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,16 @@ _START = "import sys; sys.path.insert(0, sys.argv.pop()); from fer_bench.submiss
 def plain(text: object) -> str:
     """What a terminal or page shows as it stands: names inside a model may hold escape sequences."""
     return "".join(character if character.isprintable() else "?" for character in str(text))
+
+
+@cache
+def _say_what_is_open(cut_off: bool, walled: bool) -> None:
+    """One line on standard error, once per process, where this system lets a model do more than it should."""
+    doors = [] if cut_off else ["use the network"]
+    doors += [] if walled else ["change this user's files"]
+    if doors:
+        text = f"here a model that breaks out of its runtime could {' and '.join(doors)}"
+        print(f"note: {text}; run strangers' models in a container.", file=sys.stderr)
 
 
 class RefusedError(UserError):
@@ -117,6 +128,7 @@ class Child:
         self.parameters = int(header["parameters"])
         self.cut_off, self.walled = header.get("cut_off") is True, header.get("walled") is True
         """Whether the kernel shut off the network, and every change to files."""
+        _say_what_is_open(self.cut_off, self.walled)
         self.seconds: list[tuple[int, float]] = []
         """(pictures, seconds inside the model) of every batch so far."""
 
@@ -171,7 +183,7 @@ class Child:
         try:
             header = json.loads(self._exactly(length))
             refused = tuple(Problem(plain(code)[:60], plain(text)[:600]) for code, text in header.get("refused", ()))
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, RecursionError):
             raise self._stopped() from None
         if refused:
             raise RefusedError(refused)

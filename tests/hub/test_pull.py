@@ -11,11 +11,15 @@ import fer_bench
 from fer_bench.hub import HubError, fetch, main
 from fer_bench.weights import (
     WeightsError,
+    add,
     cache_folder,
     cached,
+    read_tensors,
     sha256,
     weights_folder,
+    write_tensors,
 )
+from fer_bench.weights import main as enter
 from tests.hub.row import PULL, PUSH, REPO, entry, forget_weights, pin
 from tests.hub_server import Hub
 
@@ -110,6 +114,60 @@ def test_a_row_without_a_copy_is_said(checkout: Path, hub: Hub, capsys: pytest.C
     assert "has no copy on the Hub" in capsys.readouterr().err
     assert main(["pull", "--all"]) == 0
     assert "no copy on the Hub" in capsys.readouterr().out
+
+
+def test_a_file_here_that_hides_the_right_one_is_said(published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bundled file that is not the index's would be used in place of what was fetched: it is named, exit code 1."""
+    hiding = weights_folder() / entry()["file"]
+    hiding.write_bytes(b"something else")
+    for _ in range(2):
+        assert main(PULL) == 1
+        out, error = capsys.readouterr()
+        assert f"fetched, {cached(entry())}" in out
+        assert f"{hiding} is not the file of weights/index.json" in error
+    hiding.unlink()
+    assert main(PULL) == 0
+
+
+def test_a_cache_that_is_a_file_is_wrong_use(
+    published: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence that names the folder which cannot be made, and exit code 2, before any request."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path / "file"))
+    assert main(PULL) == 2
+    error = capsys.readouterr().err
+    assert f"{cache_folder()}: no folder can be made here" in error
+    assert error.count("\n") == 1
+    assert not published.requests
+
+
+@pytest.mark.parametrize("index", ["[]", '{"a": 1}', '{"a": {"method": "deep_emotion"}}', "{"])
+def test_a_broken_index_is_a_sentence(index: str, checkout: Path, hub: Hub, capsys: pytest.CaptureFixture) -> None:
+    """What is no mapping of whole rows is said with the file's name and how it is restored; exit code 2."""
+    (weights_folder() / "index.json").write_text(index)
+    assert main(["pull", "--all"]) == 2
+    error = capsys.readouterr().err
+    assert "index.json: this is no index of weights (" in error
+    assert error.count("\n") == 1
+
+
+def test_entering_the_same_weights_again_keeps_their_pin(
+    published: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The identical file leaves repository and revision as they are; another file has no copy on the Hub yet."""
+    assert main(PULL) == 0
+    pinned, copy = entry(), cached(entry())
+    add(copy)
+    assert entry() == pinned
+    tensors, record = read_tensors(copy)
+    other = tmp_path / "model.safetensors"
+    write_tensors(other, tensors, record | {"note": "trained again"})
+    add(other)
+    assert (entry()["hub"], entry()["revision"]) == (None, None)
+    write_tensors(other, tensors, {})
+    assert enter(["add", str(other)]) == 2
+    assert "does not say whose weights these are" in capsys.readouterr().err
 
 
 # fer_bench.load

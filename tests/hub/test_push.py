@@ -106,15 +106,31 @@ def test_a_result_of_other_weights_is_not_pushed(checkout: Path, hub: Hub) -> No
 
 
 def test_a_second_push_does_nothing(checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same content is neither uploaded nor committed again, and the index stays as it is."""
+    """The same content is neither uploaded nor committed again; the index names the newest commit that holds it."""
     main(PUSH)
     before, asked, repo = entry(), len(hub.requests), hub.repo(REPO)
+    assert main(PUSH) == 0
+    assert entry() == before
     repo.commit(repo.commits[repo.head] | {"notes.txt": (b"someone's", False)})
     assert main(PUSH) == 0
     assert "nothing was sent" in capsys.readouterr().out
     assert len(repo.commits) == 3
-    assert entry() == before
+    assert entry() == before | {"revision": repo.head}
     assert not [path for method, path, _ in hub.requests[asked:] if method == "PUT" or "commit" in path]
+
+
+def test_a_push_mends_a_dead_pin(checkout: Path, hub: Hub) -> None:
+    """Where the history was rewritten and the pinned commit is gone, a push of the same files pins the one that is."""
+    main(PUSH)
+    repo = hub.repo(REPO)
+    files = repo.commits[repo.head]
+    repo.commits.clear()
+    repo.commit(files | {"notes.txt": (b"squashed", False)})
+    assert entry()["revision"] not in repo.commits
+    assert main(PUSH) == 0
+    assert entry()["revision"] == repo.head
+    forget_weights()
+    assert main(PULL) == 0
 
 
 def test_only_what_changed_is_sent_and_what_vanished_is_deleted(checkout: Path, hub: Hub) -> None:
@@ -171,11 +187,26 @@ def test_results_are_the_same_bytes_each_time(checkout: Path) -> None:
 
 def test_the_space_is_complete(checkout: Path, hub: Hub) -> None:
     """App, package, leaderboard and weights arrive with front matter and requirements; nothing private or compiled."""
+    for name in (
+        "README.md",
+        "mine/submission.yaml",
+        "mine/model.onnx",
+        "mine/run.sh",
+        "mine/code/model.onnx",
+        "x.zip",
+    ):
+        path = checkout / "leaderboard" / "submissions" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
     assert main(["push-space", "--repo", "ada/fer"]) == 0
     files = hub.files("ada/fer", "spaces")
     assert {"app.py", "fer_bench/__init__.py", "fer_bench/ui/tab.py", "leaderboard/figures/fer2013.png"} <= set(files)
     assert {"leaderboard/results/rendered/deep_emotion/common-v1-s0.npz", f"weights/{entry()['file']}"} <= set(files)
     assert not [name for name in files if "pycache" in name or "hidden" in name or "folder-" in name]
+    sent = {name for name in files if name.startswith("leaderboard/submissions/")}
+    assert sent == {
+        f"leaderboard/submissions/{name}" for name in ("README.md", "mine/submission.yaml", "mine/model.onnx")
+    }
     assert not [name for name, data in files.items() if b"/home/ada" in data]
     readme = files["README.md"].decode()
     front = yaml.safe_load(readme.split("---\n")[1])
@@ -240,6 +271,7 @@ def test_dry_run_and_folder_agree(
         (["push", "--method", "deep_emotion", "--repo", "nameonly"], "must be NAMESPACE/NAME"),
         (["push", "--method", "deep_emotion", "--repo", "a/../b"], "no repository name"),
         (["push", "--method", "deep_emotion", "--to", "/tmp/x"], "must be dir:PATH"),
+        (["push", "--method", "deep_emotion", "--to", f"dir:{__file__}/x"], "cannot be written"),
         (["push", "--method", "deep-emotion", "--repo", REPO], "Did you mean 'deep_emotion'"),
         (["push", "--method", "deep_emotion", "--seed", "7", "--repo", REPO], "weights add RUN"),
         (["pull", "--method", "small-cnn"], "Did you mean 'small_cnn'"),

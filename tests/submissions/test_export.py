@@ -15,7 +15,7 @@ from fer_bench.cards import InputSpec
 from fer_bench.errors import UserError
 from fer_bench.infer import Model
 from fer_bench.methods import METHODS, build, list_methods
-from fer_bench.submissions import check, inspection, read_manifest
+from fer_bench.submissions import check, exporting, inspection, read_manifest
 from fer_bench.submissions.exporting import TOLERANCE, Averages, difference, export_model, write_onnx
 from fer_bench.submissions.manifest import template
 from fer_bench.submissions.problems import SIZES
@@ -81,6 +81,24 @@ def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
     assert (manifest.name, manifest.emotions) == ("deep_emotion_sequential_copy", model.emotions)
     assert manifest.input == model.input_spec
     assert check(folder, run=False) == []
+
+
+def test_an_interrupted_export_leaves_no_half_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever ends it, there is a whole folder or an empty one, which the next export takes."""
+
+    def interrupted(_network: object, _channels: int, _size: int, path: Path) -> Path:
+        path.write_bytes(b"half a model")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "write_onnx", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_model(fresh("deep_emotion_sequential"), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    monkeypatch.setattr(exporting, "difference", lambda *_: 1.0)
+    with pytest.raises(UserError, match="differ from torch's"):
+        export_model(fresh("deep_emotion_sequential"), tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_nothing_is_exported_over_other_files(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from fer_bench.datasets import FaceSet
-from fer_bench.submissions import Limits, check
-from fer_bench.submissions.behaviour import by_a_pixel
+from fer_bench.submissions import Limits, check, inspection
+from fer_bench.submissions.behaviour import by_a_pixel, changed_answers
 from tests.submissions.models import (
     MANIFEST,
     SIDE,
@@ -89,6 +88,25 @@ def choice() -> onnx.NodeProto:
     return node("If", "yes", "logits", then_branch=branch, else_branch=branch)
 
 
+def no_weights(folder: Path) -> None:
+    """The honest model without its numbers: the first row of the picture stands for the answer."""
+    empty = model([node("Slice", "input start end axes", "cut"), node("Reshape", "cut flat", "logits")],
+                  [tensor("start", [0, 0], np.int64), tensor("end", [1, 7], np.int64),
+                   tensor("axes", [2, 3], np.int64), tensor("flat", [-1, 7], np.int64)])  # fmt: skip
+    del empty.graph.initializer[0]
+    submission(folder, empty)
+
+
+def test_weights_are_counted_wherever_they_stand() -> None:
+    """As an initialiser, in a Constant node, as a list of floats or as uint8, the same numbers count the same."""
+    weights = tensor("w", np.ones(12))
+    bare = inspection.parameters(model())
+    inside = node("Constant", "", "w", value=weights)
+    listed = node("Constant", "", "w", value_floats=[1.0] * 12)
+    for nodes, tensors in (((), [weights]), ([inside], []), ([listed], []), ((), [tensor("w", np.ones(12), np.uint8)])):
+        assert inspection.parameters(model([*nodes, *after()], tensors)) == bare + 12
+
+
 YES = tensor("yes", True, np.bool_)
 CHAIN = [node("Identity", f"n{i}", f"n{i + 1}") for i in range(6000)]
 
@@ -128,6 +146,7 @@ STATIC: dict[str, tuple[Builder, str]] = {
     "a tensor of strings": (
         onnx_of(tensors=[helper.make_tensor("words", TensorProto.STRING, [1], [b"x"])]), "of a type that is not read"
     ),
+    "no weights at all": (no_weights, "holds no weights"),
     "an opset of the future": (onnx_of(opset=99), "uses opset 99"),
     "an opset of the past": (onnx_of(opset=6), "uses opset 6"),
     "an operator that does not exist": (onnx_of(after(node("Exec", "answer", "logits"))), "no operator of ONNX"),
@@ -175,8 +194,9 @@ def known_changes() -> FaceSet:
     """The pictures, and what they once became in every check: noise of one known seed, and a shift."""
     noise = np.random.default_rng(20).integers(-1, 2, FACES.images.shape, dtype=np.int16)
     noisy = (FACES.images + noise).clip(0, 255).astype(np.uint8)
-    thrice = FACES.take(np.tile(np.arange(len(FACES)), 3))
-    return replace(thrice, images=np.concatenate([FACES.images, noisy, by_a_pixel(FACES.images)]))
+    images = np.concatenate([FACES.images, noisy, by_a_pixel(FACES.images)])
+    labels, ids = np.tile(FACES.labels, 3), tuple(map(str, range(len(images))))
+    return FaceSet("known", "test", FACES.emotions, images, labels, ids)
 
 
 MANY = where_many(30)
@@ -184,6 +204,7 @@ WHEN_IT_RUNS = {
     "memory", "time", "not_finite", "wrong_order", "from_memory", "batch_dependent", "constant", "output_shape",
     "cannot_run", "not_deterministic",
 }  # fmt: skip
+EIGHT = MANIFEST.replace("surprise, neutral]", "surprise, neutral, contempt]")
 SWAPPED = MANIFEST.replace("[anger, disgust, fear,", "[fear, anger, disgust,")
 RUNNING: dict[str, tuple[Builder, str]] = {
     "a terabyte from nothing": (onnx_of(bomb(), [tensor("trillion", [10**12], np.int64)]), "memory"),
@@ -209,9 +230,41 @@ RUNNING: dict[str, tuple[Builder, str]] = {
         "when other faces are in the batch",
     ),
     "answers that look at the other faces where there are many": (
-        onnx_of(after(*MANY[0], node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
+        onnx_of(after(*MANY[0], node("Gather", "answer first", "others", axis=0),
                       node("Mul", "others many", "taken"), node("Sub", "answer taken", "logits")), MANY[1]),
         "when other faces are in the batch",
+    ),
+    "answers that look at the other faces behind a large constant": (
+        onnx_of(after(node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
+                      node("Sub", "answer others", "alone"), node("Add", "alone large", "logits")),
+                [tensor("large", 1e6)]),
+        "when other faces are in the batch",
+    ),
+    "answers that look at the other faces behind one large column": (
+        onnx_of(after(node("ReduceMean", "answer", "others", axes=[0], keepdims=1),
+                      node("Sub", "answer others", "alone"), node("Add", "alone large", "logits")),
+                [tensor("large", [0, -1e6, 0, 0, 0, 0, 0])]),
+        "when other faces are in the batch",
+    ),
+    "tiny answers that look at the other faces": (
+        onnx_of(after(node("Gather", "answer first", "others", axis=0), node("Sub", "answer others", "other"),
+                      node("Mul", "other tiny", "logits")),
+                [tensor("first", 0, np.int64), tensor("tiny", 1e-6)]),
+        "when other faces are in the batch",
+    ),
+    "answers that look at the other faces behind an emotion that is not asked for": (
+        lambda folder: submission(folder, model(
+            after(node("Gather", "answer first", "others", axis=0), node("Sub", "answer others", "other"),
+                  node("ReduceSum", "other one", "zero_sum", keepdims=1), node("Mul", "zero_sum zero", "zeros"),
+                  node("Add", "zeros large", "contempt"), node("Concat", "other contempt", "logits", axis=1)),
+            [tensor("first", 0, np.int64), tensor("one", [1], np.int64), tensor("zero", 0.0), tensor("large", 1e6)],
+            outputs=[value("logits", ["N", 8])]), EIGHT),
+        "when other faces are in the batch",
+    ),
+    "the same answer for every face, but for what no score sees": (
+        onnx_of(after(node("ReduceMean", "answer", "mean", axes=[1], keepdims=1), node("Mul", "answer zero", "none"),
+                      node("Add", "none mean", "logits")), [tensor("zero", [0.0])]),
+        "the same answer",
     ),
     "the same answer for every face": (
         onnx_of(after(node("Mul", "answer zero", "logits")), [tensor("zero", [0.0])]), "the same answer"
@@ -270,6 +323,27 @@ def test_a_hostile_model_is_refused_when_it_runs(build: Builder, reason: str, ca
     assert children() <= running  # no process is left behind
 
 
-def test_an_honest_model_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("large", [0.0, 1e4], ids=["as it is", "behind a constant"])
+def test_an_honest_model_passes(large: float, tmp_path: Path) -> None:
     """The model that all hostile ones are made from is accepted, so that it is not it that is refused."""
-    assert check(submission(tmp_path / "s", model()), faces=FACES) == []
+    honest = model(after(node("Add", "answer large", "logits")), [tensor("large", large)])
+    assert check(submission(tmp_path / "s", honest), faces=FACES) == []
+
+
+def test_rounding_is_no_other_answer() -> None:
+    """Noise of float32 in logits of any usual size changes no answer, and one face of many may turn at a near tie."""
+    random = np.random.default_rng(0)
+    for size in (1e-3, 1.0, 30.0, 300.0):
+        logits = (size * random.normal(size=(300, 7))).astype(np.float32)
+        assert changed_answers(logits, logits + (1e-6 * size * random.normal(size=(300, 7))).astype(np.float32)) == 0
+    tied = np.eye(7, dtype=np.float32)[random.integers(0, 7, 300)]
+    tied[0] = 0
+    again = tied.copy()
+    again[0, 3] = 1e-7
+    assert changed_answers(tied, again) == 0
+    assert changed_answers(tied[:4], again[:4]) == 1
+
+
+def test_one_picture_is_no_reason_to_call_a_model_constant(tmp_path: Path) -> None:
+    """Where a single face is at hand, nothing is said about answers to different faces."""
+    assert check(submission(tmp_path / "s", model()), faces=FACES.take([0])) == []

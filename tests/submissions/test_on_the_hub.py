@@ -17,6 +17,7 @@ from fer_bench.weights import cache_folder, sha256
 from tests.helpers import write_folder
 from tests.hub_server import Hub, Repo, connected, point_at
 from tests.submissions.models import MANIFEST, faces, model, submission
+from tests.submissions.records import record
 
 REPO = "me/mine"
 MODEL = model().SerializeToString()
@@ -241,16 +242,14 @@ def test_the_queue_is_checked_as_ci_does(hub: Hub, tmp_path: Path, capsys: pytes
     assert "my_model: All checks passed" in capsys.readouterr().out
     submission(root / "gone", manifest=MANIFEST + f"\nhub: {REPO}@{'c' * 40}\n")
     submission(root / "renamed", manifest=MANIFEST + line)
-    done = tmp_path / "board" / "results" / "rendered" / "done_model" / "submitted-s0.json"
-    done.parent.mkdir(parents=True)
-    done.write_text("{}")
-    submission(root / "done", b"no model", MANIFEST.replace("name: my_model", "name: done_model"))
+    record(tmp_path / "board", "done_model", b"no model")
+    submission(root / "done_model", b"no model", MANIFEST.replace("name: my_model", "name: done_model"))
     assert main(["queue", str(root), "--check"]) == 1
     out = capsys.readouterr().out
     assert "has no such commit (any more)" in out
     assert "the folder renamed must be called as its submission.yaml says, my_model." in out
     assert "my_model: All checks passed" in out
-    assert "done: " not in out
+    assert "done_model: " not in out
 
 
 def test_an_empty_queue_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,9 @@ from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
 from fer_bench.results import read_logits, read_result
-from fer_bench.submissions import behaviour, check, judging, main, queue, read_manifest, template, validate
-from tests.helpers import write_folder
+from fer_bench.submissions import behaviour, check, exporting, judging, main, read_manifest, template, validate
+from fer_bench.submissions.problems import Problem
+from tests.helpers import picture, write_folder
 from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
 
 
@@ -124,23 +125,6 @@ def test_what_is_checked_is_told_with_its_reason() -> None:
     assert all(why.endswith(".") for _, why in submissions.CHECKS)
 
 
-def test_the_queue_lists_what_waits(tmp_path: Path) -> None:
-    """A waiting submission, one whose model is on the Hub, a measured one and a broken one are told apart."""
-    root = tmp_path / "board" / "submissions"
-    submission(root / "here", model())
-    submission(root / "hub", manifest=MANIFEST + f"\nhub: me/mine@{'a' * 40}\n")
-    submission(root / "broken", manifest="name: [")
-    done = submission(root / "done", model(), MANIFEST.replace("name: my_model", "name: done_model"))
-    result = tmp_path / "board" / "results" / "rendered" / "done_model" / "submitted-s0.json"
-    result.parent.mkdir(parents=True)
-    result.write_text("{}")
-    states = {item.name: item.state for item in queue(root)}
-    broken = states.pop("broken")
-    assert states == {"here": "waiting", "hub": "waiting (model on the Hub)", done.name: "on the board"}
-    assert broken.startswith("broken: submission.yaml: it is not valid YAML")
-    assert queue(tmp_path / "nowhere") == []
-
-
 def test_a_model_on_the_hub_is_told_how_to_be_fetched(tmp_path: Path) -> None:
     """Where nothing is fetched, a folder without its model is refused with the command that fetches and checks it."""
     folder = submission(tmp_path / "s", manifest=MANIFEST + f"\nhub: me/mine@{'a' * 40}\n")
@@ -194,12 +178,27 @@ def test_a_refused_submission_leaves_no_result(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "board").exists()
 
 
-def flipped_where_many() -> ModelProto:
-    """The honest model, whose answers turn into their contrary in batches of sixty-four."""
+def flipped_where_many(size: float = 1.0, added: float | list[float] = 0.0) -> ModelProto:
+    """The honest model, whose answers turn into their contrary in batches of sixty-four. size, added: of all logits."""
     nodes, tensors = where_many(63)
-    nodes += [node("Mul", "many two", "doubled"), node("Sub", "one doubled", "sign")]
-    nodes += [node("Mul", "answer sign", "logits")]
-    return model(after(*nodes), [*tensors, tensor("one", 1.0), tensor("two", 2.0)])
+    nodes += [
+        node("Mul", "many two", "doubled"),
+        node("Sub", "one doubled", "sign"),
+        node("Mul", "answer sign", "turn"),
+    ]
+    nodes += [node("Mul", "turn size", "sized"), node("Add", "sized added", "logits")]
+    values = {"one": 1.0, "two": 2.0, "size": size, "added": added}
+    return model(after(*nodes), [*tensors, *(tensor(name, value) for name, value in values.items())])
+
+
+def nan_where_many() -> ModelProto:
+    """The honest model, but for batches of sixty-four, which all get NaN."""
+    nodes, tensors = where_many(63)
+    nodes += [node("Sub", "one many", "rest"), node("Div", "rest rest", "unit"), node("Mul", "answer unit", "logits")]
+    return model(after(*nodes), [*tensors, tensor("one", 1.0)])
+
+
+DIFFERENTLY = "faces differently when they were measured than when it was tried"
 
 
 def all_but_the_even_sample(known: FaceSet) -> FaceSet:
@@ -214,9 +213,21 @@ def all_but_the_even_sample(known: FaceSet) -> FaceSet:
     [
         (memory, "the model answers from memory: "),
         (lambda known: memory(all_but_the_even_sample(known)), "the model answers from memory: "),
-        (lambda _: flipped_where_many(), "faces differently when they were measured than when it was tried"),
+        (lambda _: flipped_where_many(), DIFFERENTLY),
+        (lambda _: flipped_where_many(added=1e6), DIFFERENTLY),
+        (lambda _: flipped_where_many(added=[0, -1e6, 0, 0, 0, 0, 0]), DIFFERENTLY),
+        (lambda _: flipped_where_many(size=1e-6), DIFFERENTLY),
+        (lambda _: nan_where_many(), "the model answers with NaN or infinity"),
     ],
-    ids=["all stored", "all stored but an even sample", "other answers in the batches of a measurement"],
+    ids=[
+        "all stored",
+        "all stored but an even sample",
+        "other answers in the batches of a measurement",
+        "other answers behind a large constant",
+        "other answers behind one large column",
+        "tiny other answers",
+        "NaN in the batches of a measurement",
+    ],
 )
 def test_the_tracks_own_pictures_are_tried_too(
     hostile: Callable[[FaceSet], ModelProto],
@@ -239,6 +250,65 @@ def test_the_tracks_own_pictures_are_tried_too(
     assert main(["evaluate", str(folder), "--track", track, "--out", str(board)]) == 1
     assert reason in capsys.readouterr().out
     assert not board.exists()
+
+
+@pytest.mark.usefixtures("_cheap")
+def test_a_refusal_on_a_later_track_leaves_nothing_of_the_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records are written once every track has passed: what is said of a refused submission is true of the board."""
+    monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
+    asked = []
+    whole = judging.behaves
+    refusal = [Problem("from_memory", "the second track is known.")]
+    monkeypatch.setattr(judging, "behaves", lambda *a: asked.append(a) or (refusal if asked[1:] else whole(*a)))
+    tracks = [f"folder:{write_folder(tmp_path / name)}" for name in ("one", "two")]
+    folder, board = submission(tmp_path / "s", model()), tmp_path / "board"
+    assert main(["evaluate", str(folder), "--track", *tracks, "--out", str(board)]) == 1
+    assert "the second track is known" in (out := capsys.readouterr().out)
+    assert "nothing was evaluated" in out
+    assert not board.exists()
+
+
+def test_tracks_without_data_alone_are_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where every track of a submission is skipped, this is said and the exit code is 2, as of `fer_bench.evaluate`."""
+    monkeypatch.setenv("FER_BENCH_DATA", str(tmp_path / "empty"))
+    folder = submission(tmp_path / "s", model(), MANIFEST.replace("[fer2013, rendered]", "[rafdb]"))
+    assert main(["evaluate", str(folder), "--out", str(tmp_path / "board")]) == 2
+    error = capsys.readouterr().err
+    assert "skipped rafdb" in error
+    assert error.endswith("nothing was evaluated.\n")
+
+
+@pytest.mark.parametrize("command", [["evaluate", "s", "--out"], ["export", "deep_emotion_sequential", "-o"]],
+                         ids=["evaluate", "export"])  # fmt: skip
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_measured(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One sentence and exit code 2; no model ran for it."""
+    monkeypatch.chdir(tmp_path)
+    submission(tmp_path / "s", model())
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(judging, "check", None)
+    monkeypatch.setattr(exporting, "write_onnx", None)
+    assert main([*command, "file/out"]) == 2
+    assert capsys.readouterr().err.startswith("error: file/out: nothing can be written there (")
+
+
+def test_a_zip_is_tried_on_the_data_that_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--on` holds for a zip as for a folder: data that is not there is wrong use, other data is tried."""
+    archive = zipped(submission(tmp_path / "s", model()))
+    assert main(["check", str(archive), "--on", f"folder:{tmp_path / 'none'}"]) == 2
+    assert "none" in capsys.readouterr().err
+    wrong = tmp_path / "wrong"
+    for place in range(7):
+        (wrong / SEVEN[place - 1]).mkdir(parents=True)
+        for number in range(12):
+            Image.fromarray(picture(place, 100 * place + number)).save(wrong / SEVEN[place - 1] / f"{number}.png")
+    assert main(["check", str(archive), "--on", f"folder:{wrong}"]) == 1
+    assert "the emotions seem to be in another order" in capsys.readouterr().out
 
 
 def test_the_export_command_writes_a_folder_or_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,13 +111,22 @@ def test_time_is_up_even_where_the_parent_does_nothing(tmp_path: Path, monkeypat
     "spam",
     [
         "b'hello, world! ' * 100_000",
+        "struct.pack('>I', 50_000) + b'[' * 50_000",
         "struct.pack('>I', 2**32 - 1) + b'x' * 10**6",
         "struct.pack('>I', 2) + b'{}'",
         "struct.pack('>I', 21) + b'{\"parameters\": 1e9999}'[:21]",
         "struct.pack('>I', 4) + b'[[[['",
         "struct.pack('>I', 14) + b'{\"refused\": 5}'",
     ],
-    ids=["text", "a header of 4 GB", "nothing announced", "infinity", "no JSON", "a refusal of no reasons"],
+    ids=[
+        "text",
+        "JSON that nests without end",
+        "a header of 4 GB",
+        "nothing announced",
+        "infinity",
+        "no JSON",
+        "a refusal of no reasons",
+    ],
 )
 def test_what_comes_back_is_not_trusted(spam: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that was taken over and writes what it likes is stopped at once, with a reason, and fills no memory."""
@@ -129,6 +138,19 @@ def test_what_comes_back_is_not_trusted(spam: str, tmp_path: Path, monkeypatch: 
     with pytest.raises(RefusedError, match="process"):
         Child(folder / "model.onnx", SPEC, 7)
     assert time.monotonic() - begun < 9
+
+
+def test_an_open_sandbox_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the kernel grants no namespace or no wall, one line says what a model could do; else there is none."""
+    sandbox._say_what_is_open.cache_clear()
+    sandbox._say_what_is_open(True, True)
+    assert capsys.readouterr().err == ""
+    for _ in range(2):
+        sandbox._say_what_is_open(False, True)
+    error = capsys.readouterr().err
+    assert error.startswith("note: here a model that breaks out of its runtime could use the network; ")
+    assert error.count("\n") == 1
+    sandbox._say_what_is_open.cache_clear()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
