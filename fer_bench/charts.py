@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fer_bench.cells import epochs_text, ratio_text
 from fer_bench.emotions import EMOTIONS
 from fer_bench.results import Result
 
@@ -25,8 +26,6 @@ HEIGHT = 470
 """Pixels; a chart with more rows than fit is taller."""
 CROWD = 100
 """Above so many rows points are small and their intervals stand in the hover text alone: bars would hide each other."""
-COVERED = 4
-"""A name that would cover more points is left to the hover text."""
 GRID = "rgba(128, 136, 144, 0.28)"
 COSTS = {
     "parameters": "Parameters",
@@ -126,9 +125,9 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
 
 
 def _labels(frame: pd.DataFrame, frontier: list[int], cost: str, bottom: float, top: float) -> list[tuple[int, bool]]:
-    """Which frontier points are named, and whether above: on a phone no two names meet, and few points are covered.
+    """Which frontier points are named, and whether above: on a phone no name meets another one or covers a point.
 
-    The best come first; a name that would cover another one is left to the hover text. bottom, top: of the axis, %.
+    The best come first; a name without such room is left to the hover text. bottom, top: of the axis, %.
     """
     wide, high = 270, 290  # pixels of a phone's plot area
     logs = np.log10(frame[cost].to_numpy(dtype=np.float64))
@@ -140,19 +139,17 @@ def _labels(frame: pd.DataFrame, frontier: list[int], cost: str, bottom: float, 
     for index in reversed(frontier):
         length = 7 * len(frame.loc[index, "name"])
         left = xs[index] - 8 if xs[index] < wide / 2 else xs[index] + 8 - length
-        places = []
         for above in (True, False):
             middle = heights["high"][index] + 10 if above else heights["low"][index] - 10
             box = (left, middle - 8, left + length, middle + 8)
-            if not any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in boxes):
-                inside = (xs > box[0] - 6) & (xs < box[2] + 6)
-                inside &= (heights["accuracy"] > box[1] - 6) & (heights["accuracy"] < box[3] + 6)
-                if inside.sum() <= COVERED:
-                    places.append((int(inside.sum()), not above, box))
-        if places:
-            _, below, box = min(places)
-            boxes.append(box)
-            kept.append((index, not below))
+            covered = (xs > box[0] - 6) & (xs < box[2] + 6)
+            covered &= (heights["accuracy"] > box[1] - 6) & (heights["accuracy"] < box[3] + 6)
+            covered[index] = False  # its own point, where the interval is short
+            meets = any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in boxes)
+            if not covered.any() and not meets:
+                boxes.append(box)
+                kept.append((index, above))
+                break
     return kept
 
 
@@ -163,14 +160,8 @@ def _bottom(lowest: float) -> int:
 
 def _hover(row: object, cost: str, title: str) -> str:
     half = 50 * (row.high - row.low)
-    if row.epochs != row.epochs:
-        budget = "training not stated"
-    elif row.budget_epochs == row.budget_epochs:
-        budget = f"trained {row.epochs:.0f} of {row.budget_epochs:.0f} epochs"
-    else:
-        budget = f"trained {row.epochs:.0f} epochs"
-    budget += f" after {row.earlier_epochs:.0f} before" if row.earlier_epochs == row.earlier_epochs else ""
-    value = f"{getattr(row, cost):.2f}" if cost == "latency_ratio" else f"{getattr(row, cost):,.0f}"
+    budget = "training not stated" if row.epochs != row.epochs else f"trained {epochs_text(row)}"
+    value = ratio_text(getattr(row, cost)) if cost == "latency_ratio" else f"{getattr(row, cost):,.0f}"
     return f"<b>{row.name}</b><br>{100 * row.accuracy:.1f} ± {half:.1f} % accuracy<br>{title}: {value}<br>{budget}"
 
 

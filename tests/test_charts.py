@@ -79,6 +79,16 @@ def test_accuracy_against_cost_shows_intervals_frontier_and_budget():
     assert found["short of its budget"]["hovertext"][0].endswith("<br>trained 12 of 60 epochs after 20 before")
 
 
+def test_the_hover_text_says_how_many_pictures_a_short_run_saw():
+    """Epochs of a part of the split are not told as a fraction of the budget; a small ratio keeps two digits."""
+    few, whole = (replace(made("a").trained, epochs=2, complete=False, train_pictures=n) for n in (7_000, 28_678))
+    cost = r.Cost(parameters=10, latency_ratio=0.0043)
+    frame = frame_of(made("few", trained=few, cost=cost), made("whole", 60, trained=whole))
+    texts = traces(charts.accuracy_against_cost(frame, "latency_ratio"))["short of its budget"]["hovertext"]
+    assert texts[0].endswith("Latency, × resnet18: 0.0043<br>trained 2 epochs of 7,000 pictures, not 60 of 28,678")
+    assert texts[1].endswith("trained 2 of 60 epochs")
+
+
 def test_rows_trained_elsewhere_claim_no_budget():
     """What a package's own or a submitted model was trained for is not known: it has a mark of its own."""
     found = traces(charts.accuracy_against_cost(frame_of(sized("ours", 60, 10), sized("fer", 66, 20, external=True))))
@@ -117,20 +127,21 @@ def test_an_axis_that_does_not_start_at_zero_says_so(hits, start, title):
 
 
 def test_names_on_the_frontier_do_not_meet():
-    """Two frontier rows close together are named above and below; a third that would meet them keeps its hover only."""
+    """Of frontier rows close together the best is named above and the last below; the one between keeps its hover."""
     near = frame_of(sized("one", 70, 1000), sized("two", 69, 990), sized("three", 68, 980), sized("far", 20, 1))
     labels = {a.text: a.y for a in charts.accuracy_against_cost(near).layout.annotations}
-    assert set(labels) == {"one", "two", "far"}
+    assert set(labels) == {"one", "three", "far"}
     assert labels["one"] == pytest.approx(72)
-    assert labels["two"] == pytest.approx(67)
+    assert labels["three"] == pytest.approx(66)
 
 
-def test_a_name_that_would_cover_many_points_is_left_out():
-    """A frontier row is named where it stands alone; amid a crowd that its name would cover, above and below, not."""
+@pytest.mark.parametrize("others", [[(55, 1400), (61, 1400)], [(54 + i % 9, 1000 + i) for i in range(30)]])
+def test_a_name_that_would_cover_a_point_is_left_out(others):
+    """A frontier row is named where it stands alone; with others above and below, which its name would cover, not."""
     alone = [sized("low", 58, 999), sized("far", 70, 10**6)]
-    crowd = [sized(f"m{i}", hits, 1000 + i) for i, hits in enumerate([54, 55, 56, 60, 61, 62] * 5)]
+    beside = [sized(f"m{i}", *other) for i, other in enumerate(others)]
     names = [{a.text for a in charts.accuracy_against_cost(frame_of(*rows)).layout.annotations}
-             for rows in (alone, [*alone, *crowd])]  # fmt: skip
+             for rows in (alone, [*alone, *beside])]  # fmt: skip
     assert names[0] == {"low", "far"}
     assert "low" not in names[1]
     assert "far" in names[1]

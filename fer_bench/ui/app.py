@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,17 @@ def launch_options() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def visitors_folder() -> tempfile.TemporaryDirectory:
+    """A new folder for what visitors give, inside $GRADIO_TEMP_DIR where that is set; it goes when the server ends.
+
+    Gradio deletes single files when the last page is closed, which at the end of the server may be too late.
+    """
+    parent = os.environ.get("GRADIO_TEMP_DIR")
+    if parent:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix="fer_bench-visitors-", dir=parent, ignore_cleanup_errors=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python app.py [--port N] [--host ADDRESS]`: serve until interrupted. 0 done, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the demo.")
@@ -77,11 +90,16 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     from fer_bench.ui import engine
 
-    demo = build()
-    threading.Thread(target=engine.warm, daemon=True).start()
-    try:
-        demo.launch(server_port=options.port, server_name=options.host, **launch_options())
-    except OSError as error:  # gradio's own sentence names the port
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Docker, systemd and Spaces stop a server so: as Ctrl-C
+    with visitors_folder() as folder:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
+        try:
+            demo = build()
+            threading.Thread(target=engine.warm, daemon=True).start()
+            demo.launch(server_port=options.port, server_name=options.host, **launch_options())
+        except KeyboardInterrupt:  # before it served; after that gradio ends it
+            return 0
+        except OSError as error:  # gradio's own sentence names the port
+            print(f"error: {error}", file=sys.stderr)
+            return 2
     return 0

@@ -63,6 +63,8 @@ phone it leaves room for the accuracy beside it.
 HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
 """A chart before there is one: Plotly's 4.5 MB of script are fetched and run with the first that is shown."""
 SAME = "Choose two different rows to compare."
+SHOW_CARD = "() => document.querySelector('#board-views').scrollIntoView({behavior: 'smooth', block: 'start'})"
+"""A clicked row's card stands below the table, often out of sight: this brings it to the eye."""
 
 
 def plot(figure: Figure) -> PlotData:
@@ -145,9 +147,14 @@ def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) ->
     return None if frame.empty else plot(charts.accuracy_against_cost(frame[frame["group"] == 0], cost))
 
 
+def chart(part: PlotData | None) -> gr.Plot:
+    """A chart as an event handler returns it; hidden where there is nothing to draw."""
+    return gr.Plot(part, visible=part is not None)
+
+
 def shown(*parts: str | PlotData | None) -> list:
-    """Text and charts as event handlers return them; a chart that there is nothing to draw for is hidden."""
-    return [part if isinstance(part, str) else gr.Plot(part, visible=part is not None) for part in parts]
+    """Text and charts as an event handler with several outputs returns them."""
+    return [part if isinstance(part, str) else chart(part) for part in parts]
 
 
 def _columns(table: Cells) -> dict[str, Any]:
@@ -249,7 +256,7 @@ def build_board(root: Path) -> None:
                 gr.Dropdown(names, value=first), gr.Dropdown(names, value=second),
                 *shown(*view_comparison(board, track, recipe, first, second)), "", "",
             ],
-            "cost": lambda: shown(view_cost(board, track, recipe, cost)),
+            "cost": lambda: [chart(view_cost(board, track, recipe, cost))],
         }  # fmt: skip
         return [
             part for key, group in parts.items() for part in (now[key]() if key == view else [gr.skip() for _ in group])
@@ -290,8 +297,9 @@ def build_board(root: Path) -> None:
     picked.then(fill, [view, *looked_at], filled, **hushed)
     for key, part in (("method", method_tab), ("pair", pair_tab), ("cost", cost_tab)):
         part.select(lambda *given, key=key: [key, *fill(key, *given)], looked_at, [view, *filled], **hushed)
-    cost.input(lambda *given: shown(view_cost(Board.read(root), *given)), [*where, cost], [cost_plot], **hushed)
-    table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
+    cost.input(lambda *given: chart(view_cost(Board.read(root), *given)), [*where, cost], cost_plot, **hushed)
+    opened = table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
+    opened.then(None, None, None, js=SHOW_CARD)
     chosen.input(lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed)
     gr.on([first.input, second.input], compare, [*where, first, second], pair_parts, **hushed)
     show.click(show_pictures, [*where, first, second, kind], [gallery, seen], **private)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fer_bench.cells import ratio_text
 from fer_bench.comparison import Comparison
 from fer_bench.errors import UserError
 from fer_bench.leaderboard import (
@@ -109,10 +110,10 @@ _COLUMNS = (
     ("ECE, %", 118, lambda r: _hundred(r.ece), lambda r: _pair(r, "ece")),
     ("Reported, %", 120, lambda r: _hundred(r.reported), lambda r: percent(r.reported)),
     ("Difference", 120, lambda r: _hundred(r.difference), lambda r: percent(r.difference, "+")),
-    ("Trained, share of budget", 320, lambda r: _hundred(r.budget_fraction), lambda r: trained_text(r)),
+    ("Trained, share of budget", 420, lambda r: _hundred(r.budget_fraction), lambda r: trained_text(r)),
     ("Parameters", 120, lambda r: int(r.parameters), lambda r: short(r.parameters)),
     ("MACs", 90, lambda r: _whole(r.macs), lambda r: short(r.macs)),
-    ("Latency, × resnet18", 190, lambda r: _ratio(r.latency_ratio), lambda r: _ratio_text(r.latency_ratio)),
+    ("Latency, × resnet18", 190, lambda r: _ratio(r.latency_ratio), lambda r: ratio_text(r.latency_ratio)),
 )
 _GROUP = ("Group", 80, lambda r: int(r.group) + 1, lambda r: str(r.group + 1))
 
@@ -127,10 +128,6 @@ def _half(row: NamedTuple) -> float:
 
 def _ratio(value: float) -> float | None:
     return None if value != value else round(value, 3)
-
-
-def _ratio_text(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}"
 
 
 def _marks(row: NamedTuple) -> str:

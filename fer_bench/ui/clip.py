@@ -11,12 +11,15 @@ from PIL import Image
 
 from fer_bench.errors import UserError
 from fer_bench.ui import engine, look
-from fer_bench.ui.try_it import PRIVACY, as_given, method_picker
+from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from fer_bench.ui.engine import Choice
+
+Point = tuple[str, float, dict]
+"""Of the live camera: the method that answered, when (seconds), and probability per emotion; None where it paused."""
 
 WAITING = (
     '<div class="fer-empty"><h2>Upload a clip or record one.</h2><p>Its emotions over time appear here, with the '
@@ -26,6 +29,8 @@ MOST_FRAMES = 300
 """Of a clip that are looked at, so that a long one cannot hold the queue."""
 LIVE_POINTS = 120
 """Answers of the live camera that stay on the plot."""
+LIVE_PAUSE = 5.0
+"""Seconds between two answers of the live camera after which no line joins them: it was stopped in between."""
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRate": {"ideal": 15, "max": 30}}}
 """What the live camera is asked for: gradio's own 1920 x 1440 keeps a small machine busy with nothing but pixels."""
 LIVE_SECONDS = 120
@@ -35,7 +40,7 @@ LIVE_SECONDS = 120
 def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]], title: str) -> go.Figure:
     """Probability per emotion (0..1) against time (seconds): one line per emotion, the y axis always 0 to 1.
 
-    times: (N,), rising.   scores: N dicts, emotion -> probability.
+    times: (N,), rising.   scores: N dicts, emotion -> probability; one of None breaks the lines.
     """
     import plotly.graph_objects as go
 
@@ -69,6 +74,33 @@ def largest_faces(rows: Sequence[dict]) -> list[dict]:
     return [best[time] for time in sorted(best)]
 
 
+def summary(rows: Sequence[dict], cut: bool) -> str:
+    """What was read of a clip, in a sentence. rows: of one method, as `predict` gives them.   cut: the clip goes on."""
+    largest = largest_faces(rows)
+    without = sum(not row["face"] for row in largest)
+    text = f"{look.count(len(largest), 'frame')} over {largest[-1]['time'] - largest[0]['time']:.1f} s"
+    if without:
+        which = "any" if without == len(largest) else without
+        text += f"; no face was found in {which} of them, where the whole picture was used"
+    text += "; of several faces the largest is on the plot" if len(rows) > len(largest) else ""
+    return text + (f"; the clip was followed for its first {len(largest)} frames." if cut else ".")
+
+
+def goes_on(path: str, last: float, per_second: float) -> bool:
+    """Whether a clip has a frame to look at after the one at `last` seconds; so too where its length is not known."""
+    from fer_bench.video import probe
+
+    return not 0 < probe(path).duration < last + 1 / per_second + 0.01
+
+
+def with_point(history: Sequence[Point], method: str, now: float, scores: dict[str, float]) -> list[Point]:
+    """The points that are drawn together with a new one: those of the same method, with a break after a pause."""
+    kept = [point for point in history if point[0] == method][1 - LIVE_POINTS :]
+    if kept and now - kept[-1][1] > LIVE_PAUSE:
+        kept.append((method, now, dict.fromkeys(scores)))
+    return [*kept, (method, now, scores)]
+
+
 def live_answer(frame: np.ndarray, method: str) -> tuple[dict[str, float], bool]:
     """One camera frame, uint8 (H, W, 3) -> (probability per emotion of the largest face, whether there was a face)."""
     from fer_bench.faces import crop, detect_faces
@@ -90,8 +122,9 @@ def build(choices: list[Choice]) -> None:
 
     nothing = (gr.update(value=None, visible=False),) * 3
 
-    def run(path: str | None, method: str, per_second: float, cam: str) -> tuple[Any, ...]:
+    def run(given: dict | None, method: str, per_second: float, cam: str) -> tuple[Any, ...]:
         """A clip -> (note, plot, annotated clip, CSV)."""
+        path = path_of(given)
         if not path:
             return look.note("Upload or record a clip first.", bad=True), *nothing
         folder = engine.folder_for()
@@ -110,10 +143,8 @@ def build(choices: list[Choice]) -> None:
         plot = emotions_over_time(
             [row["time"] for row in largest], [{e: row[e] for e in emotions} for row in largest], f"{method} on {name}"
         )
-        text = f"{len(largest)} frames over {largest[-1]['time'] - largest[0]['time']:.1f} s"
-        text += "; of several faces the largest is on the plot" if len(rows) > len(largest) else ""
-        text += f"; the clip was followed for its first {MOST_FRAMES} frames" if len(largest) >= MOST_FRAMES else ""
-        notes = [look.note(text + "."), *(look.note(d.replace(str(path), name), bad=True) for d in damaged)]
+        cut = len(largest) >= MOST_FRAMES and goes_on(path, largest[-1]["time"], per_second)
+        notes = [look.note(summary(rows, cut)), *(look.note(d.replace(str(path), name), bad=True) for d in damaged)]
         return "".join(notes), shown(plot), shown(str(out)), shown(str(table))
 
     def live(frame: np.ndarray | None, method: str, history: list) -> tuple[Any, ...]:
@@ -124,23 +155,20 @@ def build(choices: list[Choice]) -> None:
             return "", gr.skip(), history
         scores, found = live_answer(frame, method)
         now = time.monotonic()
-        comparable = [point for point in history if set(point[1]) == set(scores)]
-        history = [*comparable[1 - LIVE_POINTS :], (now, scores)]
-        start, before = history[0][0], history[-2][0] if len(history) > 1 else None
+        history = with_point(history, method, now, scores)
+        start, before = history[0][1], history[-2][1] if len(history) > 1 else None
         top = max(scores, key=scores.get)
         line = f"{top}, {look.percent(scores[top])}" + ("" if found else " (no face found: the whole picture is used)")
         if before is not None and int(now - start) == int(before - start):  # drawn once a second: it is the costly part
             return look.note(line), gr.skip(), history
-        plot = emotions_over_time([t - start for t, _ in history], [s for _, s in history], f"{method}, live")
+        plot = emotions_over_time([t - start for _, t, _ in history], [s for *_, s in history], f"{method}, live")
         return look.note(line), plot, history
 
     from fer_bench.explain import CAMS
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            video = as_given(
-                gr.Video(label="Your clip", sources=["upload", "webcam"], height=300, buttons=[], elem_id="clip")
-            )
+            video = gr.Video(label="Your clip", sources=["upload", "webcam"], height=300, buttons=[], elem_id="clip")
             method = method_picker(choices, several=False)
             per_second = gr.Slider(
                 1, 10, value=4, step=1, label="Frames per second", info=f"At most {MOST_FRAMES} frames are looked at."
@@ -155,8 +183,11 @@ def build(choices: list[Choice]) -> None:
         with gr.Column(scale=5, min_width=320):
             message = gr.HTML(WAITING, elem_id="clip-message", padding=False)
             plot = gr.Plot(label="Emotions over time", visible=False, elem_id="clip-plot", elem_classes="fer-chart")
-            annotated = gr.Video(label="The clip with boxes and answers", interactive=False, visible=False, height=320,
-                                 elem_id="annotated")  # fmt: skip
+            annotated = gr.Video(
+                label="The clip with boxes and answers", interactive=False, visible=False, height=320,
+                buttons=["download"],  # and not "share", which publishes a visitor's clip
+                elem_id="annotated",
+            )  # fmt: skip
             table = gr.File(label="Every frame's scores (CSV)", interactive=False, visible=False, elem_id="clip-csv")
     with gr.Accordion("Live camera", open=False, elem_id="live"), gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
@@ -171,7 +202,7 @@ def build(choices: list[Choice]) -> None:
     history = gr.State([])
     button.click(
         run, [video, method, per_second, cam], [message, plot, annotated, table], api_visibility="private",
-        concurrency_limit=1, concurrency_id="networks",
+        concurrency_limit=1, concurrency_id="networks", **AS_IT_IS,
     )  # fmt: skip
     camera.stream(
         live, [camera, method, history], [line, live_plot, history], stream_every=0.5, time_limit=LIVE_SECONDS,

@@ -31,11 +31,16 @@ CSS = """
 .block:is(#message, #marked, #report):has(> .html-container > .prose:empty) {display: none}
 #clip .video-container:has(video) {display: flex; flex-direction: column}
 #clip .video-container:has(video) > .wrap {flex: 1; min-height: 0}
+#annotated {display: flex; flex-direction: column}
+#annotated > label {position: static; align-self: flex-start}
+#annotated > label ~ .wrap {flex: 1; min-height: 0}
 #gallery .grid-wrap {height: auto; min-height: 0; max-height: none}
+#gallery .grid-container {grid-auto-rows: auto}
 #gallery .grid-container .thumbnail-item {display: flex; flex-direction: column; height: auto; aspect-ratio: auto}
 #gallery .grid-container .thumbnail-item img {height: auto; aspect-ratio: 1}
 #gallery .grid-container .caption-label {position: static; max-width: none; width: 100%; flex: 1; white-space: normal;
   overflow-wrap: anywhere; border-radius: 0; text-align: left}
+#gallery .preview img {object-fit: scale-down}
 footer .divider, footer > :not(button):not(a) {display: none}
 .fer-verdict {border-radius: 12px; padding: 14px 18px; margin-bottom: 14px;
   border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}
@@ -111,6 +116,11 @@ def theme() -> Base:
 def note(text: str, bad: bool = False) -> str:
     """One line for the visitor; bad ones are announced."""
     return f'<p class="fer-note{" bad" if bad else ""}" role="{"alert" if bad else "status"}">{escape(text)}</p>'
+
+
+def count(number: int, what: str) -> str:
+    """(2, "picture") -> "2 pictures"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def percent(value: float) -> str:

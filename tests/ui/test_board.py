@@ -283,14 +283,16 @@ def test_a_peers_card_says_what_it_claims_and_how_to_run_it():
         "cam_layer": None, "reported": [{"track": "fer2013", "accuracy": 0.66, "source": "its README"}],
         "notes": {"fer2013": ["chose its epoch there"], "rendered": ["other"]},
     }  # fmt: skip
-    text = method_card(made("peer", external=True, recipe="as-published"), card)
+    trained = replace(made("peer").trained, track="unknown", epochs=None, pretrained="weights of peer 1.0")
+    text = method_card(made("peer", external=True, recipe="as-published", trained=trained, verified=True), card)
+    assert f"seed 0; with the {plain('weights of peer 1.0')}; external, measured by the project." in text
     assert "**What its authors state**" in text
     assert f"| {plain('fer2013')} | 66.0 | {plain('its README')} |" in text
     assert f"**How it was asked:** {plain('resized')}." in text
     assert f"**Note:** {plain('chose its epoch there')}" in text
     assert "```bash\npython leaderboard/peers/run.py peer --track fer2013\n```" in text
     assert plain("other") not in text
-    assert not any(word in text for word in ("heat maps", "fer_bench.train", "the paper", "it was submitted"))
+    assert not any(word in text for word in ("heat maps", "fer_bench.train", "the paper", "submitted", "unknown"))
     assert "**What its authors state:** no figure" in method_card(made("peer", external=True), {**card, "reported": []})
 
 

@@ -81,7 +81,11 @@ def test_the_second_answer_comes_within_two_seconds(page, running, portraits) ->
 
 
 def test_a_text_file_named_jpg_gets_one_sentence(page, portraits) -> None:
-    """What is no picture is said by name, is taken away again, and the app goes on."""
+    """What is no picture, here after a good one, is said by name, is taken away again, and the app goes on."""
+    upload(page, portraits["one"])
+    page.wait_for_selector(".fer-card")
+    page.locator("#picture button[aria-label='Remove Image']").click()
+    page.wait_for_selector(".fer-empty")
     upload(page, portraits["notes"])
     page.wait_for_selector(".fer-note.bad")
     text = page.locator(".fer-note.bad").inner_text()
@@ -132,6 +136,14 @@ def test_a_phone_shows_the_answers_without_sideways_scrolling(phone, portraits) 
         assert phone.evaluate("document.documentElement.scrollWidth") <= 391
 
 
+def test_a_phone_shows_first_that_there_are_several_faces(phone, portraits) -> None:
+    """On a 390-pixel window the choice of a face comes into sight, and not the answers below it."""
+    upload(phone, portraits["two"])
+    phone.wait_for_selector(".fer-card")
+    phone.wait_for_function("Math.abs(document.querySelector('#message').getBoundingClientRect().top) < 20")
+    assert phone.locator("#face").bounding_box()["y"] < 844
+
+
 def test_on_a_phone_each_heading_of_the_board_stands_over_its_column(phone) -> None:
     """Rank, method and accuracy fit side by side; wherever the table is scrolled to, headings keep to their cells."""
     tab(phone, "Leaderboard")
@@ -180,6 +192,8 @@ def test_a_clip_gives_a_plot_and_an_annotated_video(page, tmp_path) -> None:
     page.wait_for_selector("#annotated video")
     page.wait_for_function("document.querySelector('#annotated video').readyState >= 2")
     assert page.locator("#annotated video").evaluate("v => v.duration") == pytest.approx(2, abs=0.3)
+    title, video = (page.locator(f"#annotated {part}").first.bounding_box() for part in ("label", "video"))
+    assert title["y"] + title["height"] <= video["y"]  # it covers no answer drawn in
     assert "8 frames over 1.8 s" in page.locator("#clip-message").inner_text()
     page.wait_for_selector("#clip-plot .legendtext")
     assert page.locator("#clip-plot .legendtext").count() == 7
@@ -213,6 +227,7 @@ def test_the_leaderboard_filters_opens_cards_and_compares(page) -> None:
     page.locator("#board-table .search-input").fill("")
     page.locator("#board-table [role=gridcell]", has_text="patch_cam").first.click()
     says(page, "#board-card", "patch_cam")
+    page.wait_for_function("document.querySelector('#board-card').getBoundingClientRect().top < innerHeight / 2")
     assert "python -m fer_bench.train --method patch_cam" in page.locator("#board-card").inner_text()
 
 

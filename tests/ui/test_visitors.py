@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -157,3 +158,15 @@ def _queued(job: object) -> None:
     deadline = time.monotonic() + 240
     while job.status().code.name in ("STARTING", "JOINING_QUEUE", "SENDING_DATA") and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_a_file_of_the_server_cannot_be_asked_about(app_url: str, tmp_path: Path) -> None:
+    """A question that names a file which was not uploaded is refused, though it is a readable picture."""
+    path = tmp_path / "private.png"
+    Image.fromarray(render("anger", 1.0, 3, 64)[0]).save(path)
+    given = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+    asking = app_url + "gradio_api/call/predict"
+    started = httpx.post(asking, json={"data": [given, ["small_cnn"]]}, timeout=240)
+    answer = httpx.get(f"{asking}/{started.json()['event_id']}", timeout=240).text
+    assert answer.startswith("event: error")
+    assert "uploaded" in answer
