@@ -113,10 +113,12 @@ def explanation_tables(frame: pd.DataFrame) -> list[str]:
                 f"{_with_half(r, 'region_energy')} ({percent(r.region_area)})"
             )
             columns["Pointing game, %"] = lambda r: percent(r.region_pointing_game)
+            known = part[part["region_pictures"].notna()]
             about += (
-                " *Energy* is the share of the true emotion's map inside the regions that carry the emotion, beside "
-                "the share of the picture that they cover, which is what an even map would get; *pointing game* is the "
-                "share of the maps whose maximum lies inside."
+                f" The last two columns are over the {_pictures(known, 'region_pictures')} of these pictures whose "
+                "emotion has regions that carry it (a neutral face has none): *energy* is the share of the true "
+                "emotion's map inside them, beside the share of the picture that they cover, which is what an even map "
+                "would get; *pointing game* is the share of the maps whose maximum lies inside."
             )
         texts += [about, markdown_table(columns, part, words=("Method",))]
     return texts

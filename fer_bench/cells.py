@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
@@ -23,30 +25,68 @@ def short(value: float) -> str:
     return f"{value:.0f}"
 
 
+def ratio_text(value: float) -> str:
+    """A positive ratio with two significant digits and no exponent: 0.0509 -> "0.051", 12.61 -> "13"; NaN a dash."""
+    if value != value:
+        return "–"
+    digits = 1 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(digits, 0)}f}"
+
+
+DECLARED = "declared: "
+"""What a submission's text on its training begins with; all that follows is a stranger's."""
+LONGEST = 120
+"""Characters of a cell's text on what training started from."""
+
+
 def safe(text: str) -> str:
-    """Text from a record or a path as one line that cannot break out of a table cell or carry markup."""
+    """Text from a record or a path as one line that cannot break out of a table cell or carry links or HTML.
+
+    Our own notes may hold code spans; behind DECLARED nothing is marked up, and addresses and names link to nowhere.
+    """
     text = " ".join(str(text).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;").replace("[", "&#91;")
+    ours, mark, theirs = text.partition(DECLARED)
+    theirs = re.sub(r"[*_~`\\]", lambda found: f"&#{ord(found[0])};", theirs)
+    return ours + mark + re.sub(r"@|:(?=//)|www(?=\.)", r"\g<0>&#8288;", theirs, flags=re.IGNORECASE)  # a word joiner
+
+
+def epochs_text(row: NamedTuple) -> str:
+    """ "12 of 60 epochs", and after an earlier run " after 20 on ferplus". The row must have epochs.
+
+    Epochs of a part of the training split are no fraction of the recipe's: "4 epochs of 1,000 pictures, not 60 of
+    28,678".
+    """
+    epochs, part = row.epochs, row.train_pictures < row.split_pictures
+    if row.pictures_seen < (epochs - 0.5) * row.train_pictures:  # older records count an epoch that was cut short
+        epochs = max(1.0, row.pictures_seen // row.train_pictures)
+    fewer = epochs < row.budget_epochs
+    told = f"{epochs:.0f} of {row.budget_epochs:.0f} epochs"
+    if part or not fewer:
+        told = f"{epochs:.0f} epoch" + ("" if epochs == 1 else "s")
+    told += f" of {row.train_pictures:,.0f} pictures" if part else ""
+    told += " (stopped early)" if fewer and row.complete else ""
+    if row.earlier_epochs == row.earlier_epochs:
+        where = "before" if row.earlier_track == row.trained_on else f"on {row.earlier_track}"
+        told += f" after {row.earlier_epochs:.0f} {where}"
+    asked = f"{row.budget_epochs:.0f} of" if row.budget_epochs == row.budget_epochs else "of"
+    return told + (f", not {asked} {row.split_pictures:,.0f}" if part else "")
 
 
 def trained_text(row: NamedTuple) -> str:
     """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped.
 
-    After an earlier run: "12 of 60 epochs after 20 on ferplus, 918k pictures", the pictures of both together.
+    After an earlier run: "12 of 60 epochs after 20 on ferplus, 918k pictures in all", those of both together.
     """
     if row.epochs != row.epochs:
         told = "not stated"
     else:
-        fewer = row.epochs < row.budget_epochs
-        told = f"{row.epochs:.0f} of {row.budget_epochs:.0f} epochs" if fewer else f"{row.epochs:.0f} epochs"
-        told += " (stopped early)" if fewer and row.complete else ""
-        pictures, again = row.pictures_seen, row.earlier_epochs == row.earlier_epochs
-        if again:
-            where = "before" if row.earlier_track == row.trained_on else f"on {row.earlier_track}"
-            told += f" after {row.earlier_epochs:.0f} {where}"
-            pictures += row.earlier_pictures
-        told += f", {short(pictures)} pictures{' in all' if again else ''}" if pictures == pictures else ""
-    return ("" if row.complete else "◔ ") + told + (f"; {row.pretrained}" if row.pretrained else "")
+        told, again = epochs_text(row), row.earlier_epochs == row.earlier_epochs
+        pictures = row.pictures_seen + (row.earlier_pictures if again else 0)
+        if pictures == pictures and (again or not row.train_pictures < row.split_pictures):
+            told += f", {short(pictures)} pictures{' in all' if again else ''}"
+    start = row.pretrained if len(row.pretrained) <= LONGEST else row.pretrained[: LONGEST - 1].rstrip() + "…"
+    return ("" if row.complete else "◔ ") + told + (f"; {start}" if start else "")
 
 
 def markdown_table(

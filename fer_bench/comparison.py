@@ -51,11 +51,24 @@ class Comparison:
         return np.flatnonzero(self.first != self.second)
 
     def sentence(self, first: str, second: str) -> str:
-        """The verdict in plain words; `first` and `second` are the two models' names, written as they are given."""
-        value, low, high = (100 * bound for bound in (self.difference.value, self.difference.low, self.difference.high))
+        """The verdict in plain words; `first` and `second` are the two models' names, written as they are given.
+
+        McNemar's test and the interval, read to a tenth of a point, nearly always agree; where not, both are said.
+        """
+        bounds = (self.difference.value, self.difference.low, self.difference.high)
+        value, low, high = (round(100 * bound, 1) + 0.0 for bound in bounds)  # + 0.0: no "-0.0"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         total = f"{self.pictures:,} pictures"
-        if self.p_value >= LEVEL:
+        significant, apart = self.p_value < LEVEL, low > 0 or high < 0
+        if significant != apart:
+            holds = "leaves out 0" if apart else "touches 0" if 0 in (low, high) else "holds 0"
+            finds = "a difference" if significant else "none"
+            return (
+                f"{first} and {second} are hard to tell apart on these {total}: their accuracies differ by "
+                f"{value:+.1f} points, and the 95 % interval, {low:+.1f} to {high:+.1f}, {holds}, while McNemar's test "
+                f"finds {finds} ({p})."
+            )
+        if not significant:
             return (
                 f"{first} and {second} cannot be told apart on these {total}: their accuracies differ by "
                 f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}; McNemar {p})."

@@ -10,17 +10,13 @@ import argparse
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from fer_bench import __version__
@@ -29,9 +25,10 @@ from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, UserError
 from fer_bench.faithfulness import measure_faithfulness
-from fer_bench.infer import Model, best_device, load, logits, macs, one_face, weights_for
+from fer_bench.files import atomic_write
+from fer_bench.infer import Model, best_device, latency_pair, load, logits, macs, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
-from fer_bench.methods import METHODS, build, count_parameters, list_methods
+from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
@@ -51,9 +48,7 @@ from fer_bench.results import (
     write_result,
 )  # fmt: skip
 from fer_bench.robustness import SUITE, measure_robustness
-
-REFERENCE = "resnet18"
-"""The network that latencies are given relative to, timed in the same run."""
+from fer_bench.weights import find
 
 
 @dataclass(frozen=True)
@@ -90,7 +85,10 @@ def judge(
     verified: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Answers:
-    """Run a model over a split and measure everything. duplicates: bool (N,), pictures that also stand in train."""
+    """Run a model over a split and measure everything. duplicates: bool (N,), pictures that also stand in train.
+
+    Raises UserError where fewer than two emotions are shared or an answer is not finite.
+    """
     emotions = shared(model.emotions, faces.emotions)
     if len(emotions) < 2:
         raise UserError(f"{model.name} and {faces.name} share {len(emotions)} emotion(s); at least two are needed.")
@@ -98,6 +96,12 @@ def judge(
     scored = faces.restrict(emotions)
     duplicates = duplicates[kept] if duplicates is not None else None
     answers = restrict_logits(logits(model, scored.images, batch_size, progress), model.emotions, emotions)
+    broken = int((~np.isfinite(answers)).any(axis=1).sum())
+    if broken:
+        raise UserError(
+            f"{model.name} answers {broken:,} of {len(scored):,} pictures of {track.name} with NaN or infinity; "
+            "its weights are broken: fetch them again or train anew."
+        )
     record = model.record
     known = {field.name for field in fields(Trained)}
     trained = {name: value for name, value in record["trained"].items() if name in known}
@@ -125,36 +129,12 @@ def judge(
 
 def cost(model: Model) -> Cost:
     """Parameters, multiply-accumulates for one face, and single-face latency beside the reference network's."""
-    own, reference = latency_pair(model)
+    own, ratio = latency_pair(model)
     return Cost(
         parameters=count_parameters(model.network),
         macs=macs(model.network, model.input_spec),
-        latency_ms=own * 1000, latency_ratio=own / reference, checkpoint_bytes=model.record["bytes"],
+        latency_ms=own * 1000, latency_ratio=ratio, checkpoint_bytes=model.record["bytes"],
     )  # fmt: skip
-
-
-@lru_cache(maxsize=1)
-def _reference(device: torch.device) -> nn.Module:
-    """The reference network, built once: what its weights are does not change its speed."""
-    return build(REFERENCE).eval().to(device, memory_format=torch.channels_last)
-
-
-def latency_pair(model: Model, seconds: float = 0.5) -> tuple[float, float]:
-    """Median seconds for one face through the model and through the reference, taken in turn in one run."""
-    reference = _reference(model.device)
-    pairs = [(model.network.eval(), one_face(model.network, model.input_spec))]
-    pairs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
-    times: list[list[float]] = [[], []]
-    with torch.inference_mode():
-        until = time.monotonic() + seconds
-        while len(times[0]) < 6 or (time.monotonic() < until and len(times[0]) < 60):
-            for (network, face), taken in zip(pairs, times, strict=True):
-                begun = time.perf_counter()
-                network(face)
-                if model.device.type == "cuda":
-                    torch.cuda.synchronize()
-                taken.append(time.perf_counter() - begun)
-    return median(times[0][2:]), median(times[1][2:])  # the first two warm up
 
 
 def commit() -> str:
@@ -165,6 +145,19 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else "unknown"
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+class Failure(str):
+    """A line on what went wrong, where a plain one says only what is not here to be judged."""
+
+    code = 1
+    """The command's exit code."""
+
+
+class Lacking(Failure):
+    """A line on data that was asked for by name and is not here."""
+
+    code = 2
 
 
 def evaluate(
@@ -182,8 +175,11 @@ def evaluate(
 ) -> tuple[int, list[str]]:
     """Judge every method on every track; results are written as they come.
 
-    Returns how many were written, and a line for each thing skipped. strict: missing data raises DataError instead.
-    recipe: None is the one that each method's card names. robustness, explanation: measure these too (`completed`).
+    Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
+    weight file, which costs its own row only. strict: missing data is a `Lacking`. recipe: None is the one that each
+    method's card names. runs: a training output folder whose weights come first; a line on standard error says where
+    others are judged. robustness, explanation: measure these too (`completed`). Raises UserError, before anything is
+    measured, where `runs` is no folder or `out` cannot be written to.
     """
     written, skipped = 0, []
     for name in tracks:
@@ -194,36 +190,62 @@ def evaluate(
         if missing:
             every = set(missing) == set(METHODS)
             chosen = "--missing" if every else f"--method {' '.join(missing)}"
-            command = f"python -m fer_bench.train {chosen} --track {track.trained_on}"
+            chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
+            chosen += f" --seed {seed}" if seed else ""
             which = f"{recipe or 'the recipe of its card'}, seed {seed}"
             rows = f"any method ({which})" if every else f"{', '.join(missing)} ({which})"
-            skipped.append(f"{name}: no weights of {rows}; train them with: {command}")
+            skipped.append(f"{name}: no weights of {rows}; train them with: python -m fer_bench.train {chosen}")
         if not ready:
             continue
         try:
             faces = load_dataset(track.dataset, track.test).restrict(track.emotions)
         except DataError as error:
-            if strict:
-                raise
-            skipped.append(f"{name}: {error}")
+            skipped.append((Lacking if strict else str)(f"{name}: {error}"))
             continue
-        duplicates = None
-        if track.trained_on == track.name:
-            duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))
+        atomic_write(out / ".writable", b"").unlink(
+            missing_ok=True
+        )  # said before the minutes of inference, not after them
+        in_train: tuple[np.ndarray | None, str] | None = None
         for method in ready:
-            model = load(method, name, recipe, seed, device, runs)
 
             def bar(batches: Iterable, label: str = f"{name} {method}") -> Iterable:
                 return tqdm(batches, desc=f"{label:32}", unit="batch", leave=False, disable=None)
 
-            answers = judge(model, faces, track, duplicates, 64, verified, bar)
-            result = completed(answers.result, model, faces, out, robustness, explanation, bar)
-            write_logits(result, out, answers.ids, answers.targets, answers.logits)
-            write_result(result, out)
+            try:
+                model = load(method, name, recipe, seed, device, runs)
+                if runs is not None and not model.path.is_relative_to(runs):
+                    line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
+                    tqdm.write(line, file=sys.stderr)
+                own = model.record["track"] == name  # else its training pictures are another track's
+                if own and in_train is None:
+                    in_train = duplicates_in_train(faces, track, name)
+                    skipped += filter(None, in_train[1:])
+                answers = judge(model, faces, track, in_train[0] if own else None, 64, verified, bar)
+                result = completed(answers.result, model, faces, out, robustness, explanation, bar)
+                write_logits(result, out, answers.ids, answers.targets, answers.logits)
+                write_result(result, out)
+            except UserError as error:
+                skipped.append(Failure(f"{name} {method}: {error}"))
+                continue
             figure = result.metrics["accuracy"]
             tqdm.write(f"{name:12} {method:24} accuracy {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]")
             written += 1
     return written, skipped
+
+
+def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
+    """bool (N,), which test pictures also stand in the training split; and why that is not known, or "".
+
+    trained_on: the track that the weights were trained on; None is the one that the track names. None is returned where
+    the training pictures are not read: they are another track's, are not here, or do not fit into memory (training can
+    stream them). The accuracy without duplicates is then left out of the result.
+    """
+    if (trained_on or track.trained_on) != track.name:
+        return None, ""
+    try:
+        return duplicated_in(faces, load_dataset(track.dataset, track.train).restrict(track.emotions)), ""
+    except DataError as error:
+        return None, f"the search for {track.name}'s test pictures in its training split: {error}"
 
 
 def completed(
@@ -241,18 +263,17 @@ def completed(
     on at most `faithfulness.PICTURES` pictures, 44 passes each. What is not asked for is taken from the record that
     stands in `out`, if it is of the same weights, data and emotions, so that judging again loses nothing.
     """
-    before = standing(result, out)
     scored = faces.restrict(result.emotions)
     blocks = {}
     if robustness:
         blocks["robustness"] = measure_robustness(model, scored, progress=progress)
-    elif before is not None and before.robustness is not None and before.robustness.suite == SUITE:
-        blocks["robustness"] = before.robustness
     if explanation:
         blocks["explanation"] = measure_faithfulness(model, scored, progress=progress)
-    elif before is not None:
-        blocks["explanation"] = before.explanation
-    return replace(result, **blocks)
+    before = standing(result, out)  # read now: another evaluation may have written a block during the measuring
+    kept = {} if before is None else {"robustness": before.robustness, "explanation": before.explanation}
+    if before is not None and before.robustness is not None and before.robustness.suite != SUITE:
+        del kept["robustness"]
+    return replace(result, **(kept | blocks))
 
 
 def standing(result: Result, out: Path) -> Result | None:
@@ -263,6 +284,20 @@ def standing(result: Result, out: Path) -> Result | None:
         return None
     measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
     return before if measured == replaced else None
+
+
+def write_table(out: Path) -> int:
+    """Write methods.json and the table with its figures. Exit code: 0, or 1 where a file in `out` is broken."""
+    cards = [METHODS[name].card for name in METHODS]
+    try:
+        weights = {card.name: [track for track in TRACKS if find(card.name, track, card.recipe)] for card in cards}
+        write_cards(out, cards, weights)
+        for path in write_leaderboard(out):
+            print(path)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -302,18 +337,21 @@ def main(argv: list[str] | None = None) -> int:
             arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
             explanation=arguments.explanation,
         )  # fmt: skip
+        for line in skipped:
+            print("failed" if isinstance(line, Failure) else "skipped", line, file=sys.stderr)
+        code = max((line.code for line in skipped if isinstance(line, Failure)), default=0)
+        if not written:
+            print("nothing was evaluated.", file=sys.stderr)
+            return code or 2
+        return max(code, write_table(arguments.out))
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2
-    for line in skipped:
-        print(f"skipped {line}", file=sys.stderr)
-    if not written:
-        print("nothing was evaluated.", file=sys.stderr)
-        return 2
-    write_cards(arguments.out, [METHODS[name].card for name in METHODS])
-    for path in write_leaderboard(arguments.out):
-        print(path)
-    return 0
+    except KeyboardInterrupt:
+        print("interrupted; the results that were finished are kept.", file=sys.stderr)
+        if (arguments.out / "results").is_dir():
+            write_table(arguments.out)
+        return 1
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import torch
@@ -20,6 +23,11 @@ from fer_bench.protocols import track_named
 from fer_bench.transforms import to_input
 from fer_bench.weights import WeightsError, find, index_key, read_index, read_tensors, sha256, unpack
 
+REFERENCE = "resnet18"
+"""The network that latencies are given relative to, timed in the same run."""
+PAIRS = 15
+"""Timings of a network and of the reference that a ratio is the median of, at least; slow networks get fewer."""
+
 
 def best_device(wanted: str = "auto") -> torch.device:
     """ "auto" -> cuda, mps or cpu, in this order of preference; anything else is taken as it is.
@@ -28,7 +36,8 @@ def best_device(wanted: str = "auto") -> torch.device:
     """
     if wanted != "auto":
         try:
-            return torch.empty(0, device=wanted).device
+            torch.empty(0, device=wanted)
+            return torch.device(wanted)  # not the tensor's, which has a number where "cuda" has none
         except (RuntimeError, AssertionError, NotImplementedError):  # unknown, absent, or not in this build of torch
             raise UserError(f"there is no device {wanted!r} here; leave out --device, or give cpu.") from None
     if torch.cuda.is_available():
@@ -108,6 +117,43 @@ def one_face(network: nn.Module, spec: InputSpec) -> Tensor:
     return torch.zeros(1, spec.channels, spec.size, spec.size, device=next(network.parameters()).device)
 
 
+@lru_cache(maxsize=1)
+def _reference(device: torch.device) -> nn.Module:
+    """The reference network, built once: what its weights are does not change its speed."""
+    return build(REFERENCE).eval().to(device, memory_format=torch.channels_last)
+
+
+def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple[float, float]:
+    """Median seconds for one face, and the median of its ratios to the reference's, the two taken in turn in one run.
+
+    A ratio for each pair, since a machine that is busy for a moment slows both. The pairs take `seconds`, or longer
+    until there are PAIRS of them; after `most` seconds four are enough.
+    """
+    reference = _reference(model.device)
+    runs = [(model.network.eval(), one_face(model.network, model.input_spec))]
+    runs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
+    pairs: list[tuple[float, float]] = []
+    begun = time.monotonic()
+    with torch.inference_mode():
+        while len(pairs) < 4 * PAIRS:
+            spent = time.monotonic() - begun
+            if spent > seconds and len(pairs) >= 2 + (PAIRS if spent < most else 4):
+                break
+            own, other = (_seconds(network, face) for network, face in runs)
+            pairs.append((own, other))
+    pairs = pairs[2:]  # the first two warm up
+    return median(own for own, _ in pairs), median(own / other for own, other in pairs)
+
+
+def _seconds(network: nn.Module, face: torch.Tensor) -> float:
+    """What one answer takes."""
+    begun = time.perf_counter()
+    network(face)
+    if face.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - begun
+
+
 @contextlib.contextmanager
 def evaluating(network: nn.Module) -> Iterator[nn.Module]:
     """Eval mode while open, then whatever it was."""
@@ -133,8 +179,10 @@ def weights_for(
 ) -> Path | None:
     """The weight file of a method for a track: its own where there is one, else that of the track it is trained on.
 
-    recipe: None is the one that the method's card names.
+    recipe: None is the one that the method's card names. Raises WeightsError where `runs` is no folder.
     """
+    if runs is not None and not runs.is_dir():
+        raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
     recipe = recipe or METHODS[method].card.recipe
     own = find(method, track.name, recipe, seed, runs)
     return own if own is not None else find(method, track.trained_on, recipe, seed, runs)

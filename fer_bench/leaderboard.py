@@ -11,9 +11,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,12 +26,12 @@ from fer_bench.beyond_accuracy import (
     robustness_tables,
 )
 from fer_bench.cards import MethodCard
-from fer_bench.cells import markdown_table, percent, safe, short, trained_text
+from fer_bench.cells import markdown_table, percent, ratio_text, safe, short, trained_text
 from fer_bench.errors import UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
-from fer_bench.results import Result, ResultError, read_result, read_results, track_folder
+from fer_bench.results import Result, read_readable, read_results, track_folder
 from fer_bench.statistics import tie_ranks
 
 README_TRACKS = ("fer2013", "ferplus", "rendered")
@@ -47,15 +46,21 @@ LARGE = 0.02
 HOW_TO_READ = (
     "Every figure is measured by this project's own code on the test split, which its own training never sees. "
     "± is half of a 95 % bootstrap interval over the test pictures; it does not cover the luck of the training seed. "
-    "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank cannot be told apart. "
+    "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
+    "intervals, and a comparison picture by picture (the app's *Compare two methods*) can still tell them apart. "
     "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
     "A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."
 )
 
 
-def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
-    """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path."""
+def write_cards(
+    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Sequence[str]] | None = None
+) -> Path:
+    """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path.
+
+    weights: method -> the tracks with weights of its card's recipe; left out where None.
+    """
     plain = {
         card.name: {
             "title": card.title,
@@ -71,6 +76,7 @@ def write_cards(root: Path | str, cards: Iterable[MethodCard]) -> Path:
             "reported": [asdict(reported) for reported in card.reported],
             "shipped": card.shipped,
             "parameters": {str(classes): count for classes, count in card.parameters},
+            **({} if weights is None else {"weights": list(weights[card.name])}),
         }
         for card in cards
     }
@@ -82,7 +88,16 @@ def read_cards(root: Path | str) -> dict[str, dict]:
 
     Empty where there is neither file. Raises UserError where one is broken.
     """
+    cards, problems = _readable_cards(root)
+    if problems:
+        raise UserError(problems[0])
+    return cards
+
+
+def _readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
+    """The cards of the files that can be read, and a sentence for each that cannot."""
     cards: dict[str, dict] = {}
+    problems = []
     mends = {"methods.json": "delete it, and the next evaluation writes it again", "peers.json": "mend it by hand"}
     for name, mend in mends.items():
         path = Path(root) / name
@@ -90,41 +105,30 @@ def read_cards(root: Path | str) -> dict[str, dict]:
             found = json.loads(path.read_bytes()) if path.exists() else {}
             cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
         except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is broken ({error}); {mend}.") from None
-    return cards
+            problems.append(f"{path} is broken ({error}); {mend}.")
+    return cards, problems
 
 
-def read_readable(root: Path | str) -> tuple[list[Result], list[str]]:
-    """Every result under `root` that can be read, and a sentence for each file that cannot.
-
-    A file that has not changed since is not read again, so that a board of 1,000 rows opens at once.
-    """
-    results, problems = [], []
-    for path in sorted((Path(root) / "results").glob("*/*/*.json")):
-        try:
-            stat = path.stat()
-            found = _read_cached(path.absolute(), stat.st_mtime_ns, stat.st_size)
-        except OSError as error:  # gone since it was listed
-            found = f"{path} cannot be read as a result: {error}."
-        (problems if isinstance(found, str) else results).append(found)
-    return results, problems
+class BrokenFilesError(UserError):
+    """Files of the leaderboard's folder that cannot be read: a sentence for each, and what was done without them."""
 
 
-@lru_cache(maxsize=20_000)
-def _read_cached(path: Path, changed: int, size: int) -> Result | str:
-    """The result, or what is wrong with the file. changed, size: the file's own, so that a rewritten one is read."""
-    try:
-        return read_result(path)
-    except ResultError as error:
-        return str(error)
+def _split_sizes(results: Iterable[Result]) -> dict[str, int]:
+    """Track -> pictures in its training split, as far as it can be known here: the most that a row was trained on."""
+    sizes: dict[str, int] = {}
+    for trained in (result.trained for result in results if not result.external):
+        sizes[trained.track] = max(sizes.get(trained.track, 0), trained.train_pictures or 0)
+    return sizes
 
 
-def _row(result: Result, card: dict) -> dict[str, object]:
+def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
+    """split: pictures in the training split that the weights come from; 0 or None where it is not known."""
     trained, earlier = result.trained, result.trained.earlier
     cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
     stated = next((r for r in card.get("reported", ()) if r["track"] == result.track), {})
     reported = stated.get("accuracy")
     known = trained.epochs is not None and trained.budget_epochs
+    part = min(trained.train_pictures / split, 1) if split and trained.train_pictures else 1
     return {
         "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
         "accuracy": metrics["accuracy"],
@@ -141,7 +145,9 @@ def _row(result: Result, card: dict) -> dict[str, object]:
         "why": stated.get("why", ""),
         "epochs": trained.epochs,
         "budget_epochs": trained.budget_epochs,
-        "budget_fraction": trained.epochs / trained.budget_epochs if known else None,
+        "budget_fraction": part * trained.epochs / trained.budget_epochs if known else None,
+        "train_pictures": trained.train_pictures,
+        "split_pictures": split or None,
         "pictures_seen": trained.pictures_seen,
         "parameters": cost.parameters,
         "macs": cost.macs,
@@ -185,7 +191,9 @@ def table(
     chosen = [r for r in results if r.track == track and recipe in (None, r.recipe)]
     if not chosen:
         return pd.DataFrame()
-    frame = pd.DataFrame([_row(result, (cards or {}).get(result.method, {})) for result in chosen])
+    sizes = _split_sizes(results)
+    rows = [_row(result, (cards or {}).get(result.method, {}), sizes.get(result.trained.track)) for result in chosen]
+    frame = pd.DataFrame(rows)
     for name in frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)):
         frame[name] = frame[name].astype(np.float64)
     groups = [part.index for _, part in frame.groupby(_COMPARABLE)]
@@ -223,7 +231,7 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "Trained": lambda r: safe(trained_text(r)),
         "Parameters": lambda r: short(r.parameters),
         "MACs": lambda r: short(r.macs),
-        "Latency, × resnet18": lambda r: "–" if r.latency_ratio != r.latency_ratio else f"{r.latency_ratio:.2f}",
+        "Latency, × resnet18": lambda r: ratio_text(r.latency_ratio),
     }
     if compact:
         columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "MACs")}
@@ -266,11 +274,13 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
     for name, card in cards.items():
         if (track, name) in ran or card.get("package"):  # a peer comes with its weights and is never trained here
             continue
-        ready = home != track and (home, name) in ran and card.get("shipped")
+        ready = home != track and (home, name) in ran and card.get("shipped")  # a guess for older files
+        if "weights" in card:
+            ready = not {track, home}.isdisjoint(card["weights"])
         judge = f"python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}"
         train = f"python -m fer_bench.train --method {name} --track {shlex.quote(home)}"
         why = "" if card.get("shipped", True) else "  # its weights are too large to ship"
-        lines.append((judge if ready else f"{train} && {judge} --runs runs") + why)
+        lines.append(judge if ready else f"{train} && {judge} --runs runs{why}")
     return lines
 
 
@@ -324,12 +334,18 @@ def figure(results: Sequence[Result], track: str, path: Path | str) -> Path:
 
 
 def write_leaderboard(root: Path | str) -> list[Path]:
-    """Write LEADERBOARD.md and `figures/<track>.png` from the results under `root`; returns the paths written."""
-    root, cards = Path(root), read_cards(root)
-    results = read_results(root)
+    """Write LEADERBOARD.md and `figures/<track>.png` from the results under `root`; returns the paths written.
+
+    Raises BrokenFilesError, after that, where a file could not be read and so has no part in the table.
+    """
+    root = Path(root)
+    (results, problems), (cards, more) = read_readable(root), _readable_cards(root)
     tracks = sorted({r.track for r in results}, key=place)
     paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
-    return [atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode()), *paths]
+    page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode())
+    if problems or more:
+        raise BrokenFilesError("\n".join([*problems, *more, f"{page} was written without them."]))
+    return [page, *paths]
 
 
 def update_readme(readme: Path | str, root: Path | str) -> Path:
@@ -359,17 +375,20 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m fer_bench.leaderboard`: 0 done, 2 wrong use."""
+    """`python -m fer_bench.leaderboard`: 0 done, 1 something could not be read, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m fer_bench.leaderboard", description="Make the table and figures.")
     parser.add_argument("--out", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
     parser.add_argument("--readme", metavar="FILE", help="also refresh the table in this README")
     options = parser.parse_args(arguments)
+    results = Path(options.out) / "results"
     try:
+        if not results.is_dir():
+            raise UserError(f"{results}: there is no such folder; --out takes the folder that evaluate wrote to.")
         paths = write_leaderboard(options.out)
         paths += [update_readme(options.readme, options.out)] if options.readme else []
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, BrokenFilesError) else 2
     print("\n".join(str(path) for path in paths))
     return 0
 

@@ -272,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
     parser.add_argument("--track", default="rendered", help="a track, folder:PATH or csv:PATH; default: rendered")
     parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help="at most; default: %(default)s")
-    parser.add_argument("--recipe", default="common-v1")
+    parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet (PNG) of seven pictures")

@@ -127,3 +127,20 @@ def test_the_sentence_says_when_two_cannot_be_told_apart():
     text = c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("anger", "happiness")).sentence("a", "b")
     assert text.startswith("a and b cannot be told apart on these 6 pictures: their accuracies differ by +16.7 points")
     assert "McNemar p = 1.000" in text
+
+
+@pytest.mark.parametrize(
+    ("p", "interval", "says"),
+    [
+        (0.03, (0.014, -0.0002, 0.028), "and the 95 % interval, +0.0 to +2.8, touches 0, while McNemar's test finds a"),
+        (0.03, (0.014, -0.002, 0.028), "and the 95 % interval, -0.2 to +2.8, holds 0, while McNemar's test finds a"),
+        (0.06, (-0.014, -0.028, -0.002), "interval, -2.8 to -0.2, leaves out 0, while McNemar's test finds none (p = "),
+    ],
+)
+def test_the_sentence_is_cautious_where_test_and_interval_disagree(p, interval, says):
+    """Neither "chance alone does not explain it" nor "cannot be told apart" where only one of the two says so."""
+    found = c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("anger", "happiness"))
+    text = replace(found, p_value=p, difference=Interval(*interval)).sentence("a", "b")
+    assert text.startswith("a and b are hard to tell apart on these 6 pictures: their accuracies differ by ")
+    assert says in text
+    assert "-0.0" not in text

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 import fer_bench
-from fer_bench import evaluate, robustness
+from fer_bench import evaluate, infer, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import FOUR, SEVEN
+from fer_bench.errors import DataError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
@@ -58,6 +60,113 @@ def test_the_command_writes_result_logits_and_table(base: Path, tmp_path: Path) 
     assert list((out / "figures").glob("*.png"))
 
 
+@pytest.fixture
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No figures are drawn, nothing is timed: both take longer than what is tested."""
+    monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
+    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.5))
+
+
+def command(base: Path, out: Path, *more: str) -> list[str]:
+    """The arguments that judge deep_emotion, trained in `base`, on the test split of its own data."""
+    own = ["--track", f"folder:{base / 'data'}", "--runs", str(base / "runs"), "--out", str(out)]
+    return ["--method", "deep_emotion", *own, *more]
+
+
+@pytest.mark.usefixtures("cheap")
+@pytest.mark.parametrize(("name", "content"), [("results/rendered/zzz/common-v1-s0.json", "{"), ("peers.json", "[1]")])
+def test_a_broken_file_in_the_folder_costs_its_own_row_only(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: str
+) -> None:
+    """The table of the rest is written, the file is named, and the exit code is 1."""
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(content)
+    assert main(command(base, tmp_path)) == 1
+    assert str(tmp_path / name) in capsys.readouterr().err
+    assert "`deep_emotion`" in (tmp_path / "LEADERBOARD.md").read_text()
+
+
+@pytest.mark.usefixtures("cheap")
+def test_broken_weights_and_missing_data_do_not_stop_the_rest(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken weight file is exit code 1, data that was named and is missing 2; the other rows and the table come."""
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"not safetensors")
+    weights_for = infer.weights_for
+    for module in (evaluate, infer):
+        monkeypatch.setattr(
+            module, "weights_for", lambda method, *more: broken if method == "awei" else weights_for(method, *more)
+        )
+    assert main(command(base, tmp_path / "one", "--method", "awei", "deep_emotion")) == 1
+    said = capsys.readouterr().err
+    assert "broken.safetensors: this is not a readable safetensors file" in said
+    assert "`deep_emotion`" in (tmp_path / "one" / "LEADERBOARD.md").read_text()
+    tracks = ["folder:nowhere", f"folder:{base / 'data'}"]
+    assert main(command(base, tmp_path / "two", "--track", *tracks)) == 2
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
+    assert "`deep_emotion`" in (tmp_path / "two" / "LEADERBOARD.md").read_text()
+
+
+@pytest.mark.usefixtures("cheap")
+def test_answers_that_are_not_finite_are_one_sentence(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that answer NaN end with a sentence that names the method and exit code 1, and no result."""
+    monkeypatch.setattr(evaluate, "logits", lambda _model, images, *_: np.full((len(images), 7), np.nan))
+    assert main(command(base, tmp_path)) == 1
+    assert "deep_emotion answers 28 of 28 pictures of folder:" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.usefixtures("cheap")
+def test_an_interrupt_keeps_what_was_finished(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in the second track: one sentence, exit code 1, and a table that holds the first."""
+    load_dataset = evaluate.load_dataset
+
+    def stopped(name: str, split: str) -> FaceSet:
+        if name == "rendered":
+            raise KeyboardInterrupt
+        return load_dataset(name, split)
+
+    monkeypatch.setattr(evaluate, "load_dataset", stopped)
+    assert main(command(base, tmp_path, "--track", f"folder:{base / 'data'}", "rendered")) == 1
+    assert "interrupted; the results that were finished are kept." in capsys.readouterr().err
+    assert "`deep_emotion`" in (tmp_path / "LEADERBOARD.md").read_text()
+
+
+def test_an_output_folder_that_cannot_be_written_is_said_before_inference(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A folder below a file is exit code 2 and one sentence, and no model is loaded."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(evaluate, "load", lambda *_: pytest.fail("a model was loaded"))
+    assert main(command(base, tmp_path / "file" / "out")) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file" / "out") in said
+    assert "cannot be written" in said
+
+
+@pytest.mark.usefixtures("cheap")
+def test_weights_that_are_not_of_the_given_runs_are_said(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A --runs that is no folder is wrong use; one without the run names the weight file that is judged instead."""
+    typo = ["--track", "rendered", "--runs", str(tmp_path / "typo")]
+    assert main(command(base, tmp_path / "out", *typo)) == 2
+    assert f"{tmp_path / 'typo'}: there is no such folder of training runs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "empty").mkdir()
+    assert main(command(base, tmp_path / "out", "--runs", str(tmp_path / "empty"))) == 0
+    said = capsys.readouterr().err
+    assert f"deep_emotion: {tmp_path / 'empty'} holds no such run, so " in said
+    assert "deep_emotion-fer2013-common-v1-s0.safetensors is judged." in said
+    assert main(command(base, tmp_path / "out")) == 0
+    assert "no such run" not in capsys.readouterr().err
+
+
 def test_robustness_and_explanation_are_measured_where_asked_and_kept_otherwise(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +206,27 @@ def test_robustness_and_explanation_are_measured_where_asked_and_kept_otherwise(
     write_result(older, out)
     kept = evaluate.completed(replace(second, robustness=None, explanation=None), None, load_faces(track), out)
     assert (kept.robustness, kept.explanation) == (None, second.explanation)
+
+
+def test_what_another_evaluation_wrote_meanwhile_is_kept(
+    base: Path, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An explanation that is written while robustness is measured stands in the record afterwards."""
+    faces = load_faces(f"folder:{base / 'data'}")
+    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.5))
+    result = judge(model, faces, Track(faces.name, faces.name, faces.name, (), faces.name)).result
+    even = Interval(0, 0, 0)
+    faithful = Faithfulness(
+        cam="gradcam", pictures=28, seed=0, empty_maps=0.5, deletion=0.2, deletion_random=0.2, deletion_gain=even,
+        insertion=0.3, insertion_random=0.3, insertion_gain=even,
+    )  # fmt: skip
+    write_result(result, tmp_path)
+
+    def meanwhile(*_: object, **__: object) -> None:
+        write_result(replace(result, explanation=faithful), tmp_path)
+
+    monkeypatch.setattr(evaluate, "measure_robustness", meanwhile)
+    assert evaluate.completed(result, model, faces, tmp_path, robustness=True).explanation == faithful
 
 
 def load_faces(track: str) -> FaceSet:
@@ -152,6 +282,56 @@ def test_duplicates_of_training_pictures_are_counted_and_left_out(base: Path, tm
     assert answers.result.metrics["accuracy_without_duplicates"].value == pytest.approx(expected)
 
 
+@pytest.mark.usefixtures("cheap")
+def test_leaks_within_ones_own_folder_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights trained on a folder are judged on its test split with the pictures counted that also stand in train."""
+    folder = write_folder(tmp_path / "data")
+    (folder / "test" / "fear" / "0.png").write_bytes((folder / "train" / "fear" / "0.png").read_bytes())
+    name = f"folder:{folder}"
+    method, runs = METHODS["deep_emotion"], tmp_path / "runs"
+    Run(method, Track(name, name, name, (), name), LITTLE, Options(device="cpu"), runs).fit()
+    assert main(command(tmp_path, tmp_path / "out")) == 0
+    (path,) = (tmp_path / "out" / "results").glob("*/deep_emotion/*.json")
+    assert read_result(path).data.duplicates_in_train == 1
+    (tmp_path / "empty").mkdir()
+    assert main(command(tmp_path, tmp_path / "out", "--runs", str(tmp_path / "empty"))) == 0
+    assert read_result(path).data.duplicates_in_train is None  # of the shipped weights, which saw FER2013
+
+
+def test_only_training_pictures_of_the_tracks_emotions_count_as_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test picture that stands in train under an emotion that the track leaves out was never trained on."""
+    folder = write_folder(tmp_path / "data")
+    for train, test in (("fear", "anger"), ("sadness", "neutral")):
+        (folder / "test" / test / "0.png").write_bytes((folder / "train" / train / "0.png").read_bytes())
+    name = f"folder:{folder}"
+    track = Track(name, name, name, FOUR, name)
+    faces = fer_bench.load_dataset(name, "test").restrict(FOUR)
+    mask, unknown = evaluate.duplicates_in_train(faces, track)
+    assert (mask.sum(), unknown) == (1, "")
+
+
+def test_a_training_split_that_cannot_be_read_does_not_stop_the_judging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result comes without the count of duplicates, and why is said."""
+    load_dataset = evaluate.load_dataset
+
+    def without_train(name: str, split: str) -> FaceSet:
+        if split == "train":
+            raise DataError("fer2013: no training pictures.")
+        return load_dataset("rendered", split).limit(14)
+
+    monkeypatch.setattr(evaluate, "load_dataset", without_train)
+    written, skipped = evaluate.evaluate(["deep_emotion"], ["fer2013"], tmp_path, strict=True)
+    assert written == 1
+    assert skipped == ["the search for fer2013's test pictures in its training split: fer2013: no training pictures."]
+    result = read_result(tmp_path / "results" / "fer2013" / "deep_emotion" / f"{LITTLE.name}-s0.json")
+    assert result.data.duplicates_in_train is None
+    assert "accuracy_without_duplicates" not in result.metrics
+
+
 def test_an_unreadable_picture_is_named_in_the_result(model: Model, tmp_path: Path) -> None:
     """One broken picture among others is reported by name, skipped, and not counted as scored."""
     folder = write_folder(tmp_path / "broken", splits=False, per_class=1)
@@ -168,6 +348,23 @@ def test_macs_are_the_layers_own() -> None:
     convolutions = sum(s * s * 4 * a * b for s, a, b in zip(sides, widths, widths[1:], strict=False))
     connected = 1024 * 512 + 512 * 512 * 2 + 512 * 7
     assert macs(build("small_cnn"), METHODS["small_cnn"].card.input) == convolutions + connected
+
+
+def test_the_latency_ratio_is_the_median_over_many_pairs(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is busy for some pairs slows both networks of each, and moves the ratio by nothing."""
+    own, times = model.network, []
+
+    def seconds(network: nn.Module, _face: object) -> float:
+        busy = 50 if len(times) % 20 >= 10 else 1  # five pairs quiet, five busy
+        times.append(0.001 * busy * (1 if network is own else 4))
+        return times[-1]
+
+    monkeypatch.setattr(infer, "_seconds", seconds)
+    assert infer.latency_pair(model, seconds=0)[1] == pytest.approx(0.25)
+    assert len(times) == 2 * (infer.PAIRS + 2) > 30
+    times.clear()
+    infer.latency_pair(model, seconds=0, most=0)
+    assert len(times) == 2 * (4 + 2)  # a slow network gets fewer
 
 
 def test_the_cost_is_measured_beside_the_reference(model: Model) -> None:
@@ -197,6 +394,14 @@ def test_wrong_use_ends_with_2_and_writes_nothing(
     assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_for_missing_weights_names_what_was_asked_for(tmp_path: Path) -> None:
+    """Recipe and seed stand in the hint where they were given, so that the command makes these very weights."""
+    _, (line,) = evaluate.evaluate(["vgg16"], ["rendered"], tmp_path, recipe="light-v1", seed=3)
+    assert line.endswith("python -m fer_bench.train --method vgg16 --track fer2013 --recipe light-v1 --seed 3")
+    _, (line,) = evaluate.evaluate(["vgg16"], ["rendered"], tmp_path)
+    assert line.endswith("python -m fer_bench.train --method vgg16 --track fer2013")
 
 
 def test_an_empty_folder_is_one_sentence(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

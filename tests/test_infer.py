@@ -95,6 +95,12 @@ def test_missing_weights_name_the_command_that_makes_them() -> None:
         load("vgg16", "ferplus")
 
 
+def test_runs_that_are_not_there_are_wrong_use(tmp_path: Path) -> None:
+    """A misspelt folder of runs is said, not passed over in favour of the shipped weights."""
+    with pytest.raises(WeightsError, match="typo: there is no such folder of training runs"):
+        load("deep_emotion", runs=tmp_path / "typo")
+
+
 def test_unknown_names_are_explained() -> None:
     """A misspelt method or track gives the nearest name."""
     with pytest.raises(KeyError, match="Did you mean 'small_cnn'"):

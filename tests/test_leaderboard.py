@@ -144,6 +144,19 @@ def test_budget_fraction_is_epochs_over_budget():
     assert lb.table([made("a", trained=short)], None, "fer2013")["budget_fraction"].tolist() == [0.2]
 
 
+def test_a_part_of_the_split_is_a_part_of_the_budget():
+    """12 of 60 epochs of a quarter of the pictures are a twentieth; the whole split is what most of a track's rows saw,
+    whichever track they are judged on, and what an external row claims does not count."""
+    quarter, whole = (
+        replace(made("a").trained, epochs=12, complete=False, train_pictures=pictures) for pictures in (1_000, 4_000)
+    )
+    claimed = made("outside", external=True, trained=replace(whole, train_pictures=80_000))
+    results = [made("a", trained=quarter), made("b", track="rendered", trained=whole), claimed]
+    for row in (results[0], replace(results[0], track="rendered")):
+        frame = lb.table([row, *results[1:]], None, row.track).set_index("method")
+        assert frame.loc["a", "budget_fraction"] == pytest.approx(0.05)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -231,6 +244,8 @@ def test_explanations_stand_in_a_table_of_their_own():
     known = lb.markdown([made("a", track="rendered", explanation=faithful(regions=True))])
     assert "| Energy in the regions (area), % | Pointing game, % |" in known
     assert "| 0.0 | 40.0 ± 5.0 (20.0) | 50.0 |" in known
+    assert "The last two columns are over the 60 of these pictures whose emotion has regions that carry it" in known
+    assert "The last two columns" not in text
     row = lb.table(results, None, "fer2013").set_index("method")
     assert row.loc["a", "explanation_insertion_gain"] == 0.1
     assert np.isnan(row.loc["c", "explanation_insertion_gain"])
@@ -245,6 +260,20 @@ def test_explanations_stand_in_a_table_of_their_own():
         ({"pretrained": "VGG16 | ImageNet"}, "| 60 epochs, 1.72M pictures; VGG16 &#124; ImageNet |"),
         ({"epochs": None, "complete": False}, "| ◔ not stated |"),
         (
+            {"epochs": 2, "train_pictures": 7_000, "complete": False, "pictures_seen": 14_000},
+            "| ◔ 2 epochs of 7,000 pictures, not 60 of 28,678 |",
+        ),
+        (
+            {
+                "epochs": 1,
+                "train_pictures": 6_000,
+                "complete": False,
+                "pictures_seen": 6_000,
+                "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=573_560),
+            },
+            "| ◔ 1 epoch of 6,000 pictures after 20 before, not 60 of 28,678, 580k pictures in all |",
+        ),
+        (
             {"epochs": 12, "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=280_000)},
             "| 12 of 60 epochs (stopped early) after 20 before, 2M pictures in all |",
         ),
@@ -256,7 +285,8 @@ def test_explanations_stand_in_a_table_of_their_own():
 )
 def test_the_markdown_says_how_long_was_trained(change, cell):
     """A short budget, early stopping and weights from outside show in the row."""
-    assert cell in lb.markdown([made("a", trained=replace(made("a").trained, **change))])
+    other = made("whole", trained=replace(made("a").trained, train_pictures=28_678))
+    assert cell in lb.markdown([made("a", trained=replace(made("a").trained, **change)), other])
 
 
 @pytest.mark.parametrize(
@@ -309,6 +339,20 @@ def test_methods_without_a_result_are_listed_with_the_command(root):
     assert "Not run: 1 method(s)" in own
     assert evaluate.format("awei", "rendered") in transfer.splitlines()
     assert (train + evaluate).format("big", "big", "rendered") + unshipped in transfer.splitlines()
+
+
+def test_shipped_weights_need_no_training(tmp_path):
+    """Where methods.json names the tracks with weights, a method is judged at once there and on what transfers from it,
+    whatever has been run; one without weights is trained first, though it is to be shipped."""
+    tracks = {"small_cnn": ["fer2013", "ferplus"], "minaee": [], "awei": ["rendered"]}
+    lb.write_cards(tmp_path, [card(name) for name in tracks], tracks)
+    cards = lb.read_cards(tmp_path)
+    for track, at_once in (("fer2013", {"small_cnn"}), ("rendered", {"small_cnn", "awei"}), ("fer2013-4", set())):
+        lines = lb.markdown([made("other", track=track)], cards).splitlines()
+        ready = {name for name in tracks if f"python -m fer_bench.evaluate --method {name} --track {track}" in lines}
+        assert ready == at_once
+        trained = {name for name in tracks if any(f"fer_bench.train --method {name} " in line for line in lines)}
+        assert trained == set(tracks) - at_once
 
 
 def test_tracks_stand_in_their_order():
@@ -431,6 +475,49 @@ def test_a_broken_file_costs_its_own_row_only(root):
     assert lb.read_readable(root) == (r.read_results(root), [])
     path.unlink()
     assert len(lb.read_readable(root)[0]) == 2
+
+
+@pytest.mark.parametrize("broken", ["results/fer2013/awei/common-v1-s0.json", "peers.json"])
+def test_a_broken_file_does_not_stop_the_table(root, capsys, broken):
+    """The rest of the table is written, the file is named, the README stays as it was and the exit code is 1."""
+    (root / broken).write_text("{")
+    (root / "README.md").write_text(lb.START + "old" + lb.END)
+    assert lb.main(["--out", str(root), "--readme", str(root / "README.md")]) == 1
+    said = capsys.readouterr().err
+    assert str(root / broken) in said
+    assert "LEADERBOARD.md was written without them." in said
+    text = (root / "LEADERBOARD.md").read_text()
+    assert "`small_cnn` [Small_Cnn]" in text
+    assert ("`awei` [Awei]" in text) is (broken == "peers.json")
+    assert (root / "README.md").read_text() == lb.START + "old" + lb.END
+
+
+@pytest.mark.parametrize("name", ["typo", "file"])
+def test_a_folder_without_results_does_not_empty_the_readme(tmp_path, capsys, name):
+    """A misspelt --out, or one that is a file, is one sentence and exit code 2; nothing is written."""
+    (tmp_path / "file").write_text("")
+    readme = tmp_path / "README.md"
+    readme.write_text(lb.START + "table" + lb.END)
+    assert lb.main(["--out", str(tmp_path / name), "--readme", str(readme)]) == 2
+    assert f"{tmp_path / name / 'results'}: there is no such folder" in capsys.readouterr().err
+    assert readme.read_text() == lb.START + "table" + lb.END
+    assert not (tmp_path / "typo").exists()
+
+
+def test_ranks_are_not_said_to_be_a_comparison():
+    """Rows may share a rank and yet be told apart picture by picture: the page says that their intervals overlap."""
+    assert "rows that share a rank have overlapping intervals" in lb.HOW_TO_READ
+    assert "cannot be told apart" not in lb.HOW_TO_READ
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.0043, "0.0043"), (0.0509, "0.051"), (0.4, "0.40"), (1.02, "1.0"), (12.61, "13"), (123.4, "123"), (0, "0")],
+)
+def test_a_ratio_keeps_two_significant_digits(ratio, text):
+    """The fastest networks are not all "0.00" of the reference, and a slow one has no exponent."""
+    assert lb.ratio_text(ratio) == text
+    assert lb.ratio_text(float("nan")) == "–"
 
 
 def test_the_readmes_block_is_replaced_and_the_rest_kept(root):

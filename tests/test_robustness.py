@@ -223,6 +223,22 @@ def test_the_command_prints_a_table(
     assert [line.split()[0] for line in lines[-3:]] == ["clean", "corrupted", "relative"]
 
 
+@pytest.mark.parametrize(("given", "recipe"), [([], None), (["--recipe", "light-v1"], "light-v1")])
+def test_the_weights_are_those_of_the_methods_own_recipe(
+    given: list[str], recipe: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --recipe each method's card names it, as everywhere; "common-v1" would miss reference_tiny's weights."""
+    asked: list[str | None] = []
+
+    def load(_name: str, _track: str, recipe: str | None, *_: object) -> Model:
+        asked.append(recipe)
+        raise UserError("enough")
+
+    monkeypatch.setattr(robustness, "load", load)
+    assert main(["--method", "reference_tiny", *given]) == 2
+    assert asked == [recipe]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

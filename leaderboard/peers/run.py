@@ -121,7 +121,7 @@ def judge(name: str, card: dict, said: Said, faces: FaceSet, track_name: str, ve
     kept = np.isin(faces.labels, [faces.emotions.index(emotion) for emotion in emotions])
     scored, duplicates = faces.restrict(emotions), None
     if track.trained_on == track.name:
-        duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train))[kept]
+        duplicates = duplicated_in(faces, load_dataset(track.dataset, track.train).restrict(track.emotions))[kept]
     answers = restrict_logits(said.logits[kept], said.emotions, emotions)
     notes = [f"`{name}`: {note}" for note in card.get("notes", {}).get(track.name, [])]
     result = Result(
