@@ -11,6 +11,7 @@ COMMANDS = {
     "sweep": "train the cells of a grid on several workers, GPUs or machines",
     "predict": "score pictures, folders and clips of one's own",
     "datasets": "merge data sets, write splits",
+    "comparison": "compare results picture by picture: intervals, McNemar's test",
     "explain": "draw where methods look in pictures",
     "robustness": "measure methods on corrupted pictures",
     "submissions": "check, evaluate or export a submission",

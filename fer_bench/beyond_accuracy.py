@@ -71,7 +71,7 @@ def robustness_tables(frame: pd.DataFrame) -> list[str]:
             "Relative drop, %": partial(_with_half, name="robustness_relative_drop"),
         }
         for name in part.columns[part.columns.str.startswith(UNDER) & part.notna().any()]:
-            title = name.removeprefix(UNDER).replace("_", " ").capitalize()
+            title = name.removeprefix(UNDER).replace("_", " ").capitalize().replace("Jpeg", "JPEG")
             columns[f"{title}, %"] = lambda r, name=name: percent(getattr(r, name))
         counts = _pictures(part, "robustness_pictures")
         texts.append(

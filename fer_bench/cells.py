@@ -12,7 +12,7 @@ import pandas as pd
 
 def percent(value: float, sign: str = "") -> str:
     """0.6932 -> "69.3"; a dash for NaN. sign: "+" writes it for positive values too."""
-    return "–" if value != value else f"{100 * value:{sign}.1f}"
+    return "–" if value != value else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: no "-0.0"
 
 
 def short(value: float) -> str:

@@ -1,17 +1,27 @@
-"""Two models over the same pictures: how far apart they are, how sure that is, and where they disagree."""
+"""Two models over the same pictures: how far apart they are, how sure that is, and where they disagree.
+
+`python -m fer_bench.comparison METHOD ...` compares rows of a board by the answers that lie beside their results.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from fer_bench.cells import markdown_table, percent
 from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
 from fer_bench.metrics import checked
-from fer_bench.results import Logits, Result, read_logits, result_path
-from fer_bench.statistics import Interval, mcnemar, paired_difference
+from fer_bench.registry import Registry, UnknownNameError
+from fer_bench.results import Logits, Result, read_logits, read_readable, result_path
+from fer_bench.statistics import Interval, holm, mcnemar, paired_difference
 
 LEVEL = 0.05
 """Two models are told apart where McNemar's p is below this."""
@@ -159,3 +169,128 @@ def compare_results(root: Path | str, first: Result, second: Result) -> Comparis
         if found.logits.shape[1] != len(result.emotions):
             raise UserError(f"The saved logits of {result.method} do not match its emotions; evaluate it again.")
     return compare_logits(*logits, first.emotions)
+
+
+def rows_of_board(root: Path | str, track: str) -> tuple[dict[str, Result], list[str]]:
+    """The results of a track under `root` by name, best accuracy first, and a line for each that cannot be read.
+
+    A name is the method's where it has one row here, else METHOD/RECIPE-sSEED, as the result's file is called.
+    """
+    found, problems = read_readable(root)
+    rows = sorted((r for r in found if r.track == track), key=lambda r: -r.metrics["accuracy"].value)
+    methods = [row.method for row in rows]
+    names = [
+        row.method
+        if methods.count(row.method) == 1
+        else f"{row.method}/{result_path('', row.track, row.method, row.recipe, row.seed, row.tta).stem}"
+        for row in rows
+    ]
+    return dict(zip(names, rows, strict=True)), problems
+
+
+def pairs_of(rows: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """Which pairs of a board's rows to compare: one wanted row with each other row, or every pair of several.
+
+    wanted: names of rows, or of methods, which stand for all their rows. Raises UnknownNameError.
+    """
+    known: Registry[list[str]] = Registry("row")
+    for name in rows:
+        known.add(name, [name])
+    for method in dict.fromkeys(name.split("/")[0] for name in rows):
+        if method not in known:
+            known.add(method, [name for name in rows if name.split("/")[0] == method])
+    chosen = dict.fromkeys(name for one in wanted for name in known[one])
+    if len(chosen) == 1:
+        (only,) = chosen
+        return [(only, name) for name in rows if name != only]
+    return list(combinations([name for name in rows if name in chosen], 2))
+
+
+def compare_pairs(
+    root: Path | str, rows: dict[str, Result], pairs: Sequence[tuple[str, str]]
+) -> tuple[pd.DataFrame, list[Comparison], list[str]]:
+    """Compare pairs of a board's rows: a table, a row for each; the comparisons; a line for each that cannot be.
+
+    Columns: first, second; difference, low, high (first minus second, fractions, with the paired 95 % interval);
+    only_first, only_second (pictures that only one recognises); p (McNemar's) and p_holm, adjusted for the number of
+    pairs in the table.
+    """
+    compared, lines, skipped = [], [], []
+    for first, second in pairs:
+        try:
+            found = compare_results(root, rows[first], rows[second])
+        except UserError as error:
+            skipped.append(f"{first} and {second}: {error}")
+            continue
+        compared.append(found)
+        difference = found.difference
+        line = (first, second, difference.value, difference.low, difference.high)
+        lines.append((*line, found.only_first, found.only_second, found.p_value))
+    columns = ["first", "second", "difference", "low", "high", "only_first", "only_second", "p"]
+    frame = pd.DataFrame(lines, columns=columns)
+    return frame.assign(p_holm=holm(frame["p"].tolist())), compared, skipped
+
+
+def pairs_table(frame: pd.DataFrame) -> str:
+    """The table of `compare_pairs` in Markdown: points, and p-values with three digits."""
+    p_text = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"  # noqa: E731
+    columns = {
+        "First": lambda row: row.first,
+        "Second": lambda row: row.second,
+        "Difference, points": lambda row: percent(row.difference, "+"),
+        "95 % interval": lambda row: f"{percent(row.low, '+')} to {percent(row.high, '+')}",
+        "Only first right": lambda row: f"{row.only_first:,}",
+        "Only second right": lambda row: f"{row.only_second:,}",
+        "McNemar p": lambda row: p_text(row.p),
+        "p, Holm": lambda row: p_text(row.p_holm),
+    }
+    return markdown_table(columns, frame, ("First", "Second"))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Compare rows of the board picture by picture. Exit codes: 0 done, 1 a comparison failed, 2 wrong use."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_bench.comparison",
+        description="Compare results picture by picture: the difference in accuracy with its paired bootstrap interval "
+        "and McNemar's exact test. One METHOD is compared with every other row, several with each other; the "
+        "p-values of several pairs are also given with Holm's adjustment.",
+    )
+    naming = "a method, or METHOD/RECIPE-sSEED where it has several rows"
+    parser.add_argument("methods", nargs="+", metavar="METHOD", help=naming)
+    parser.add_argument("--track", default="fer2013", help="the track whose results are compared (%(default)s)")
+    parser.add_argument("--board", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help="also write the table as CSV, unrounded")
+    arguments = parser.parse_args(argv)
+    try:
+        rows, problems = rows_of_board(arguments.board, arguments.track)
+        if not rows:
+            there = ", ".join(sorted({row.track for row in read_readable(arguments.board)[0]})) or "none"
+            folder = Path(arguments.board) / "results"
+            raise UserError(f"{folder} holds no result of {arguments.track} (tracks there: {there}).")
+        pairs = pairs_of(list(rows), arguments.methods)
+        if not pairs:
+            raise UserError(
+                f"{arguments.methods[0]} is the only row of {arguments.track}; there is nothing to compare."
+            )
+    except (UserError, UnknownNameError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    frame, compared, skipped = compare_pairs(arguments.board, rows, pairs)
+    for line in (*problems, *skipped):
+        print(f"skipped {line}", file=sys.stderr)
+    if len(compared) == 1:
+        found, (first, second) = compared[0], frame.loc[0, ["first", "second"]]
+        print(f"{found.sentence(first, second)}\n")
+    if compared:
+        print(pairs_table(frame))
+    try:
+        if arguments.output is not None and compared:
+            atomic_write(arguments.output, frame.to_csv(index=False).encode())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 1 if problems or skipped else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

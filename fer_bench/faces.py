@@ -8,7 +8,7 @@ import io
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -72,6 +72,18 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
     except Exception as error:  # a broken file makes each decoder raise a kind of its own
         reason = "it is empty" if _is_empty(picture) else _brief(error)
         raise UnreadablePictureError(f"{called}: this is not a readable picture ({reason}).") from None
+
+
+def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
+    """One picture, an iterable of them or an array (N, H, W) or (N, H, W, C) -> pictures, one after the other.
+
+    A three-dimensional array is a picture where its last axis is one of channels: 1, 3 or 4 long.
+    """
+    if isinstance(pictures, np.ndarray):
+        many = pictures.ndim == 4 or (pictures.ndim == 3 and pictures.shape[2] not in (1, 3, 4))
+    else:
+        many = isinstance(pictures, Iterable) and not isinstance(pictures, str | bytes)
+    return pictures if many else (pictures,)
 
 
 def _bounded(image: Image.Image, called: str) -> Image.Image:

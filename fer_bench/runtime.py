@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.errors import UserError
+from fer_bench.files import replace_with
 from fer_bench.infer import Model, logits
 from fer_bench.submissions.checks import need_onnx
 from fer_bench.submissions.exporting import OPSET, TOLERANCE, write_onnx
@@ -97,7 +98,7 @@ def _written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        replace_with(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}; set $FER_BENCH_CACHE to a folder with room.") from None
     finally:

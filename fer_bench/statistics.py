@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +135,18 @@ def mcnemar(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> float
         tail += term
         term = term * (discordant - index) // (index + 1)
     return min(1.0, 2 * tail / 2**discordant)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for asking several questions at once (Holm, Scand. J. Statist. 1979), in the order given.
+
+    Those below a level are, with a probability of at least 1 - level, all true; no assumption on their dependence.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for done, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - done) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def tie_ranks(low: np.ndarray, high: np.ndarray) -> np.ndarray:

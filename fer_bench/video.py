@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.errors import UserError
+from fer_bench.files import replace_with
 
 if TYPE_CHECKING:
     import av
@@ -335,7 +336,7 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
                 even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             container.mux(stream.encode(None))
-        os.replace(temporary, path)
+        replace_with(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -24,8 +24,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_bench.errors import UserError
-from fer_bench.files import OutputError, atomic_write, make_folder
+from fer_bench.files import OutputError, atomic_write, make_folder, replace_with
 
+INSTALLED = "share/fer_bench/weights"
+"""Where an installed package has its weights, below the prefix (or the --target) that it is installed to."""
 INT8_FROM = 2**16
 RANK = 64
 STORAGE = "fp16+int8"
@@ -38,11 +40,12 @@ class WeightsError(UserError):
 
 
 def weights_folder() -> Path:
-    """`$FER_BENCH_WEIGHTS`, else weights/ of the checkout, else ./weights."""
+    """`$FER_BENCH_WEIGHTS`, else weights/ of the checkout, else what was installed with the package, else ./weights."""
     if os.environ.get("FER_BENCH_WEIGHTS"):
         return Path(os.environ["FER_BENCH_WEIGHTS"])
-    checkout = Path(__file__).resolve().parent.parent / "weights"
-    return checkout if checkout.is_dir() else Path("weights")
+    package = Path(__file__).resolve().parent
+    places = [package.parent / "weights", *(above / INSTALLED for above in package.parents[:4])]
+    return next((place for place in places if (place / "index.json").is_file()), Path("weights"))
 
 
 def cache_folder() -> Path:
@@ -64,7 +67,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> No
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={_KEY: json.dumps(record)})
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        replace_with(temporary, path)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"{path} cannot be written: {error}.") from None
     finally:

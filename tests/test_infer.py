@@ -13,7 +13,7 @@ from PIL import Image
 import fer_bench
 from fer_bench.cards import Recipe, Track
 from fer_bench.faces import UnreadablePictureError
-from fer_bench.infer import Model, load, logits
+from fer_bench.infer import Model, full_precision, load, logits
 from fer_bench.methods import METHODS, build
 from fer_bench.train import Options, Run
 from fer_bench.transforms import to_input
@@ -53,6 +53,31 @@ def test_predict_gives_probabilities_per_emotion_for_every_kind_of_picture(model
 def test_predict_takes_a_single_picture(model: Model) -> None:
     """One picture that is not in a list gives a list of one."""
     assert model.predict(picture(1, 1)) == model.predict([picture(1, 1)])
+
+
+def test_predict_takes_arrays_of_many_pictures_and_whatever_yields_pictures(model: Model) -> None:
+    """(N, H, W), (N, H, W, 1), (N, H, W, 3), a generator and a tuple of faces get the answers of a list of them."""
+    faces = np.stack([picture(label, label) for label in range(7)])
+    wanted = model.predict(list(faces))
+    coloured = np.repeat(faces[..., None], 3, axis=3)
+    for given in (faces, faces[..., None], coloured, (face for face in faces), tuple(faces), iter(faces)):
+        assert [answer["anger"] for answer in model.predict(given, batch_size=3)] == pytest.approx(
+            [answer["anger"] for answer in wanted], abs=1e-5
+        )
+    assert model.predict(coloured[0]) == model.predict([coloured[0]])
+    assert model.predict(faces[:0]) == model.predict([]) == []
+
+
+def test_inference_keeps_full_precision_and_gives_the_setting_back(model: Model) -> None:
+    """TF32 is off for convolutions while logits are computed and, after them or after an error, as it was before."""
+    seen = []
+    model.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
+    logits(model, picture(1, 1)[None])
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    with pytest.raises(RuntimeError, match="broken"), full_precision():
+        raise RuntimeError("broken")
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
 
 def test_a_text_file_named_jpg_is_named(model: Model, tmp_path: Path) -> None:

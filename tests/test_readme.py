@@ -16,6 +16,7 @@ from PIL import Image
 import fer_bench
 from fer_bench.datasets.rendered import render
 from fer_bench.emotions import SEVEN
+from fer_bench.methods import METHODS
 from fer_bench.video import write_clip
 
 ROOT = Path(__file__).parent.parent
@@ -108,3 +109,14 @@ def test_the_table_is_the_leaderboards(tmp_path: Path) -> None:
     copy.write_text(README)
     update_readme(copy, tmp_path / "leaderboard")
     assert copy.read_text() == README
+
+
+def test_every_method_stands_with_its_paper() -> None:
+    """The table of methods names each registered method once, beside its paper's first author."""
+    section = README.split("## The methods")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z0-9_]+)`", section)
+    assert sorted(named) == sorted(fer_bench.list_methods())
+    for line in section.splitlines():
+        for name in re.findall(r"`([a-z0-9_]+)`", line) if line.startswith("| P") else ():
+            author = METHODS[name].card.paper.split(",")[0].split(" & ")[0]
+            assert author in line, (name, author)

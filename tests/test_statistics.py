@@ -174,3 +174,12 @@ def test_rank_counts_the_intervals_wholly_above():
 def test_touching_intervals_share_a_rank():
     """An interval that begins where another ends does not lie wholly above it."""
     assert s.tie_ranks([0.5, 0.6], [0.6, 0.7]).tolist() == [1, 1]
+
+
+def test_holm_worked_by_hand():
+    """The smallest of three p-values counts three times, the next twice, and none falls below a smaller one's."""
+    assert s.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert s.holm([0.5, 0.001, 0.4]) == pytest.approx([0.8, 0.003, 0.8])
+    assert s.holm([0.7, 0.6]) == [1.0, 1.0]
+    assert s.holm([0.02]) == [0.02]
+    assert s.holm([]) == []

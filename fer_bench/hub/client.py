@@ -8,7 +8,6 @@ is not sent again and a commit whose answer was lost is not made twice.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fer_bench import __version__
 from fer_bench.errors import UserError
-from fer_bench.files import make_folder
+from fer_bench.files import make_folder, replace_with
 from fer_bench.weights import cache_folder, cached, sha256
 
 TRIES = 4
@@ -119,7 +118,7 @@ def fetch(entry: Mapping) -> Path:
                 f"but weights/index.json says {entry['sha256']}."
             )
         target.parent.mkdir(exist_ok=True)
-        os.replace(path, target)
+        replace_with(path, target)
     return target
 
 
