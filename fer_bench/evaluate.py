@@ -302,7 +302,7 @@ def write_table(out: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Judge methods and write results and the table. Exit codes: 0 done, 1 failed, 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="fer_bench.evaluate", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.evaluate", description=main.__doc__)
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--all", action="store_true", help="every method that has weights")
     chosen.add_argument("--method", nargs="+", metavar="NAME")

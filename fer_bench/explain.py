@@ -242,7 +242,9 @@ SIDE = 384
 
 def main(argv: list[str] | None = None) -> int:
     """Write an overlay of a CAM for each picture and method. Exit codes: 0 done, 1 unreadable files, 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="fer_bench.explain", description=main.__doc__, epilog=WHAT_A_CAM_SHOWS)
+    parser = argparse.ArgumentParser(
+        prog="python -m fer_bench.explain", description=main.__doc__, epilog=WHAT_A_CAM_SHOWS
+    )
     parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="picture files")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the overlays")
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")

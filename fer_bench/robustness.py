@@ -268,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     """Print what accuracy corrupted pictures leave to methods, per cent. Exit codes: 0 done, 2 wrong use."""
     from tqdm import tqdm
 
-    parser = argparse.ArgumentParser(prog="fer_bench.robustness", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.robustness", description=main.__doc__)
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
     parser.add_argument("--track", default="rendered", help="a track, folder:PATH or csv:PATH; default: rendered")
     parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help="at most; default: %(default)s")

@@ -231,7 +231,7 @@ def write_index(index: Mapping[str, dict], folder: Path | None = None) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m fer_bench.weights add RUN...`: enter finished training runs into weights/."""
-    parser = argparse.ArgumentParser(prog="fer_bench.weights", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.weights", description=main.__doc__)
     parser.add_argument("command", choices=["add"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its model.safetensors")
     arguments = parser.parse_args(argv)

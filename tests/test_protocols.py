@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Track
@@ -68,6 +70,14 @@ def test_an_unknown_track_gives_the_nearest(wrong: str, near: str) -> None:
     with pytest.raises(UnknownNameError, match=f"there is no track '{wrong}'. Did you mean '{near}'") as caught:
         track_named(wrong)
     assert ", ".join(TRACKS) in str(caught.value)
+
+
+def test_a_folder_without_its_prefix_is_told_what_to_type(tmp_path: Path) -> None:
+    """Somebody who gives a path of their own pictures is told the prefix that makes a track of it."""
+    (tmp_path / "faces.csv").touch()
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "faces.csv", "csv")):
+        with pytest.raises(UnknownNameError, match=f"for your own pictures give {kind}:{path}"):
+            track_named(str(path))
 
 
 @pytest.mark.parametrize("name", ["folder:", "csv:", "zip:a.zip"])

@@ -16,7 +16,7 @@ from fer_bench.datasets import load_dataset
 from fer_bench.datasets.base import SPLITS
 from fer_bench.datasets.merge import WRITERS, write_merged
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write
 from fer_bench.registry import UnknownNameError
 
 
@@ -50,7 +50,7 @@ def write_splits(name: str, path: Path) -> dict[str, int]:
 
 def main(argv: list[str] | None = None) -> int:
     """Data sets on disk. Exit codes: 0 done, 1 failed or interrupted (nothing is left behind), 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="fer_bench.datasets", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.datasets", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     merging = commands.add_parser("merge", help="write several data sets as one, each picture once, with provenance")
     merging.add_argument("sources", nargs="+", metavar="SOURCE", help="data sets, folder:PATH or csv:PATH")
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             more += f"; {unreadable:,} unreadable, left out" if unreadable else ""
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     except (OSError, KeyboardInterrupt) as error:
         why = "stopped" if isinstance(error, KeyboardInterrupt) else str(error)
         print(f"{given.out}: {why}; nothing was written", file=sys.stderr)

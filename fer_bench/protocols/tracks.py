@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fer_bench.cards import Track
 from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX
-from fer_bench.registry import Registry
+from fer_bench.registry import Registry, UnknownNameError
 
 TRACKS: Registry[Track] = Registry("track")
 
@@ -13,7 +15,7 @@ for _track in (
     Track("ferplus", "FER+, 8 emotions, majority rule", "ferplus", EIGHT, trained_on="ferplus"),
     Track("fer2013-6", "FER2013 without neutral (P2)", "fer2013", SIX, trained_on="fer2013-6"),
     Track("fer2013-4", "FER2013, anger, happiness, sadness, neutral (P3)", "fer2013", FOUR, trained_on="fer2013-4"),
-    Track("fer2013-4-clean", "The same, cleaned by FER+'s votes (P3)", "fer2013-clean", FOUR, "fer2013-4-clean"),
+    Track("fer2013-4-clean", "FER2013, 4 emotions, cleaned by votes (P3)", "fer2013-clean", FOUR, "fer2013-4-clean"),
     Track("rendered", "Rendered faces, 7 emotions, transfer from FER2013", "rendered", SEVEN, trained_on="fer2013"),
     Track("rafdb", "RAF-DB, 7 emotions", "rafdb", SEVEN, trained_on="rafdb"),
     Track("affectnet", "AffectNet, 8 emotions, official validation set", "affectnet", EIGHT, trained_on="affectnet"),
@@ -34,9 +36,12 @@ def track_named(name: str) -> Track:
 
     Such a track scores whatever emotions the pictures have, with weights trained on them or else on fer2013.
 
-    Raises UnknownNameError, with the nearest match, for anything else.
+    Raises UnknownNameError for anything else, with what may have been meant.
     """
     kind, _, path = name.partition(":")
     if kind in ("folder", "csv") and path:
         return Track(name, f"Your pictures ({name})", name, (), trained_on="fer2013")
+    if name not in TRACKS and name and (place := Path(name)).exists():
+        kind = "folder" if place.is_dir() else "csv"
+        raise UnknownNameError(f"there is no track {name!r}; for your own pictures give {kind}:{name}.")
     return TRACKS[name]

@@ -22,7 +22,7 @@ from fer_bench.sweep.worker import work_for
 
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="fer_bench.sweep", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fer_bench.sweep", description=main.__doc__)
     parser.add_argument("file", type=Path, metavar="FILE", help="the cells (YAML; see fer_bench.grid)")
     parser.add_argument("--track", default="fer2013", help="a track (default fer2013), folder:PATH or csv:PATH")
     parser.add_argument("--method", nargs="+", default=[], metavar="NAME", help="where the file names none")

@@ -136,3 +136,10 @@ def test_splits_that_cannot_be_written(
     assert says in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where a folder must be is named, and the exit code says that the command was right and its run failed."""
+    (tmp_path / "file").touch()
+    assert main(["splits", "rendered", "-o", str(tmp_path / "file" / "a.csv")]) == 1
+    assert f"{tmp_path / 'file' / 'a.csv'} cannot be written: " in capsys.readouterr().err
