@@ -76,7 +76,13 @@ CARD = MethodCard(
     cam_layer="features.4.2",
     parameters=((7, 3_849_319),),
     reported=(
-        Reported("fer2013", 0.6932, "Table 3, with augmentation, 500 epochs"),
+        Reported(
+            "fer2013",
+            0.6932,
+            "Table 3, with augmentation, 500 epochs",
+            why="after 33 epochs it read 73.0 % of the training pictures (6,000 of them), the paper's after 500 epochs "
+            "84.0 %.",
+        ),
         Reported("ferplus", 0.8535, "Table 5"),
     ),
     # 500 epochs and the augmentation's presence are the paper's; its kinds and the optimiser are ours.
