@@ -174,14 +174,15 @@ def compare_results(root: Path | str, first: Result, second: Result) -> Comparis
 def rows_of_board(root: Path | str, track: str) -> tuple[dict[str, Result], list[str]]:
     """The results of a track under `root` by name, best accuracy first, and a line for each that cannot be read.
 
-    A name is the method's where it has one row here, else METHOD/RECIPE-sSEED, as the result's file is called.
+    A name is the method's where it has one row here without test-time augmentation, else METHOD/RECIPE-sSEED, as the
+    result's file is called.
     """
     found, problems = read_readable(root)
     rows = sorted((r for r in found if r.track == track), key=lambda r: -r.metrics["accuracy"].value)
-    methods = [row.method for row in rows]
+    plain = [row.method for row in rows if row.tta == "none"]
     names = [
         row.method
-        if methods.count(row.method) == 1
+        if row.tta == "none" and plain.count(row.method) == 1
         else f"{row.method}/{result_path('', row.track, row.method, row.recipe, row.seed, row.tta).stem}"
         for row in rows
     ]

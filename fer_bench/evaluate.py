@@ -26,7 +26,7 @@ from fer_bench.emotions import shared
 from fer_bench.errors import DataError, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
-from fer_bench.infer import Model, best_device, latency_pair, load, logits, macs, weights_for
+from fer_bench.infer import PASSES, Model, best_device, latency_pair, load, logits, macs, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
@@ -84,9 +84,11 @@ def judge(
     batch_size: int = 128,
     verified: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
+    tta: str = "none",
 ) -> Answers:
     """Run a model over a split and measure everything. duplicates: bool (N,), pictures that also stand in train.
 
+    tta: test-time augmentation, as `infer.logits` has it; the result is then another row than the one without.
     Raises UserError where fewer than two emotions are shared or an answer is not finite.
     """
     emotions = shared(model.emotions, faces.emotions)
@@ -95,7 +97,8 @@ def judge(
     kept = np.isin(faces.labels, [faces.emotions.index(emotion) for emotion in emotions])
     scored = faces.restrict(emotions)
     duplicates = duplicates[kept] if duplicates is not None else None
-    answers = restrict_logits(logits(model, scored.images, batch_size, progress), model.emotions, emotions)
+    answers = logits(model, scored.images, batch_size, progress, tta)
+    answers = restrict_logits(answers, model.emotions, emotions)
     broken = int((~np.isfinite(answers)).any(axis=1).sum())
     if broken:
         raise UserError(
@@ -106,7 +109,7 @@ def judge(
     known = {field.name for field in fields(Trained)}
     trained = {name: value for name, value in record["trained"].items() if name in known}
     result = Result(
-        method=model.name, track=track.name, recipe=record["recipe"], seed=record["seed"], emotions=emotions,
+        method=model.name, track=track.name, recipe=record["recipe"], seed=record["seed"], tta=tta, emotions=emotions,
         trained=decode(Trained, trained, f"what {model.name}'s weights say of their training"),
         weights=Weights(
             sha256=record["sha256"], bytes=record["bytes"], storage=record["packing"]["storage"],
@@ -117,7 +120,7 @@ def judge(
             skipped=list(faces.skipped), notes=list(faces.notes),
             duplicates_in_train=int(duplicates.sum()) if duplicates is not None else None,
         ),
-        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates), cost=cost(model),
+        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates), cost=cost(model, PASSES[tta]),
         shared_emotions_only=emotions != model.emotions, verified=verified, commit=commit(),
         versions=Versions(
             python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__
@@ -127,13 +130,13 @@ def judge(
     return Answers(result, scored.ids, scored.labels, answers)
 
 
-def cost(model: Model) -> Cost:
-    """Parameters, multiply-accumulates for one face, and single-face latency beside the reference network's."""
+def cost(model: Model, passes: int = 1) -> Cost:
+    """Parameters, and for one face, of so many passes, multiply-accumulates and latency beside the reference's."""
     own, ratio = latency_pair(model)
     return Cost(
         parameters=count_parameters(model.network),
-        macs=macs(model.network, model.input_spec),
-        latency_ms=own * 1000, latency_ratio=ratio, checkpoint_bytes=model.record["bytes"],
+        macs=passes * macs(model.network, model.input_spec),
+        latency_ms=passes * own * 1000, latency_ratio=passes * ratio, checkpoint_bytes=model.record["bytes"],
     )  # fmt: skip
 
 
@@ -172,13 +175,15 @@ def evaluate(
     strict: bool = False,
     robustness: bool = False,
     explanation: bool = False,
+    tta: str = "none",
 ) -> tuple[int, list[str]]:
     """Judge every method on every track; results are written as they come.
 
     Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
     weight file, which costs its own row only. strict: missing data is a `Lacking`. recipe: None is the one that each
     method's card names. runs: a training output folder whose weights come first; a line on standard error says where
-    others are judged. robustness, explanation: measure these too (`completed`). Raises UserError, before anything is
+    others are judged. robustness, explanation: measure these too (`completed`), of one picture at a time and so not
+    with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before anything is
     measured, where `runs` is no folder or `out` cannot be written to.
     """
     written, skipped = 0, []
@@ -202,9 +207,8 @@ def evaluate(
         except DataError as error:
             skipped.append((Lacking if strict else str)(f"{name}: {error}"))
             continue
-        atomic_write(out / ".writable", b"").unlink(
-            missing_ok=True
-        )  # said before the minutes of inference, not after them
+        # That nothing can be written is said before the minutes of inference, not after them.
+        atomic_write(out / ".writable", b"").unlink(missing_ok=True)
         in_train: tuple[np.ndarray | None, str] | None = None
         for method in ready:
 
@@ -220,7 +224,7 @@ def evaluate(
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, name)
                     skipped += filter(None, in_train[1:])
-                answers = judge(model, faces, track, in_train[0] if own else None, 64, verified, bar)
+                answers = judge(model, faces, track, in_train[0] if own else None, 64, verified, bar, tta)
                 result = completed(answers.result, model, faces, out, robustness, explanation, bar)
                 write_logits(result, out, answers.ids, answers.targets, answers.logits)
                 write_result(result, out)
@@ -316,6 +320,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     parser.add_argument(
+        "--tta", choices=list(PASSES), default="none",
+        help="test-time augmentation: flip answers for a face and its mirror image, as a row of its own",
+    )  # fmt: skip
+    parser.add_argument(
         "--robustness", action="store_true", help="also measure accuracy on corrupted pictures (some 12,000 answers)"
     )
     parser.add_argument(
@@ -331,11 +339,13 @@ def main(argv: list[str] | None = None) -> int:
             track_named(name)
         if arguments.out.exists() and not arguments.out.is_dir():
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
+        if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
+            raise UserError("--robustness and --explanation are measured without --tta; leave it out, or them.")
         device = str(best_device(arguments.device))
         written, skipped = evaluate(
             methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device,
             arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
-            explanation=arguments.explanation,
+            explanation=arguments.explanation, tta=arguments.tta,
         )  # fmt: skip
         for line in skipped:
             print("failed" if isinstance(line, Failure) else "skipped", line, file=sys.stderr)

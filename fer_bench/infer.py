@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from fer_bench.weights import WeightsError, find, index_key, read_index, read_te
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
+PASSES = {"none": 1, "flip": 2}
+"""Test-time augmentations and the passes that each takes through the network for one picture."""
 PAIRS = 15
 """Timings of a network and of the reference that a ratio is the median of, at least; slow networks get fewer."""
 
@@ -87,18 +90,28 @@ class Model:
 
 
 def logits(
-    model: Model, images: np.ndarray, batch_size: int = 128, progress: Callable[[Iterable], Iterable] = iter
+    model: Model,
+    images: np.ndarray,
+    batch_size: int = 128,
+    progress: Callable[[Iterable], Iterable] = iter,
+    tta: str = "none",
 ) -> np.ndarray:
-    """uint8 (N, H, W) or (N, H, W, 3) -> float32 logits (N, K). No test-time augmentation, full float32 precision.
+    """uint8 (N, H, W) or (N, H, W, 3) -> float32 logits (N, K), in full float32 precision.
 
-    progress wraps the loop over batches (a tqdm, say).
+    progress wraps the loop over batches (a tqdm, say). tta: a key of PASSES; with "flip", test-time augmentation, the
+    logarithm of the mean of the probabilities of each picture and of its mirror image.
     """
     results: list[np.ndarray] = []
     with evaluating(model.network), torch.inference_mode(), full_precision():
         for start in progress(range(0, len(images), batch_size)):
             batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
             inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
-            results.append(model.network(inputs).float().cpu().numpy())
+            answers = model.network(inputs).float()
+            if tta == "flip":
+                mirrored = inputs.flip(-1).contiguous(memory_format=torch.channels_last)
+                both = (answers.log_softmax(1), model.network(mirrored).float().log_softmax(1))
+                answers = torch.logaddexp(*both) - math.log(2)
+            results.append(answers.cpu().numpy())
     return np.concatenate(results) if results else np.zeros((0, len(model.emotions)), np.float32)
 
 

@@ -127,7 +127,7 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
     trained, earlier = result.trained, result.trained.earlier
     cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
     stated = next((r for r in card.get("reported", ()) if r["track"] == result.track), {})
-    reported = stated.get("accuracy")
+    reported = stated.get("accuracy") if result.tta == "none" else None
     known = trained.epochs is not None and trained.budget_epochs
     part = min(trained.train_pictures / split, 1) if split and trained.train_pictures else 1
     return {
@@ -187,7 +187,8 @@ def table(
     """One row per result on `track` (all recipes, or one), best first; fractions, NaN for what is not known.
 
     `rank` is the tie group within `group`: rows of the same protocol, data, emotions and test-time augmentation. The
-    largest group is 0 and comes first. cards: what `read_cards` gives; None leaves `reported` empty.
+    largest group without such augmentation is 0 and comes first. cards: what `read_cards` gives; None leaves `reported`
+    empty, as it is for rows with such augmentation.
     """
     chosen = [r for r in results if r.track == track and recipe in (None, r.recipe)]
     if not chosen:
@@ -198,7 +199,7 @@ def table(
     for name in frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)):
         frame[name] = frame[name].astype(np.float64)
     groups = [part.index for _, part in frame.groupby(_COMPARABLE)]
-    groups.sort(key=lambda index: (-len(index), frame.loc[index[0], "tta"] != "none"))
+    groups.sort(key=lambda index: (frame.loc[index[0], "tta"] != "none", -len(index)))
     for number, index in enumerate(groups):
         frame.loc[index, "group"] = number
         frame.loc[index, "rank"] = tie_ranks(frame.loc[index, "low"], frame.loc[index, "high"])

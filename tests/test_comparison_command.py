@@ -32,7 +32,7 @@ def enter(board: Path, result: Result, logits: np.ndarray) -> None:
 
 @pytest.fixture
 def board(tmp_path: Path) -> Path:
-    """Four rows of three methods on one track: alpha 90, beta 70 and, with another seed, 69, gamma 68 of 100 right."""
+    """Rows of three methods on one track: alpha 90, beta 70 and, with another seed, 69, gamma 68 of 100 right."""
     enter(tmp_path, made("alpha", 90), answers(90))
     enter(tmp_path, made("beta", 70), answers(70))
     enter(tmp_path, made("beta", 69, seed=1), answers(69))
@@ -46,6 +46,8 @@ def test_rows_are_named_by_method_where_that_is_enough(board: Path) -> None:
     assert list(rows) == ["alpha", "beta/common-v1-s0", "beta/common-v1-s1", "gamma"]
     assert [row.seed for row in rows.values()] == [0, 0, 1, 0]
     assert problems == []
+    enter(board, made("alpha", 92, tta="flip"), answers(92))
+    assert list(rows_of_board(board, "fer2013")[0])[:2] == ["alpha/common-v1-s0-flip", "alpha"]
     assert rows_of_board(board, "ferplus") == ({}, [])
 
 

@@ -459,7 +459,7 @@ def test_many_threads_at_once_agree(astronaut: Image.Image) -> None:
 
 
 def test_without_yunet_the_cascade_looks(astronaut: Image.Image, monkeypatch: pytest.MonkeyPatch) -> None:
-    """"auto" falls back to Haar where YuNet's file is missing; "yunet" says how to get it."""
+    """ "auto" falls back to Haar where YuNet's file is missing; "yunet" says how to get it."""
     monkeypatch.delenv("FER_BENCH_YUNET", raising=False)
     monkeypatch.setattr(faces.importlib.util, "find_spec", lambda name: None)
     assert yunet_file() is None

@@ -87,10 +87,7 @@ class Awei(nn.Module):
         self.guide_side = guide_side
         widths = (3, 32, 64, 128, 256, CHANNELS)
         self.features = nn.Sequential(
-            *(
-                nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.MaxPool2d(2), nn.ReLU())
-                for a, b in pairwise(widths)
-            )
+            *(nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.MaxPool2d(2), nn.ReLU()) for a, b in pairwise(widths))
         )
         self.skip = ConvMaxPool(3, CHANNELS, 32) if residual else None
         self.merge = nn.Identity()  # its output is all that is classified, so this is where a CAM is drawn
@@ -226,7 +223,12 @@ def awei_residual(num_classes: int) -> Awei:
     AWEI,
     stages=(
         Stage(
-            "guide", 0.25, rate=0.1, recipes=("common-v1",), loss=guide_loss, parameters=_guide_parameters,
+            "guide",
+            0.25,
+            rate=0.1,
+            recipes=("common-v1",),
+            loss=guide_loss,
+            parameters=_guide_parameters,
             prepare=_start_guide,
         ),
         Stage("main", 0.75, parameters=_main_parameters, prepare=_start_main),

@@ -226,9 +226,7 @@ def test_a_full_folder_is_refused(tmp_path: Path, two: list[str], capsys: pytest
     assert kept.read_text() == "all of it"
 
 
-def test_into_the_empty_folder_one_stands_in(
-    tmp_path: Path, two: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_into_the_empty_folder_one_stands_in(tmp_path: Path, two: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """`-o .` fills an empty working folder."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

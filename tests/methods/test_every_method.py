@@ -84,9 +84,7 @@ def test_the_state_dict_fits_a_fresh_channels_last_network(case: tuple[Method, n
         torch.testing.assert_close(last, network(inputs), atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in HALF else pytest.mark.slow) for n in list_methods()]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in HALF else pytest.mark.slow) for n in list_methods()])
 def test_bfloat16_autocast(name: str) -> None:
     """A network runs forward and backward under bfloat16 autocast, with logits near those of float32."""
     torch.manual_seed(0)
