@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Method
+from fer_bench.protocols import TRACKS
 from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
 
 SHIPPED = "shipped"
+CHOSEN_BY = {"fer2013-merged": ("fer2013", "fer2013-clean", "ferplus")}
+"""Data set -> those whose weights were selected on pictures that it tests on."""
 
 
 def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
@@ -36,11 +39,12 @@ def start_file(given: str | None, method: Method, track: Track, recipe: str) -> 
     return path
 
 
-def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[str, ...]) -> dict:
+def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[str, ...], track: Track) -> dict:
     """Load a weight file into a fresh network of the same method; returns what `Trained` says of it.
 
     What there is once per class goes by the emotion's name: an emotion that the file does not know keeps its fresh
-    weights. Raises WeightsError (a UserError) for a file that is missing or broken, UserError for another method's.
+    weights. Raises WeightsError (a UserError) for a file that is missing or broken, UserError for another method's and
+    for one that was, or started from one that was, selected on what `track` tests on.
     """
     tensors, record = read_tensors(path)
     if "packing" not in record:
@@ -57,6 +61,12 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     trained = record["trained"]
     row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
     before = trained.get("earlier") or {"weights": [], "epochs": 0, "pictures_seen": 0}
+    for name in (record["track"], *(earlier.split("/")[1] for earlier in before["weights"])):
+        if name in TRACKS and TRACKS[name].dataset in CHOSEN_BY.get(track.dataset, ()):
+            raise UserError(
+                f"{path}: weights of {name} were selected on PublicTest, which {track.name} tests on; "
+                "leave out --start-from."
+            )
     earlier = {
         "weights": [row, *before["weights"]], "track": record["track"],
         "epochs": before["epochs"] + trained["epochs"],

@@ -130,7 +130,7 @@ class Run:
             self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
             saved = tensors, record["optimizer"]
         elif self.start is not None:
-            state |= start_from(self.start, self.method, self.network, self.emotions)
+            state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
         elif self.method.pretrained is not None:
             with processes.first_alone():
                 state["pretrained"] = self.method.pretrained(self.network)

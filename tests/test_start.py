@@ -18,6 +18,7 @@ from fer_bench.evaluate import benchmark
 from fer_bench.infer import load
 from fer_bench.methods import METHODS
 from fer_bench.options import Options
+from fer_bench.protocols import TRACKS
 from fer_bench.start import per_class, start_file, start_from
 from fer_bench.train import Run, main
 from fer_bench.weights import read_tensors, sha256, unpack, write_tensors
@@ -88,7 +89,7 @@ def test_rows_of_the_last_layer_go_by_the_emotions_name(first: Path, tmp_path: P
     torch.manual_seed(3)
     network = METHOD.build(5)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    start_from(first, METHOD, network, emotions)
+    start_from(first, METHOD, network, emotions, track_of(tmp_path))
     after, source = network.state_dict(), unpack(*_packed(first))
     names = per_class(METHOD, 7)
     assert len(names) == 2
@@ -173,3 +174,16 @@ def test_what_cannot_be_started_from_is_one_sentence(
     with pytest.raises(SystemExit) as caught:
         main(["--grid", "grid.yaml", "--start-from", "shipped"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(("of", "earlier"), [("fer2013-6", ()), ("rafdb", ("deep_emotion/ferplus/common-v1-s0 (0)",))])
+def test_weights_that_were_selected_on_the_test_are_refused(first: Path, of: str, earlier: tuple[str, ...]) -> None:
+    """PublicTest selects on FER2013's tracks and is tested on where both tests are one: no start leads from there to
+    here, not by way of another track either; to FER2013 itself it does."""
+    tensors, record = read_tensors(first)
+    trained = record["trained"] | {"earlier": {"weights": list(earlier), "epochs": 1, "pictures_seen": 1}}
+    write_tensors(first, tensors, record | {"track": of, "trained": trained})
+    network = METHOD.build(7)
+    with pytest.raises(UserError, match="were selected on PublicTest, which fer2013-6-merged tests on"):
+        start_from(first, METHOD, network, SEVEN, TRACKS["fer2013-6-merged"])
+    assert start_from(first, METHOD, network, SEVEN, TRACKS["fer2013"])["earlier"]["track"] == of

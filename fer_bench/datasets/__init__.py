@@ -16,7 +16,10 @@ __all__ = [
     "forbid_split", "load_dataset", "mmi", "rafdb", "rendered", "tfeid",
 ]  # fmt: skip
 
-FOLDERS = {"ferplus": "fer2013", "fer2013-clean": "fer2013", "ckplus-random": "ckplus", "mmi-random": "mmi"}
+FOLDERS = {
+    "ferplus": "fer2013", "fer2013-clean": "fer2013", "fer2013-merged": "fer2013",
+    "ckplus-random": "ckplus", "mmi-random": "mmi",
+}  # fmt: skip
 """Data sets that live in another one's folder."""
 
 

@@ -1,4 +1,5 @@
-"""FER2013 (Goodfellow et al., 2013), FER2013 cleaned by a rule, and its relabelling FER+ (Barsoum et al., 2016).
+"""FER2013 (Goodfellow et al., 2013), cleaned by a rule or with its two tests as one, and its relabelling FER+ (Barsoum
+et al., 2016).
 
 How the usual copies are read: `fer_bench.datasets.fer2013_copies`.
 """
@@ -12,6 +13,7 @@ import numpy as np
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
 from fer_bench.datasets.fer2013_copies import HUB_REPO, VOTES, Raw, read
+from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT, SEVEN
 from fer_bench.errors import DataError
 
@@ -48,6 +50,15 @@ CLEAN_CARD = DatasetCard(
     counts=tuple(CLEAN_COUNTS.items()),
     licence=CARD.licence,
     source=FERPLUS_CARD.source,
+    paper=CARD.paper,
+)
+MERGED_CARD = DatasetCard(
+    name="fer2013-merged",
+    title="FER2013, PublicTest and PrivateTest as one test",
+    emotions=SEVEN,
+    counts=(("train", COUNTS["train"]), ("test", COUNTS["validation"] + COUNTS["test"])),  # train: before the tenth
+    licence=CARD.licence,
+    source=CARD.source,
     paper=CARD.paper,
 )
 
@@ -104,6 +115,23 @@ def load_clean(root: Path | None, split: str) -> FaceSet:
     return FaceSet("fer2013-clean", split, SEVEN, raw.images[index], raw.labels[index], ids, raw.skipped, notes)
 
 
+def load_merged(root: Path | None, split: str) -> FaceSet:
+    """One split as papers have it that test on PublicTest and PrivateTest together (P2): uint8 (N, 48, 48).
+
+    A fixed tenth of Training (`splits.a_tenth`) validates and the rest trains. Raises DataError as `load_fer2013`.
+    """
+    check_allowed(split)
+    official = ("validation", "test") if split == "test" else ("train",)
+    parts = [read(root, name) for name in official]
+    notes = tuple(note for part, name in zip(parts, official, strict=True) for note in _check_count(part, name, root))
+    ids = [name for part in parts for name in part.ids]
+    kept = np.ones(len(ids), dtype=bool) if split == "test" else a_tenth(ids) == (split == "validation")
+    images, labels = (np.concatenate([getattr(part, name) for part in parts])[kept] for name in ("images", "labels"))
+    chosen = tuple(name for name, keep in zip(ids, kept, strict=True) if keep)
+    skipped = tuple(line for part in parts for line in part.skipped)
+    return FaceSet("fer2013-merged", split, SEVEN, images, labels, chosen, skipped, notes)
+
+
 def clean(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """bool (N,): whether one of FER+'s ten raters at least saw FER2013's label, and two at most saw no emotion or face.
 
@@ -155,4 +183,5 @@ def _check_count(raw: Raw, split: str, root: Path | None) -> tuple[str, ...]:
 
 DATASETS.add("fer2013", Dataset(CARD, load_fer2013))
 DATASETS.add("fer2013-clean", Dataset(CLEAN_CARD, load_clean))
+DATASETS.add("fer2013-merged", Dataset(MERGED_CARD, load_merged))
 DATASETS.add("ferplus", Dataset(FERPLUS_CARD, load_ferplus))

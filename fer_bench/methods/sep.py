@@ -128,9 +128,8 @@ def _card(
 ) -> MethodCard:
     reported = []
     if final:
-        reported.append(
-            Reported("fer2013-6", final[0], "arXiv 2402.15662, test: PublicTest and PrivateTest merged, 5,945 pictures")
-        )
+        tested = "arXiv 2402.15662, test: PublicTest and PrivateTest merged, 5,945 pictures"
+        reported += [Reported(track, final[0], tested) for track in ("fer2013-6", "fer2013-6-merged")]
         reported.append(Reported("rafdb", final[1], "arXiv 2402.15662, test, 6 classes without neutral"))
     if table1:
         reported.append(Reported("ferplus", table1, "report's Table 1, test, FER+ labels, 6 classes without neutral"))

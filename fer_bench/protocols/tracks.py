@@ -14,6 +14,9 @@ for _track in (
     Track("fer2013", "FER2013, 7 emotions, PrivateTest", "fer2013", SEVEN, trained_on="fer2013"),
     Track("ferplus", "FER+, 8 emotions, majority rule", "ferplus", EIGHT, trained_on="ferplus"),
     Track("fer2013-6", "FER2013 without neutral (P2)", "fer2013", SIX, trained_on="fer2013-6"),
+    Track(
+        "fer2013-6-merged", "FER2013 without neutral, both tests as one (P2)", "fer2013-merged", SIX, "fer2013-6-merged"
+    ),
     Track("fer2013-4", "FER2013, anger, happiness, sadness, neutral (P3)", "fer2013", FOUR, trained_on="fer2013-4"),
     Track("fer2013-4-clean", "FER2013, 4 emotions, cleaned by votes (P3)", "fer2013-clean", FOUR, "fer2013-4-clean"),
     Track("rendered", "Rendered faces, 7 emotions, transfer from FER2013", "rendered", SEVEN, trained_on="fer2013"),

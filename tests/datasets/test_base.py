@@ -171,7 +171,7 @@ def own(tmp_path: Path) -> str:
     return f"folder:{tmp_path / 'own'}"
 
 
-@pytest.mark.parametrize("name", ["fer2013", "fer2013-clean", "ferplus", "rendered", "folder", "csv"])
+@pytest.mark.parametrize("name", ["fer2013", "fer2013-clean", "fer2013-merged", "ferplus", "rendered", "folder", "csv"])
 def test_a_forbidden_split_cannot_be_read(name: str, own: str, tmp_path: Path) -> None:
     """While `forbid_split("test")` is open, no loader gives the test split, before it looks for any file."""
     name = {"folder": own, "csv": f"csv:{tmp_path / 'no.csv'}"}.get(name, name)

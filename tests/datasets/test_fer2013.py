@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fer_bench.datasets import fer2013, fer2013_copies, load_dataset
+from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT, SEVEN
 from tests.datasets.fer2013_tiny import (
     CLEAN,
@@ -207,3 +208,30 @@ def test_cleaning_needs_the_votes_of_these_pictures(tmp_path: Path) -> None:
     fer2013_copies.read.cache_clear()
     text = refusal(tmp_path, "train", "fer2013-clean")
     assert f"train pictures are clean where {len(CLEAN['train'])} must be; the votes and the pictures do not" in text
+
+
+def test_both_tests_as_one(tmp_path: Path) -> None:
+    """PublicTest and PrivateTest are the test, in this order; Training alone is cut into train and validation."""
+    write_csv(tmp_path)
+    train, validation, test = (load_dataset("fer2013-merged", split, tmp_path) for split in USAGES)
+    assert test.ids == (
+        *(f"PublicTest_{row}" for row in range(110, 117)),
+        *(f"PrivateTest_{r}" for r in range(117, 126)),
+    )
+    np.testing.assert_array_equal(test.images, PIXELS[110:])
+    assert test.labels.tolist() == LABELS[110:]
+    held = a_tenth([f"Training_{row}" for row in range(110)])
+    for faces, rows in ((train, np.flatnonzero(~held)), (validation, np.flatnonzero(held))):
+        assert len(faces) == len(rows) > 0
+        np.testing.assert_array_equal(faces.images, PIXELS[rows])
+        assert faces.labels.tolist() == [LABELS[row] for row in rows]
+        assert faces.ids == tuple(f"Training_{row}" for row in rows)
+
+
+def test_an_incomplete_copy_has_no_merged_test(tmp_path: Path) -> None:
+    """Where one of the two official tests is not whole there is no merged one either."""
+    write_csv(tmp_path)
+    lines = (tmp_path / "fer2013.csv").read_text().splitlines()
+    (tmp_path / "fer2013.csv").write_text("\n".join(lines[:-3]) + "\n")
+    assert "6 of the 9 official test pictures" in refusal(tmp_path, "test", "fer2013-merged")
+    assert len(load_dataset("fer2013-merged", "train", tmp_path)) > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fer_bench.datasets import duplicated_in, load_dataset
-from fer_bench.emotions import FOUR, SEVEN
+from fer_bench.emotions import FOUR, SEVEN, SIX
 
 SPLITS = ("train", "validation", "test")
 pytestmark = pytest.mark.fer2013
@@ -31,6 +31,14 @@ def test_the_real_ferplus(fer2013_root: Path) -> None:
     found = {split: load_dataset("ferplus", split, fer2013_root) for split in SPLITS}
     assert [len(found[split]) for split in SPLITS] == [25_060, 3_199, 3_153]
     assert all(faces.counts["contempt"] for faces in found.values())
+
+
+def test_the_real_tests_as_one(fer2013_root: Path) -> None:
+    """Without neutral the merged test has P2's 5,945 pictures; a tenth of Training is held out of what trains."""
+    train, validation, test = (load_dataset("fer2013-merged", split, fer2013_root) for split in SPLITS)
+    assert len(test.restrict(SIX)) == 5_945
+    assert (len(train), len(validation), len(test)) == (28_678 - 2_753, 2_753, 7_178)
+    assert not set(train.ids) & set(validation.ids)
 
 
 def test_the_real_clean_pictures(fer2013_root: Path) -> None:
