@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.methods.base import Criterion, Stage
@@ -71,24 +73,28 @@ def mixed(criterion: Criterion, part: float) -> Criterion:
     return lambda scores, targets: part * criterion(scores, targets) + (1 - part) * criterion(scores, targets.flip(0))
 
 
-def running_mean(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor | int], None]:
-    """For AveragedModel: mean = d * mean + (1 - d) * value, d = min(decay, (1 + n) / (10 + n)) after n means.
+class RunningMean(AveragedModel):
+    """A copy of a network whose every number follows the network's: mean = d * mean + (1 - d) * value.
 
-    Without the smaller d at first, the weights that training started from would weigh for thousands of steps. What
-    cannot be averaged (batch norm's count of batches) is copied.
+    d = min(decay, (1 + n) / (10 + n)) after n means: without the smaller d at first, the weights that training started
+    from would weigh for thousands of steps. What cannot be averaged (batch norm's count of batches) is copied.
     """
 
-    @torch.no_grad()
-    def update(means: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
-        n = torch.as_tensor(count)  # stays where it is: reading it would make every step wait for the device
-        weight = 1 - ((1 + n) / (10 + n)).clamp(max=decay)
-        for mean, value in zip(means, values, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, weight.to(mean))
-            else:
-                mean.copy_(value)
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self.decay = decay
 
-    return update
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """As AveragedModel's, in two operations over all tensors, neither of which waits for the device."""
+        n = int(self.n_averaged)  # which stays in the host's memory
+        weight = 1 - min(self.decay, (1 + n) / (10 + n)) if n else 1.0
+        means, values = ([*net.parameters(), *net.buffers()] for net in (self.module, model))
+        for floating, change in ((True, partial(torch._foreach_lerp_, weight=weight)), (False, torch._foreach_copy_)):
+            pairs = [(m, v) for m, v in zip(means, values, strict=True) if m.is_floating_point() == floating]
+            if pairs:
+                change([mean for mean, _ in pairs], [value for _, value in pairs])
+        self.n_averaged += 1
 
 
 def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from fer_bench.cards import Recipe, Track
 from fer_bench.checkpoints import read_checkpoint, write_checkpoint
@@ -45,7 +44,7 @@ from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.stages import StageLoss, augmented, mixed, only_trainable, running_mean, stage_epochs, with_prefix
+from fer_bench.stages import RunningMean, StageLoss, augmented, mixed, only_trainable, stage_epochs, with_prefix
 from fer_bench.start import start_file, start_from
 from fer_bench.transforms import to_input
 from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
@@ -105,7 +104,7 @@ class Run:
         network = processes.synchronised(method.build(len(self.emotions)), self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.parameters = count_parameters(network)  # now, since stages freeze some
-        self.average: AveragedModel | None = None
+        self.average: RunningMean | None = None
         self.stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
         self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
@@ -122,6 +121,8 @@ class Run:
     def fit(self) -> Path:
         """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""
         last = self.folder / "last.safetensors"
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # batches of one size: the fastest convolution is looked for once
         processes, state = self.processes, self.state
         saved: tuple[dict[str, Tensor], dict] | None = None
         if self.options.resume and processes.all_see(last):
@@ -152,9 +153,7 @@ class Run:
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
                 loss_of = processes.wrapped(StageLoss(self.network, stage))
                 if self.recipe.ema:
-                    self.average = AveragedModel(
-                        self.network, multi_avg_fn=running_mean(self.recipe.ema), use_buffers=True
-                    )
+                    self.average = RunningMean(self.network, self.recipe.ema)
                 if saved is not None and state["stage_epoch"] > 0:
                     restore_state(optimizer, *saved)
                     if self.average is not None:

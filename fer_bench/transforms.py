@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +36,9 @@ def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generat
     sides = [spec.size if side >= 2 * spec.size else side for side in x.shape[-2:]]
     if sides != list(x.shape[-2:]):
         x = F.interpolate(x, sides, mode="bilinear", align_corners=False, antialias=True)
-    draw = torch.rand(n, DRAWS, generator=generator).to(device)
+    draw = torch.rand(n, DRAWS, generator=generator)
+    # From pinned memory, since a copy from elsewhere waits until the device has done all that it was given.
+    draw = draw.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else draw.to(device)
     between = draw * 2 - 1  # -1..1
 
     angle = between[:, 0] * (a.rotate * torch.pi / 180)
@@ -77,14 +81,18 @@ def _channels_first(images: Tensor, channels: int) -> Tensor:
     x = images.to(torch.float32).div_(255)
     x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2)
     if x.shape[1] == 3 and channels == 1:
-        weights = torch.tensor([0.299, 0.587, 0.114], device=x.device).view(1, 3, 1, 1)
-        x = (x * weights).sum(1, keepdim=True)
+        x = (x * _per_channel((0.299, 0.587, 0.114), x.device)).sum(1, keepdim=True)
     elif x.shape[1] == 1 and channels == 3:
         x = x.expand(-1, 3, -1, -1)
     return x
 
 
 def _normalise(x: Tensor, spec: InputSpec) -> Tensor:
-    mean = torch.tensor(spec.mean, device=x.device).view(1, -1, 1, 1)
-    std = torch.tensor(spec.std, device=x.device).view(1, -1, 1, 1)
-    return (x - mean) / std
+    return (x - _per_channel(spec.mean, x.device)) / _per_channel(spec.std, x.device)
+
+
+@functools.lru_cache(maxsize=256)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """float32 (1, C, 1, 1), copied to the device once, since each copy waits for it."""
+    with torch.inference_mode(False):  # else it could not be part of a backward pass later
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)

@@ -83,6 +83,7 @@ VGG16 = _card(
     Reported("ferplus", 0.8916, "Salimov & Yoo 2021, Table 5: RAN-VGG16, which adds region attention"),
     Reported("ferplus", 0.8479, "Salimov & Yoo 2021, Table 5: VGG-face, fine-tuned from face recognition"),
     Reported("fer2013-6", 0.494, "arXiv 2402.15662, test: PublicTest and PrivateTest merged"),
+    Reported("fer2013-6-merged", 0.494, "arXiv 2402.15662, test: PublicTest and PrivateTest merged"),
     Reported("rafdb", 0.833, "arXiv 2402.15662, test, 6 classes without neutral"),
 )  # fmt: skip
 ALEXNET = _card(
