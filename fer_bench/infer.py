@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fer_bench.cards import InputSpec, Track
 from fer_bench.errors import UserError
-from fer_bench.faces import Picture, one_by_one, open_picture, stack
+from fer_bench.faces import Face, Picture, crop, detect_faces, one_by_one, open_picture, stack
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
 from fer_bench.transforms import to_input
@@ -87,6 +87,18 @@ class Model:
             probabilities = torch.from_numpy(logits(self, images, batch_size)).softmax(1)
             scores += [dict(zip(self.emotions, row, strict=True)) for row in probabilities.tolist()]
         return scores
+
+    def predict_faces(self, photograph: Picture) -> list[tuple[Face, dict[str, float]]]:
+        """Find the faces in a picture of any size, cut each out as this model wants it, and score it.
+
+        photograph: one picture, as `predict` takes it. Returns a face (its `box` in pixels of the upright picture, its
+        detector's `score`) and its probability per emotion for each, from left to right; [] where there is none.
+        Raises UnreadablePictureError, naming the file, for what is no picture.
+        """
+        image = open_picture(photograph)
+        faces = detect_faces(image)
+        answers = self.predict(crop(image, face.box, self.input_spec.margin) for face in faces)
+        return list(zip(faces, answers, strict=True))
 
 
 def logits(

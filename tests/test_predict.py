@@ -113,6 +113,22 @@ def test_each_model_sees_the_face_as_it_wants_it(astronaut: Image.Image) -> None
     assert abs(margins[0] - margins[1]) > 1e-3
 
 
+def test_from_python_a_photograph_is_scored_face_by_face(astronaut: Image.Image, tmp_path: Path) -> None:
+    """`predict_faces` gives the boxes and scores that the command writes, for paths too, and [] where no face is."""
+    two = Image.new("RGB", (1024, 512))
+    two.paste(astronaut, (0, 0))
+    two.paste(ImageOps.mirror(astronaut), (512, 0))
+    two.save(tmp_path / "two.png")
+    for model in MODELS.values():
+        found = model.predict_faces(tmp_path / "two.png")
+        rows = score_picture(two, "two", [model])
+        assert [face.box for face, _ in found] == [tuple(row[side] for side in EVERY[-4:]) for row in rows]
+        assert len(found) == 2
+        for (_, scores), row in zip(found, rows, strict=True):
+            assert scores == pytest.approx({emotion: row[emotion] for emotion in model.emotions}, abs=1e-6)
+        assert model.predict_faces(np.full((200, 200), 128, np.uint8)) == []
+
+
 def test_methods_with_other_emotions_share_the_columns(astronaut: Image.Image) -> None:
     """All methods of a run have the columns of all their emotions; what one does not know is empty."""
     models = [MODELS["deep_emotion"], MODELS["small_cnn"]]
