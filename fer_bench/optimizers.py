@@ -50,10 +50,17 @@ def flatten_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], 
 
 
 def restore_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], layout: dict) -> None:
-    """The reverse of `flatten_state`; names without the prefix "opt." are passed over."""
+    """The reverse of `flatten_state`; names without the prefix "opt." are passed over.
+
+    What has a parameter's shape gets its memory format too, which files do not keep and the fast optimisers ask for.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("opt."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
+    for parameter, values in optimizer.state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -22,7 +22,7 @@ from fer_bench.methods import METHODS
 from fer_bench.methods.base import Batches, Method, Stage
 from fer_bench.optimizers import flatten_state, optimizer_for, rate, restore_state
 from fer_bench.train import Options, Run, TrainingError, main, mixed, stage_epochs
-from fer_bench.weights import read_tensors
+from fer_bench.weights import read_tensors, write_tensors
 from tests.helpers import write_folder
 
 RECIPE = Recipe(name="tiny", epochs=4, batch_size=8, lr=3e-3, warmup=0.1, label_smoothing=0.1, clip=1.0)
@@ -287,6 +287,22 @@ def test_optimiser_state_survives_as_plain_tensors(kind: str) -> None:
     restore_state(after, tensors, json.loads(json.dumps(layout)))
     steps(broken, after, 1)
     assert torch.equal(straight.weight, broken.weight)
+
+
+def test_restored_optimiser_state_lies_in_memory_as_its_weights_do(tmp_path: Path) -> None:
+    """By way of a file, moments of a channels_last kernel are channels_last again, with the values that they had."""
+    kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    network = torch.nn.ParameterList([kernel])
+    recipe = Recipe(name="r", epochs=1, optimizer="adamw")
+    before, after = (optimizer_for(recipe, network, [kernel]) for _ in range(2))
+    kernel.square().sum().backward()
+    before.step()
+    tensors, layout = flatten_state(before)
+    write_tensors(tmp_path / "state", tensors, {})
+    restore_state(after, read_tensors(tmp_path / "state")[0], json.loads(json.dumps(layout)))
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert after.state[kernel][key].stride() == kernel.stride() != kernel.contiguous().stride()
+        assert torch.equal(after.state[kernel][key], before.state[kernel][key])
 
 
 @pytest.mark.parametrize(
