@@ -115,6 +115,7 @@ _COLUMNS = (
     ("MACs", 90, lambda r: _whole(r.macs), lambda r: short(r.macs)),
     ("Latency, × resnet18", 190, lambda r: _ratio(r.latency_ratio), lambda r: ratio_text(r.latency_ratio)),
 )
+OTHERWISE = "Not all rows were measured on the same pictures in the same way"
 _GROUP = ("Group", 80, lambda r: int(r.group) + 1, lambda r: str(r.group + 1))
 
 
@@ -233,10 +234,9 @@ def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str
     first = frame.iloc[0]
     about = f"{first['test_pictures']:,} test pictures of {first['emotions']}."
     if frame["group"].nunique() > 1:
-        about += (
-            " Not all rows were measured on the same pictures in the same way: ranks start anew in each group, "
-            "and the chart shows group 1."
-        )
+        only_tta = frame.groupby(["data_hash", "protocol", "emotions", "test_pictures"]).ngroups == 1
+        why = "Rows marked tta answer for several views of each picture" if only_tta else OTHERWISE
+        about += f" {why}: ranks start anew in each group, and the chart shows group 1."
     return "\n".join([about, "", *notes_on(results, frame), *lines])
 
 

@@ -162,7 +162,10 @@ def test_groups_get_a_column_only_where_there_are_several():
     frame = lb.table(results, None, "fer2013").assign(name=["a", "b", "c"])
     assert [row[-1] for row in cells(frame).values] == [1, 1, 2]
     assert cells(frame).headers[-1] == "Group"
-    assert "ranks start anew in each group" in notes(frame, results, [])
+    assert "Rows marked tta answer for several views of each picture: ranks start anew" in notes(frame, results, [])
+    other = [*results, made("d", protocol="1" * 12)]
+    frame = lb.table(other, None, "fer2013").assign(name=list("abcd"))
+    assert "Not all rows were measured on the same pictures in the same way: ranks" in notes(frame, other, [])
     assert "anew" not in notes(frame[:2], results[:2], [])
 
 
