@@ -41,6 +41,7 @@ from fer_bench.results import (
     Versions,
     Weights,
     decode,
+    headline,
     measure,
     read_result,
     result_path,
@@ -231,8 +232,7 @@ def evaluate(
             except UserError as error:
                 skipped.append(Failure(f"{name} {method}: {error}"))
                 continue
-            figure = result.metrics["accuracy"]
-            tqdm.write(f"{name:12} {method:24} accuracy {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]")
+            tqdm.write(headline(result))
             written += 1
     return written, skipped
 

@@ -238,6 +238,13 @@ def _path_of(result: Result, root: Path | str) -> Path:
     return result_path(root, result.track, result.method, result.recipe, result.seed, result.tta)
 
 
+def headline(result: Result) -> str:
+    """One line for a log: track, method, accuracy and its interval, as fractions."""
+    figure = result.metrics["accuracy"]
+    row = f"{result.track:12} {result.method:24}"
+    return f"{row} accuracy {figure.value:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
+
+
 def write_result(result: Result, root: Path | str) -> Path:
     """Validate a result and write it to its own path under `root` (the leaderboard's folder); returns that path."""
     values = result.to_dict()

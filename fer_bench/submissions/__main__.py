@@ -94,6 +94,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from fer_bench.leaderboard import BrokenFilesError
+    from fer_bench.results import headline, read_result
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
     from fer_bench.submissions.remote import SCHEME
@@ -118,7 +119,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if not written:
         print("nothing was evaluated.", file=sys.stderr)
         return 2
-    print(*written, sep="\n")
+    for path in written:
+        print(headline(read_result(path)), path, sep="\n")
     return 0
 
 

@@ -17,7 +17,7 @@ from fer_bench import evaluate, leaderboard, submissions
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
-from fer_bench.results import read_logits, read_result
+from fer_bench.results import headline, read_logits, read_result
 from fer_bench.submissions import behaviour, check, exporting, judging, main, read_manifest, template, validate
 from fer_bench.submissions.problems import Problem
 from tests.helpers import picture, write_folder
@@ -152,8 +152,11 @@ def test_evaluate_measures_a_submission_as_external(
     track = f"folder:{write_folder(tmp_path / 'data')}"
     command = ["evaluate", str(folder), "--track", track, "--out", str(tmp_path / "board")]
     assert main(command) == 0
-    path = Path(capsys.readouterr().out.strip())
+    told, place = capsys.readouterr().out.splitlines()
+    path = Path(place)
     result, logits = read_result(path), read_logits(path)
+    assert told == headline(result)
+    assert f"accuracy {result.metrics['accuracy'].value:.4f} [" in told
     assert path.parts[-2:] == ("my_model", "submitted-s0.json")
     assert (result.external, result.verified, result.shared_emotions_only) == (True, False, False)
     assert result.emotions == SEVEN
