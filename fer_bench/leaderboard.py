@@ -211,9 +211,9 @@ def _method(row: NamedTuple, card: dict) -> str:
     title = safe(card.get("title", ""))
     if title and card.get("url"):
         title = f"[{title}]({card['url']})"
-    marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")]
-    marks += [f"tta {row.tta}"] if row.tta != "none" else []
     source = "external: a package's own weights" if card.get("package") else "submitted"
+    marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")] if row.recipe != source else []
+    marks += [f"tta {row.tta}"] if row.tta != "none" else []
     marks += [source + ("" if row.verified else ", not verified")] if row.external else []
     dagger = " †" if row.shared_emotions_only else ""
     return f"`{row.method}`{dagger} {title} ({'; '.join(marks)})".replace("  ", " ")

@@ -317,6 +317,7 @@ def test_the_markdown_marks_what_a_reader_must_know():
     row = replace(row, metrics={**row.metrics, "accuracy_without_duplicates": Interval(0.69, 0.6, 0.7)})
     text = lb.markdown([row])
     assert "`a` † (common-v1, seed 2; submitted, not verified)" in text
+    assert "`a` † (submitted, not verified)" in lb.markdown([replace(row, recipe="submitted", seed=0)])
     assert "- † knows other emotions too" in text
     assert "- External and submitted rows were trained elsewhere" in text
     assert "trained elsewhere" not in lb.markdown([made("a")])

@@ -48,23 +48,24 @@ KINDS = {
 """Which of the pictures two methods answer differently are shown."""
 SHOWN = 24
 """Pictures shown at most."""
-
-
 PUBLISHED = "as-published"
 """The recipe of the peers' rows: a package's own weights, run by leaderboard/peers/run.py."""
+FOREIGN = (PUBLISHED, "submitted")
+"""What stands for the recipe of rows that were trained elsewhere."""
 
 
 def row_names(frame: pd.DataFrame) -> list[str]:
     """A distinct name for each row of `leaderboard.table`: its method, with recipe and seed where rows differ.
 
-    A recipe is named as soon as the table holds several (a peer's, which is no recipe of ours, only beside another of
-    the same method), a seed only where its method has several.
+    A recipe is named as soon as the table holds several (a peer's or a submission's, which is no recipe of ours, only
+    beside another of the same method), a seed only where its method has several.
     """
-    recipes, own = frame.groupby("method")["recipe"].nunique(), frame["recipe"][frame["recipe"] != PUBLISHED].nunique()
+    recipes = frame.groupby("method")["recipe"].nunique()
+    own = frame["recipe"][~frame["recipe"].isin(FOREIGN)].nunique()
     seeds = frame.groupby("method")["seed"].nunique()
     return [
         row.method
-        + (f" · {row.recipe}" if recipes[row.method] > 1 or (own > 1 and row.recipe != PUBLISHED) else "")
+        + (f" · {row.recipe}" if recipes[row.method] > 1 or (own > 1 and row.recipe not in FOREIGN) else "")
         + (f" · seed {row.seed}" if seeds[row.method] > 1 else "")
         + (f" · tta {row.tta}" if row.tta != "none" else "")
         for row in frame[["method", "recipe", "seed", "tta"]].itertuples(index=False)

@@ -182,6 +182,8 @@ def test_names_are_distinct_and_as_short_as_they_can_be():
     assert board_rows.row_names(both) == ["a · common-v1", "a · paper"]
     peers = [made("peer", 60, recipe=board_rows.PUBLISHED, external=True), made("a"), made("b", 50)]
     assert board_rows.row_names(lb.table(peers, None, "fer2013")) == ["a", "peer", "b"]
+    strangers = [made("s", 60, recipe="submitted", external=True), made("a"), made("b", 50)]
+    assert board_rows.row_names(lb.table(strangers, None, "fer2013")) == ["a", "s", "b"]
     beside = [*peers, made("peer", 40), made("b", 30, recipe="paper")]
     assert board_rows.row_names(lb.table(beside, None, "fer2013")) == [
         "a · common-v1", "peer · as-published", "b · common-v1", "peer · common-v1", "b · paper",
