@@ -6,6 +6,17 @@ The public names load lazily, so that importing the package (the leaderboard, sa
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for the type checkers of those who import these names
+    from fer_bench.datasets import FaceSet as FaceSet
+    from fer_bench.datasets import load_dataset as load_dataset
+    from fer_bench.evaluate import benchmark as benchmark
+    from fer_bench.infer import Model as Model
+    from fer_bench.infer import load as load
+    from fer_bench.methods import build as build
+    from fer_bench.methods import list_methods as list_methods
+    from fer_bench.results import Result as Result
 
 __version__ = "0.1.0"
 

@@ -54,3 +54,12 @@ def test_imports_point_down(path: Path) -> None:
     assert own in LEVEL, f"{own} has no layer: enter it in LAYERS"
     for other in imports_of(path) - {own}:
         assert LEVEL[other] < LEVEL[own], f"{own} must not import {other}"
+
+
+def test_type_checkers_see_the_public_names_that_load_lazily() -> None:
+    """What `__getattr__` gives at run time stands in the package for type checkers too, from the same modules."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.asname: line.module for line in block.body for alias in line.names}
+    assert seen == fer_bench._HOMES
+    assert set(seen) | {"__version__"} == set(fer_bench.__all__)
