@@ -35,6 +35,15 @@ def test_the_label_sets_of_the_tracks() -> None:
     assert TRACKS["rendered"].trained_on == "fer2013"
 
 
+@pytest.mark.parametrize("name", [name for name in TRACKS if name.endswith("-transfer")])
+def test_transfer_is_tested_on_what_is_else_trained_on(name: str) -> None:
+    """A transfer track takes fer2013's weights to the test pictures of a track that others are trained on."""
+    track, home = TRACKS[name], TRACKS[name.removesuffix("-transfer")]
+    assert track.trained_on == "fer2013"
+    assert (track.dataset, track.test) == (home.dataset, home.test)
+    assert set(track.emotions) == set(home.emotions) - {"contempt"}
+
+
 def test_no_two_tracks_share_a_hash() -> None:
     """Results of different tracks cannot be mixed: every hash differs."""
     assert len({TRACKS[name].hash() for name in TRACKS}) == len(TRACKS)

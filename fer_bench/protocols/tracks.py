@@ -30,6 +30,13 @@ for _track in (
     Track("mmi-random", "MMI, random frames, people on both sides", "mmi-random", SIX, trained_on="mmi-random"),
     Track("disfa", "DISFA, 7 emotions from action units, by subject", "disfa", SEVEN, trained_on="disfa"),
     Track("tfeid", "TFEID, 8 emotions, by subject", "tfeid", EIGHT, trained_on="tfeid"),
+    # Data that the networks never saw, of other people in other light: the same test pictures as above.
+    Track("rafdb-transfer", "RAF-DB, transfer from FER2013", "rafdb", SEVEN, trained_on="fer2013"),
+    Track("affectnet-transfer", "AffectNet, 7 emotions, transfer from FER2013", "affectnet", SEVEN, "fer2013"),
+    Track("ckplus-transfer", "CK+, transfer from FER2013", "ckplus", (), trained_on="fer2013"),
+    Track("mmi-transfer", "MMI, transfer from FER2013", "mmi", SIX, trained_on="fer2013"),
+    Track("disfa-transfer", "DISFA, transfer from FER2013", "disfa", SEVEN, trained_on="fer2013"),
+    Track("tfeid-transfer", "TFEID, 7 emotions, transfer from FER2013", "tfeid", SEVEN, trained_on="fer2013"),
 ):
     TRACKS.add(_track.name, _track)
 
