@@ -114,7 +114,7 @@ def logits(
     logarithm of the mean of the probabilities of each picture and of its mirror image.
     """
     results: list[np.ndarray] = []
-    with evaluating(model.network), torch.inference_mode(), full_precision():
+    with evaluating(model.network), torch.inference_mode(), full_precision(model.device):
         for start in progress(range(0, len(images), batch_size)):
             batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
             inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
@@ -191,8 +191,11 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 
 
 @contextlib.contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """While open, convolutions on NVIDIA GPUs keep float32's 23 bits, of which torch by default lets TF32 drop 13."""
+    if device.type != "cuda":
+        yield
+        return
     convolutions = torch.backends.cudnn.conv
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"

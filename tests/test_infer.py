@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import fer_bench
+from fer_bench import infer
 from fer_bench.cards import Recipe, Track
 from fer_bench.faces import UnreadablePictureError
 from fer_bench.infer import Model, full_precision, load, logits
@@ -68,16 +70,23 @@ def test_predict_takes_arrays_of_many_pictures_and_whatever_yields_pictures(mode
     assert model.predict(faces[:0]) == model.predict([]) == []
 
 
-def test_inference_keeps_full_precision_and_gives_the_setting_back(model: Model) -> None:
-    """TF32 is off for convolutions while logits are computed and, after them or after an error, as it was before."""
-    seen = []
-    model.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.conv.fp32_precision))
-    logits(model, picture(1, 1)[None])
-    assert seen == ["ieee"]
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-    with pytest.raises(RuntimeError, match="broken"), full_precision():
+def test_inference_keeps_full_precision_and_gives_the_setting_back(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TF32 is off for convolutions while a GPU computes logits and, after them or after an error, as it was before."""
+    asked, convolutions = [], torch.backends.cudnn.conv
+    with monkeypatch.context() as patch:
+        patch.setattr(infer, "full_precision", lambda device: asked.append(device) or nullcontext())
+        logits(model, picture(1, 1)[None])
+    assert asked == [model.device]
+    with full_precision(torch.device("cpu")):
+        assert convolutions.fp32_precision == "tf32"
+    with full_precision(torch.device("cuda")):
+        assert convolutions.fp32_precision == "ieee"
+    assert convolutions.fp32_precision == "tf32"
+    with pytest.raises(RuntimeError, match="broken"), full_precision(torch.device("cuda")):
         raise RuntimeError("broken")
-    assert torch.backends.cudnn.conv.fp32_precision == "tf32"
+    assert convolutions.fp32_precision == "tf32"
 
 
 def test_a_text_file_named_jpg_is_named(model: Model, tmp_path: Path) -> None:
