@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from fer_bench.emotions import shared
 from fer_bench.errors import DataError, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
-from fer_bench.infer import PASSES, Model, best_device, latency_pair, load, logits, macs, weights_for
+from fer_bench.infer import PASSES, REFERENCE, Model, best_device, latency_pair, load, logits, macs, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
@@ -290,6 +291,38 @@ def standing(result: Result, out: Path) -> Result | None:
     return before if measured == replaced else None
 
 
+def measure_costs(
+    methods: list[str], tracks: list[str], out: Path, recipe: str | None = None, seed: int = 0,
+    runs: Path | None = None, device: str = "cpu",
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Measure the costs of standing rows anew, all in one run, so that their latencies can be compared.
+
+    A row is left alone where its record in `out` is not of the weights that are here. Returns as `evaluate` does.
+    """
+    measured: dict[tuple[Path, int], Cost] = {}
+    written, skipped = 0, []
+    for name, method, (tta, passes) in product(tracks, methods, PASSES.items()):
+        path = weights_for(method, track_named(name), recipe, seed, runs)
+        place = result_path(out, name, method, recipe or METHODS[method].card.recipe, seed, tta)
+        if path is None or not place.is_file():
+            continue
+        try:
+            before = read_result(place)
+            model = load(method, name, recipe, seed, device, runs)
+            if before.weights.sha256 != model.record["sha256"]:
+                skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
+                continue
+            if (path, passes) not in measured:
+                measured[path, passes] = cost(model, passes)
+            write_result(replace(before, cost=measured[path, passes]), out)
+        except UserError as error:
+            skipped.append(Failure(f"{name} {method}: {error}"))
+            continue
+        tqdm.write(f"{name:12} {method:24} latency {measured[path, passes].latency_ratio:.3f} x {REFERENCE}")
+        written += 1
+    return written, skipped
+
+
 def write_table(out: Path) -> int:
     """Write methods.json and the table with its figures. Exit code: 0, or 1 where a file in `out` is broken."""
     cards = [METHODS[name].card for name in METHODS]
@@ -307,9 +340,9 @@ def write_table(out: Path) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Judge methods and write results and the table. Exit codes: 0 done, 1 failed, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="python -m fer_bench.evaluate", description=main.__doc__)
-    chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--all", action="store_true", help="every method that has weights")
-    chosen.add_argument("--method", nargs="+", metavar="NAME")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all", action="store_true", help="every method that has weights")
+    which.add_argument("--method", nargs="+", metavar="NAME")
     parser.add_argument(
         "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
     )
@@ -329,6 +362,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--explanation", action="store_true", help="also measure how faithful Grad-CAM is (some 3,000 answers)"
     )
+    parser.add_argument(
+        "--costs", action="store_true", help="measure nothing but the costs of rows that stand, all in one run"
+    )
     arguments = parser.parse_args(argv)
     try:
         methods = list_methods() if arguments.all else arguments.method
@@ -342,11 +378,14 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
             raise UserError("--robustness and --explanation are measured without --tta; leave it out, or them.")
         device = str(best_device(arguments.device))
-        written, skipped = evaluate(
-            methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device,
-            arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
-            explanation=arguments.explanation, tta=arguments.tta,
-        )  # fmt: skip
+        chosen = (methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device)
+        if arguments.costs:
+            written, skipped = measure_costs(*chosen)
+        else:
+            written, skipped = evaluate(
+                *chosen, arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
+                explanation=arguments.explanation, tta=arguments.tta,
+            )  # fmt: skip
         for line in skipped:
             print("failed" if isinstance(line, Failure) else "skipped", line, file=sys.stderr)
         code = max((line.code for line in skipped if isinstance(line, Failure)), default=0)

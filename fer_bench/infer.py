@@ -151,7 +151,8 @@ def _reference(device: torch.device) -> nn.Module:
 def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple[float, float]:
     """Median seconds for one face, and the median of its ratios to the reference's, the two taken in turn in one run.
 
-    A ratio for each pair, since a machine that is busy for a moment slows both. The pairs take `seconds`, or longer
+    On a CPU both have one thread: with more, the ratio would depend on how many there are and what else they do. A
+    ratio for each pair, since a machine that is busy for a moment slows both. The pairs take `seconds`, or longer
     until there are PAIRS of them; after `most` seconds four are enough.
     """
     reference = _reference(model.device)
@@ -159,7 +160,7 @@ def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple
     runs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
     pairs: list[tuple[float, float]] = []
     begun = time.monotonic()
-    with torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         while len(pairs) < 4 * PAIRS:
             spent = time.monotonic() - begun
             if spent > seconds and len(pairs) >= 2 + (PAIRS if spent < most else 4):
@@ -168,6 +169,17 @@ def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple
             pairs.append((own, other))
     pairs = pairs[2:]  # the first two warm up
     return median(own for own, _ in pairs), median(own / other for own, other in pairs)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """While open, torch computes on one core; afterwards on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _seconds(network: nn.Module, face: torch.Tensor) -> float:

@@ -49,6 +49,7 @@ HOW_TO_READ = (
     "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
     "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
     "methods*) can still tell them apart. "
+    "*Latency* is one face's, with one thread where a CPU computes it, beside that of resnet18 in the same run. "
     "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
     "A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."

@@ -95,6 +95,7 @@ class Cost:
     macs: int | None = None
     """Multiply-accumulates for one picture."""
     latency_ms: float | None = None
+    """Median for one face; on a CPU with one thread."""
     latency_ratio: float | None = None
     """Latency divided by that of resnet18, timed in the same run."""
     checkpoint_bytes: int | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import nn
 
@@ -22,7 +23,7 @@ from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import softmax
 from fer_bench.records import Faithfulness
-from fer_bench.results import read_logits, read_result, read_results, write_result
+from fer_bench.results import read_logits, read_result, read_results, result_path, write_result
 from fer_bench.statistics import Interval
 from fer_bench.train import Options, Run
 from tests.helpers import write_folder
@@ -418,7 +419,45 @@ def test_every_committed_result_is_recomputable() -> None:
     """Each committed record's accuracy is what its own logits give, picture by picture."""
     root = Path(__file__).parent.parent / "leaderboard"
     for result in read_results(root):
-        folder = root / "results" / result.track / result.method
-        answers = read_logits(folder / f"{result.recipe}-s{result.seed}.npz")
+        row = (result.track, result.method, result.recipe, result.seed, result.tta)
+        answers = read_logits(result_path(root, *row))
         right = float((answers.logits.argmax(1) == answers.targets).mean())
-        assert right == pytest.approx(result.metrics["accuracy"].value, abs=2e-3), (result.track, result.method)
+        assert right == pytest.approx(result.metrics["accuracy"].value, abs=2e-3), row
+
+
+def test_costs_alone_are_measured_anew_for_rows_of_the_same_weights(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--costs changes nothing but a record's cost, once for all its tracks; a record of other weights is left alone."""
+    monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
+    timed = iter([(0.001, 0.5), (0.003, 0.7), (9.0, 9.0)])
+    monkeypatch.setattr(evaluate, "latency_pair", lambda _: next(timed))
+    assert main(command(base, tmp_path)) == 0
+    (path,) = (tmp_path / "results").glob("*/deep_emotion/common-v1-s0.json")
+    before = read_result(path)
+    monkeypatch.setattr(evaluate, "logits", lambda *_: pytest.fail("nothing is to be answered"))
+    assert main(command(base, tmp_path, "--costs")) == 0
+    after = read_result(path)
+    assert (after.cost.latency_ms, after.cost.latency_ratio) == (3.0, 0.7)
+    assert replace(after, cost=before.cost) == before
+    write_result(replace(after, weights=replace(after.weights, sha256="0" * 64)), tmp_path)
+    assert main(command(base, tmp_path, "--costs")) == 2
+    assert "is of other weights than" in capsys.readouterr().err
+    assert read_result(path).cost == after.cost
+
+
+def test_latency_is_that_of_one_core(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While networks are timed torch has one thread, and afterwards as many as before, after an error too."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(infer, "_seconds", lambda *_: seen.append(torch.get_num_threads()) or 0.001)
+        infer.latency_pair(model, seconds=0, most=0)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(infer, "_seconds", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            infer.latency_pair(model)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -77,11 +77,12 @@ def as_model(child: Child, manifest: Manifest, path: Path) -> Model:
 def measure_on(child: Child, manifest: Manifest, path: Path, faces: FaceSet, track_name: str, **options) -> Answers:
     """Judge a running submission on a split, as `evaluate.judge` does (`options` are passed to it).
 
-    Parameters are counted in its file, latency is taken in its process; MACs are known for registered networks only.
+    Parameters are counted in its file, latency is taken in a process of its own; MACs are known for registered
+    networks only.
     """
     answers = judge(as_model(child, manifest, path), faces, track_named(track_name), **options)
     cost, network = answers.result.cost, None
-    own, reference = latencies(child, manifest)
+    own, reference = latencies(path, manifest, child.limits)
     if manifest.architecture is not None:
         network = build(manifest.architecture, len(manifest.emotions))
     cost = replace(
@@ -103,24 +104,25 @@ def from_place(result: Result, pin: str | None) -> Result:
     return replace(result, trained=replace(result.trained, pretrained=f"{result.trained.pretrained}; model {pin}"))
 
 
-def latencies(child: Child, manifest: Manifest, rounds: int = 20) -> tuple[float, float]:
-    """Median seconds for one face inside the submission's process and inside the reference network's, in turn.
+def latencies(path: Path, manifest: Manifest, limits: Limits, rounds: int = 20) -> tuple[float, float]:
+    """Median seconds for one face inside a process of the submission and in one of the reference network, in turn.
 
-    The reference runs in a sandbox of its own and in the same form, ONNX or safetensors, because onnxruntime is quicker
-    than torch: the ratio is to compare networks.
+    Each has one thread, as in `infer.latency_pair`. The reference runs in a sandbox of its own and in the same form,
+    ONNX or safetensors, because onnxruntime is quicker than torch: the ratio is to compare networks.
     """
     card = METHODS[REFERENCE].card
-    network = build(REFERENCE).eval()
+    network, limits = build(REFERENCE).eval(), replace(limits, threads=1)
     with tempfile.TemporaryDirectory(prefix="fer_bench-") as folder:
         if manifest.architecture is None:
-            path = write_onnx(network, card.input.channels, card.input.size, Path(folder) / "model.onnx")
+            file = write_onnx(network, card.input.channels, card.input.size, Path(folder) / "model.onnx")
         else:
-            path = Path(folder) / "model.safetensors"
-            save_file(network.state_dict(), path)
+            file = Path(folder) / "model.safetensors"
+            save_file(network.state_dict(), file)
         architecture = None if manifest.architecture is None else REFERENCE
-        with Child(path, card.input, 7, architecture, child.limits) as reference:
+        theirs = Child(file, card.input, 7, architecture, limits)
+        with open_model(path, manifest, limits) as own, theirs as reference:
             pairs = [(c, np.zeros((1, s.channels, s.size, s.size), np.float32))
-                     for c, s in ((child, manifest.input), (reference, card.input))]  # fmt: skip
+                     for c, s in ((own, manifest.input), (reference, card.input))]  # fmt: skip
             for _ in range(rounds):
                 for process, face in pairs:
                     process(face)
