@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +21,7 @@ from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
 from fer_bench.metrics import checked
 from fer_bench.registry import Registry, UnknownNameError
-from fer_bench.results import Logits, Result, read_logits, read_readable, result_path
+from fer_bench.results import Logits, Result, read_logits, read_readable, result_path, track_folder
 from fer_bench.statistics import Interval, holm, mcnemar, paired_difference
 
 LEVEL = 0.05
@@ -172,39 +173,43 @@ def compare_results(root: Path | str, first: Result, second: Result) -> Comparis
 
 
 def rows_of_board(root: Path | str, track: str) -> tuple[dict[str, Result], list[str]]:
-    """The results of a track under `root` by name, best accuracy first, and a line for each that cannot be read.
+    """The results of a track under `root` by name, best accuracy first, and a line for each of its that cannot be read.
 
     A name is the method's where it has one row here without test-time augmentation, else METHOD/RECIPE-sSEED, as the
     result's file is called.
     """
     found, problems = read_readable(root)
+    own = os.path.join("results", track_folder(track), "")
     rows = sorted((r for r in found if r.track == track), key=lambda r: -r.metrics["accuracy"].value)
     plain = [row.method for row in rows if row.tta == "none"]
-    names = [
-        row.method
-        if row.tta == "none" and plain.count(row.method) == 1
-        else f"{row.method}/{result_path('', row.track, row.method, row.recipe, row.seed, row.tta).stem}"
-        for row in rows
-    ]
-    return dict(zip(names, rows, strict=True)), problems
+    names = [row.method if row.tta == "none" and plain.count(row.method) == 1 else whole_name(row) for row in rows]
+    return dict(zip(names, rows, strict=True)), [problem for problem in problems if own in problem]
 
 
-def pairs_of(rows: Sequence[str], wanted: Sequence[str]) -> list[tuple[str, str]]:
-    """Which pairs of a board's rows to compare: one wanted row with each other row, or every pair of several.
+def whole_name(row: Result) -> str:
+    """METHOD/RECIPE-sSEED, with test-time augmentation -TTA behind it."""
+    return f"{row.method}/{result_path('', row.track, row.method, row.recipe, row.seed, row.tta).stem}"
 
-    wanted: names of rows, or of methods, which stand for all their rows. Raises UnknownNameError.
+
+def pairs_of(rows: Mapping[str, Result], wanted: Sequence[str]) -> list[tuple[str, str]]:
+    """Which pairs of a board's rows to compare: what one name means with each other row, or every pair of several.
+
+    wanted: names of rows, short or whole, or of methods, which stand for all their rows. Rows with test-time
+    augmentation take part only where their names are given. Raises UnknownNameError.
     """
+    plain = [name for name, row in rows.items() if row.tta == "none"]
+    whole = {whole_name(row): name for name, row in rows.items()}
     known: Registry[list[str]] = Registry("row")
     for name in rows:
         known.add(name, [name])
-    for method in dict.fromkeys(name.split("/")[0] for name in rows):
+    for method in dict.fromkeys(rows[name].method for name in plain):
         if method not in known:
-            known.add(method, [name for name in rows if name.split("/")[0] == method])
-    chosen = dict.fromkeys(name for one in wanted for name in known[one])
-    if len(chosen) == 1:
-        (only,) = chosen
-        return [(only, name) for name in rows if name != only]
-    return list(combinations([name for name in rows if name in chosen], 2))
+            known.add(method, [name for name in plain if rows[name].method == method])
+    chosen = list(dict.fromkeys(name for one in wanted for name in known[whole.get(one, one)]))
+    pairs = list(combinations([name for name in rows if name in chosen], 2))
+    if len(set(wanted)) == 1:
+        pairs += [(name, other) for name in chosen for other in plain if other not in chosen]
+    return pairs
 
 
 def compare_pairs(
@@ -249,14 +254,15 @@ def pairs_table(frame: pd.DataFrame) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Compare rows of the board picture by picture. Exit codes: 0 done, 1 a comparison failed, 2 wrong use."""
+    """Compare rows of the board picture by picture. Exit codes: 0 done, 1 a file could not be read or written, or two
+    rows not be compared, 2 wrong use."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_bench.comparison",
         description="Compare results picture by picture: the difference in accuracy with its paired bootstrap interval "
         "and McNemar's exact test. One METHOD is compared with every other row, several with each other; the "
         "p-values of several pairs are also given with Holm's adjustment.",
     )
-    naming = "a method, or METHOD/RECIPE-sSEED where it has several rows"
+    naming = "a method, or one of its rows as METHOD/RECIPE-sSEED (-flip with test-time augmentation)"
     parser.add_argument("methods", nargs="+", metavar="METHOD", help=naming)
     parser.add_argument("--track", default="fer2013", help="the track whose results are compared (%(default)s)")
     parser.add_argument("--board", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
@@ -264,11 +270,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         rows, problems = rows_of_board(arguments.board, arguments.track)
+        for problem in problems:
+            print(f"skipped {problem}", file=sys.stderr)
         if not rows:
             there = ", ".join(sorted({row.track for row in read_readable(arguments.board)[0]})) or "none"
             folder = Path(arguments.board) / "results"
             raise UserError(f"{folder} holds no result of {arguments.track} (tracks there: {there}).")
-        pairs = pairs_of(list(rows), arguments.methods)
+        pairs = pairs_of(rows, arguments.methods)
         if not pairs:
             raise UserError(
                 f"{arguments.methods[0]} is the only row of {arguments.track}; there is nothing to compare."
@@ -277,7 +285,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     frame, compared, skipped = compare_pairs(arguments.board, rows, pairs)
-    for line in (*problems, *skipped):
+    for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
     if len(compared) == 1:
         found, (first, second) = compared[0], frame.loc[0, ["first", "second"]]

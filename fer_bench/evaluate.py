@@ -31,7 +31,7 @@ from fer_bench.infer import PASSES, REFERENCE, Model, best_device, latency_pair,
 from fer_bench.leaderboard import write_cards, write_leaderboard
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.metrics import restrict_logits
-from fer_bench.protocols import TRACKS, track_named
+from fer_bench.protocols import TRACKS, selected_on_test, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Cost,
@@ -66,7 +66,7 @@ class Answers:
 def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Result:
     """Judge a loaded model on a test split: every metric with its 95 % bootstrap interval, and its cost.
 
-    dataset: a FaceSet, or the name of a track or data set ("rendered", "fer2013", "folder:PATH"). Where label sets
+    dataset: a FaceSet, or the name of a track ("rendered", "fer2013", "folder:PATH"). Where label sets
     differ, the shared emotions are scored and the logits renormalised over them. Raises UserError where model and
     data share fewer than two emotions.
     """
@@ -91,8 +91,12 @@ def judge(
     """Run a model over a split and measure everything. duplicates: bool (N,), pictures that also stand in train.
 
     tta: test-time augmentation, as `infer.logits` has it; the result is then another row than the one without.
-    Raises UserError where fewer than two emotions are shared or an answer is not finite.
+    Raises UserError where the weights were selected on these pictures, where fewer than two emotions are shared and
+    where an answer is not finite.
     """
+    chosen = selected_on_test(model.record, track)
+    if chosen:
+        raise UserError(f"{model.name} cannot be judged on {track.name}: {chosen}.")
     emotions = shared(model.emotions, faces.emotions)
     if len(emotions) < 2:
         raise UserError(f"{model.name} and {faces.name} share {len(emotions)} emotion(s); at least two are needed.")

@@ -62,7 +62,8 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
             return _to_8bit(_bounded(picture, called))
         # Pillow asks every other format before WebP, which takes longer than to decode a face.
         formats = ("WEBP",) if isinstance(picture, bytes) and picture[8:12] == b"WEBP" else None
-        source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
+        source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else picture
+        source = source if hasattr(source, "read") else Path(source)
         with Image.open(source, formats=formats) as opened:
             return _to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
@@ -77,12 +78,14 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
 def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
     """One picture, an iterable of them or an array (N, H, W) or (N, H, W, C) -> pictures, one after the other.
 
-    A three-dimensional array is a picture where its last axis is one of channels: 1, 3 or 4 long.
+    A three-dimensional array is a picture where its last axis is one of channels, at most 4 long; a one-dimensional one
+    holds pictures as a list does. An open file is one picture.
     """
     if isinstance(pictures, np.ndarray):
-        many = pictures.ndim == 4 or (pictures.ndim == 3 and pictures.shape[2] not in (1, 3, 4))
+        many = pictures.ndim in (1, 4) or (pictures.ndim == 3 and pictures.shape[2] > 4)
     else:
-        many = isinstance(pictures, Iterable) and not isinstance(pictures, str | bytes)
+        one = isinstance(pictures, str | bytes | bytearray) or hasattr(pictures, "read")
+        many = isinstance(pictures, Iterable) and not one
     return pictures if many else (pictures,)
 
 

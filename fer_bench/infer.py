@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
 PASSES = {"none": 1, "flip": 2}
 """Test-time augmentations and the passes that each takes through the network for one picture."""
+_LOCK, _exact, _usual = threading.Lock(), 0, ""
+"""Of `full_precision`: how many are open, and what the setting was before the first."""
 PAIRS = 15
 """Timings of a network and of the reference that a ratio is the median of, at least; slow networks get fewer."""
 
@@ -80,6 +83,8 @@ class Model:
         picture, emotion -> probability, summing to 1. Raises UnreadablePictureError, naming the file, for what is no
         picture.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         waiting = iter(one_by_one(pictures))
         scores: list[dict[str, float]] = []
         while batch := list(islice(waiting, batch_size)):
@@ -205,16 +210,22 @@ def evaluating(network: nn.Module) -> Iterator[nn.Module]:
 @contextlib.contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """While open, convolutions on NVIDIA GPUs keep float32's 23 bits, of which torch by default lets TF32 drop 13."""
+    global _exact, _usual
     if device.type != "cuda":
         yield
         return
     convolutions = torch.backends.cudnn.conv
-    before = convolutions.fp32_precision
-    convolutions.fp32_precision = "ieee"
+    with _LOCK:  # the setting is the process's: the first of several threads sets it, the last sets it back
+        _exact += 1
+        if _exact == 1:
+            _usual, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
     try:
         yield
     finally:
-        convolutions.fp32_precision = before
+        with _LOCK:
+            _exact -= 1
+            if _exact == 0:
+                convolutions.fp32_precision = _usual
 
 
 def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, path: Path) -> None:

@@ -208,6 +208,15 @@ def table(
     return frame.sort_values(order, ascending=[True, True, False, True, True, True], ignore_index=True)
 
 
+def why_groups(frame: pd.DataFrame) -> str:
+    """Why a table has several groups of rows that are not ranked against each other; "" where it has one."""
+    if frame["group"].nunique() < 2:
+        return ""
+    if frame.groupby([name for name in _COMPARABLE if name != "tta"]).ngroups == 1:
+        return "Rows marked tta answer for several views of each picture"
+    return "Not all rows were measured on the same pictures in the same way"
+
+
 def _method(row: NamedTuple, card: dict) -> str:
     title = safe(card.get("title", ""))
     if title and card.get("url"):
@@ -272,7 +281,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
 def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> list[str]:
     """The methods without a result on `track`, each with the command that makes one."""
     home = track_named(track).trained_on if track in TRACKS or ":" in track else track
-    ran = {(r.track, r.method) for r in results}
+    ran = {(r.track, r.method) for r in results if r.tta == "none"}
     lines = []
     for name, card in cards.items():
         if (track, name) in ran or card.get("package"):  # a peer comes with its weights and is never trained here
@@ -307,9 +316,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
     for track in sorted({r.track for r in results}, key=place):
         mine, frame = [r for r in results if r.track == track], table(results, cards, track)
         parts.append(f"## {safe(track_title(track))}")
-        several = frame["group"].nunique() > 1
-        if several:
-            parts.append("These rows were not all measured on the same pictures in the same way; ranks start anew.")
+        parts += [f"{why}; ranks start anew." for why in filter(None, [why_groups(frame)])]
         for _, group in frame.groupby("group"):
             first = group.iloc[0]
             tta = "" if first["tta"] == "none" else f", test-time augmentation {first['tta']}"
@@ -326,7 +333,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
 
 
 def figure(results: Sequence[Result], track: str, path: Path | str) -> Path:
-    """Accuracy against parameters for the largest comparable group of rows on `track`, as a PNG; returns the path.
+    """Accuracy against parameters for the first comparable group (see `table`), as a PNG; returns the path.
 
     Raises UserError where there is no result on the track.
     """

@@ -62,5 +62,5 @@ def restore_state(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], 
     optimizer.load_state_dict({"state": state, "param_groups": layout["param_groups"]})
     for parameter, values in optimizer.state.items():
         for key, value in values.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape:
+            if isinstance(value, Tensor) and value.ndim and value.shape == parameter.shape:
                 values[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Method
-from fer_bench.protocols import TRACKS
+from fer_bench.protocols import selected_on_test
 from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
 
 SHIPPED = "shipped"
-CHOSEN_BY = {"fer2013-merged": ("fer2013", "fer2013-clean", "ferplus")}
-"""Data set -> those whose weights were selected on pictures that it tests on."""
 
 
 def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
@@ -61,12 +59,9 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     trained = record["trained"]
     row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
     before = trained.get("earlier") or {"weights": [], "epochs": 0, "pictures_seen": 0}
-    for name in (record["track"], *(earlier.split("/")[1] for earlier in before["weights"])):
-        if name in TRACKS and TRACKS[name].dataset in CHOSEN_BY.get(track.dataset, ()):
-            raise UserError(
-                f"{path}: weights of {name} were selected on PublicTest, which {track.name} tests on; "
-                "leave out --start-from."
-            )
+    chosen = selected_on_test(record, track)
+    if chosen:
+        raise UserError(f"{path}: {chosen}; leave out --start-from.")
     earlier = {
         "weights": [row, *before["weights"]], "track": record["track"],
         "epochs": before["epochs"] + trained["epochs"],

@@ -44,7 +44,9 @@ def weights_folder() -> Path:
     if os.environ.get("FER_BENCH_WEIGHTS"):
         return Path(os.environ["FER_BENCH_WEIGHTS"])
     package = Path(__file__).resolve().parent
-    places = [package.parent / "weights", *(above / INSTALLED for above in package.parents[:4])]
+    if (package.parent / "pyproject.toml").is_file():
+        return package.parent / "weights"
+    places = (above / INSTALLED for above in package.parents[:4])
     return next((place for place in places if (place / "index.json").is_file()), Path("weights"))
 
 

@@ -53,12 +53,19 @@ def test_rows_are_named_by_method_where_that_is_enough(board: Path) -> None:
 
 def test_one_row_meets_all_others_and_several_meet_each_other() -> None:
     """A method's name stands for all its rows; a misspelt one is answered with the nearest."""
-    rows = ["alpha", "beta/common-v1-s0", "beta/common-v1-s1", "gamma"]
-    assert pairs_of(rows, ["gamma"]) == [("gamma", name) for name in rows[:3]]
+    zero, one = "beta/common-v1-s0", "beta/common-v1-s1"
+    rows = {"alpha": made("alpha"), zero: made("beta"), one: made("beta", seed=1), "gamma": made("gamma")}
+    assert pairs_of(rows, ["gamma"]) == [("gamma", name) for name in ("alpha", zero, one)]
     assert pairs_of(rows, ["gamma", "alpha", "gamma"]) == [("alpha", "gamma")]
-    assert pairs_of(rows, ["beta"]) == [("beta/common-v1-s0", "beta/common-v1-s1")]
+    others = [(beta, name) for beta in (zero, one) for name in ("alpha", "gamma")]
+    assert pairs_of(rows, ["beta"]) == [(zero, one), *others]
+    assert pairs_of(rows, ["gamma/common-v1-s0", one]) == [(one, "gamma")]
     assert len(pairs_of(rows, ["alpha", "beta", "gamma"])) == 6
-    assert pairs_of(["alpha"], ["alpha"]) == []
+    assert pairs_of({"alpha": made("alpha")}, ["alpha"]) == []
+    flip = "alpha/common-v1-s0-flip"
+    rows[flip] = made("alpha", tta="flip")
+    assert pairs_of(rows, ["gamma"]) == [("gamma", name) for name in ("alpha", zero, one)]
+    assert pairs_of(rows, ["alpha", flip]) == [("alpha", flip)]
     with pytest.raises(UnknownNameError, match=r"no row 'gama'\. Did you mean 'gamma'\?"):
         pairs_of(rows, ["gama"])
 
@@ -119,6 +126,19 @@ def test_a_row_that_cannot_be_compared_ends_nothing_else(board: Path, capsys) ->
     assert "skipped alpha and gamma: " in said.err
     assert lost.name in said.err
     assert "| alpha | beta | +20.0 |" in said.out
+
+
+def test_a_broken_file_of_another_track_is_none_of_this_one(board: Path, capsys) -> None:
+    """What cannot be read elsewhere is not mentioned; where a track has nothing else, it is, before the sentence."""
+    other = board / "results" / "rendered" / "alpha" / "common-v1-s0.json"
+    other.parent.mkdir(parents=True)
+    other.write_text("{")
+    assert main(["alpha", "gamma", "--board", str(board)]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["alpha", "--board", str(board), "--track", "rendered"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert str(other) in first
+    assert "holds no result of rendered" in second
 
 
 def test_a_file_that_cannot_be_written_is_named(board: Path, capsys) -> None:

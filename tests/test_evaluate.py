@@ -17,7 +17,7 @@ from fer_bench import evaluate, infer, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import FOUR, SEVEN
-from fer_bench.errors import DataError
+from fer_bench.errors import DataError, UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
@@ -256,6 +256,17 @@ def test_pictures_of_emotions_that_the_model_does_not_know_are_left_out(model: M
     assert result.emotions == SEVEN
     assert result.data.test_pictures == 14
     assert not result.shared_emotions_only
+
+
+def test_weights_are_not_judged_on_what_selected_them(model: Model, tmp_path: Path) -> None:
+    """A model of fer2013, selected on PublicTest, is refused where PublicTest is part of the test."""
+    folder = f"folder:{write_folder(tmp_path / 'data')}"
+    faces = replace(fer_bench.load_dataset(folder), name="fer2013-merged")
+    model.record["track"] = "fer2013"
+    with pytest.raises(UserError, match="deep_emotion cannot be judged on fer2013-merged: weights of fer2013 were sel"):
+        fer_bench.benchmark(model, faces)
+    model.record["track"] = "fer2013-6-merged"
+    assert fer_bench.benchmark(model, faces).data.test_pictures == 28
 
 
 def test_one_shared_emotion_is_too_few(model: Model, tmp_path: Path) -> None:

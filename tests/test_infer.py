@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,22 @@ def test_predict_takes_arrays_of_many_pictures_and_whatever_yields_pictures(mode
     assert model.predict(faces[:0]) == model.predict([]) == []
 
 
+def test_predict_refuses_what_it_would_misread(model: Model, tmp_path: Path) -> None:
+    """An open file is one picture; two channels are no picture and no batch; a batch holds at least one picture."""
+    path = tmp_path / "face.png"
+    Image.fromarray(picture(2, 2)).save(path)
+    named = np.array([str(path), path], dtype=object)
+    with path.open("rb") as file:
+        for given in (file, BytesIO(path.read_bytes()), bytearray(path.read_bytes()), named[:1]):
+            assert model.predict(given) == model.predict(path)
+    assert len(model.predict(named)) == 2
+    with pytest.raises(UnreadablePictureError, match="the array"):
+        model.predict(np.zeros((48, 48, 2), np.uint8))
+    for size in (0, -1):
+        with pytest.raises(ValueError, match=f"batch_size must be at least 1, not {size}"):
+            model.predict(path, batch_size=size)
+
+
 def test_inference_keeps_full_precision_and_gives_the_setting_back(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +100,12 @@ def test_inference_keeps_full_precision_and_gives_the_setting_back(
         assert convolutions.fp32_precision == "tf32"
     with full_precision(torch.device("cuda")):
         assert convolutions.fp32_precision == "ieee"
+    first, second = full_precision(torch.device("cuda")), full_precision(torch.device("cuda"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # as another thread's that is done first
+    assert convolutions.fp32_precision == "ieee"
+    second.__exit__(None, None, None)
     assert convolutions.fp32_precision == "tf32"
     with pytest.raises(RuntimeError, match="broken"), full_precision(torch.device("cuda")):
         raise RuntimeError("broken")

@@ -34,10 +34,8 @@ def test_an_installed_package_finds_the_weights_it_came_with(tmp_path: Path, mon
         share.mkdir(parents=True)
         (share / "index.json").write_text("{}")
         assert weights.weights_folder().resolve() == share.resolve()
-        checkout = home.parent / "weights"
-        checkout.mkdir()
-        (checkout / "index.json").write_text("{}")
-        assert weights.weights_folder().resolve() == checkout.resolve()
+        (home.parent / "pyproject.toml").touch()
+        assert weights.weights_folder().resolve() == (home.parent / "weights").resolve()
     monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "mine"))
     assert weights.weights_folder() == tmp_path / "mine"
 

@@ -61,10 +61,11 @@ def test_optimiser_state_survives_as_plain_tensors(kind: str) -> None:
 def test_restored_optimiser_state_lies_in_memory_as_its_weights_do(tmp_path: Path) -> None:
     """By way of a file, moments of a channels_last kernel are channels_last again, with the values that they had."""
     kernel = torch.nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
-    network = torch.nn.ParameterList([kernel])
+    scale = torch.nn.Parameter(torch.tensor(2.0))  # of the shape that Adam's count of steps has
+    network = torch.nn.ParameterList([kernel, scale])
     recipe = Recipe(name="r", epochs=1, optimizer="adamw")
-    before, after = (optimizer_for(recipe, network, [kernel]) for _ in range(2))
-    kernel.square().sum().backward()
+    before, after = (optimizer_for(recipe, network, [kernel, scale]) for _ in range(2))
+    (scale * kernel.square()).sum().backward()
     before.step()
     tensors, layout = flatten_state(before)
     write_tensors(tmp_path / "state", tensors, {})
@@ -72,3 +73,5 @@ def test_restored_optimiser_state_lies_in_memory_as_its_weights_do(tmp_path: Pat
     for key in ("exp_avg", "exp_avg_sq"):
         assert after.state[kernel][key].stride() == kernel.stride() != kernel.contiguous().stride()
         assert torch.equal(after.state[kernel][key], before.state[kernel][key])
+    assert after.state[scale]["step"].dtype == before.state[scale]["step"].dtype
+    assert after.state[scale]["step"] == 1

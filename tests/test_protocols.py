@@ -10,7 +10,7 @@ from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Track
 from fer_bench.datasets import DATASETS
 from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX, in_order
 from fer_bench.errors import UserError
-from fer_bench.protocols import RECIPES, TRACKS, recipe_for, track_named
+from fer_bench.protocols import RECIPES, TRACKS, recipe_for, selected_on_test, track_named
 from fer_bench.registry import UnknownNameError
 
 CARD = MethodCard("a_net", "A net", "Someone, 2020", "It looks.", InputSpec(48, 1, (0.0,), (1.0,)), "features")
@@ -87,6 +87,28 @@ def test_a_folder_without_its_prefix_is_told_what_to_type(tmp_path: Path) -> Non
     for path, kind in ((tmp_path, "folder"), (tmp_path / "faces.csv", "csv")):
         with pytest.raises(UnknownNameError, match=f"for your own pictures give {kind}:{path}"):
             track_named(str(path))
+
+
+def test_what_is_no_path_of_pictures_is_no_hint(tmp_path: Path) -> None:
+    """A file of another kind and a name that is too long for a path are unknown tracks like any other."""
+    (tmp_path / "README.md").touch()
+    for name in (str(tmp_path / "README.md"), "a" * 5000, "a\0b"):
+        with pytest.raises(UnknownNameError, match="The names are: fer2013"):
+            track_named(name)
+
+
+def test_weights_that_were_selected_on_a_tracks_test() -> None:
+    """PublicTest selects on FER2013's tracks and tests where both tests are one; where weights started counts too."""
+    merged = TRACKS["fer2013-6-merged"]
+    for name in ("fer2013", "ferplus", "fer2013-4-clean"):
+        assert selected_on_test({"track": name}, merged) == (
+            f"weights of {name} were selected on PublicTest, which fer2013-6-merged tests on"
+        )
+        assert selected_on_test({"track": name}, TRACKS["fer2013"]) == ""
+    started = {"track": "rafdb", "trained": {"earlier": {"weights": ["small_cnn/fer2013/common-v1-s0 (0)"]}}}
+    assert selected_on_test(started, merged).startswith("weights of fer2013 ")
+    for name in ("fer2013-6-merged", "rafdb", "submitted"):
+        assert selected_on_test({"track": name, "trained": {"earlier": None}}, merged) == ""
 
 
 @pytest.mark.parametrize("name", ["folder:", "csv:", "zip:a.zip"])

@@ -88,6 +88,9 @@ def test_plain_rows_come_first_and_only_they_stand_beside_the_papers() -> None:
     """However many rows are augmented, the others are the first group; a paper's figure is not compared with both."""
     cards = {"a": {"reported": [{"track": "fer2013", "accuracy": 0.9}]}}
     rows = [made("a", tta="flip"), made("b", tta="flip"), made("a")]
+    text = leaderboard.markdown([rows[0]], {"a": {"shipped": True, "weights": ["fer2013"]}})
+    assert "python -m fer_bench.evaluate --method a --track fer2013" in text  # the protocol's own figure is not there
+    assert "Rows marked tta answer for several views of each picture; ranks start anew." in leaderboard.markdown(rows)
     frame = leaderboard.table(rows, cards, "fer2013")
     assert frame[["method", "tta", "group"]].values.tolist() == [["a", "none", 0], ["a", "flip", 1], ["b", "flip", 1]]
     assert frame["reported"].tolist()[0] == 0.9

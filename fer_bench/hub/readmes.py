@@ -142,12 +142,18 @@ def _figures(results: Sequence[Result]) -> str:
         + ", ".join(f"{emotion} {100 * recall.value:.0f} %" for emotion, recall in result.per_class_recall.items())
         + "."
         for result in results
+        if result.tta == "none"
     ]
     return "\n\n".join(["\n".join(lines), *recalls])
 
 
 def _evaluations(result: Result) -> list[EvalResult]:
-    """The figures of one result for the card's `model-index`, as fractions."""
+    """The figures of one result for the card's `model-index`, as fractions; none of one with test-time augmentation.
+
+    The Hub would take such figures for others of the same data set and split.
+    """
+    if result.tta != "none":
+        return []
     home = data_card(result.track)
     about = {
         "task_type": TASK,
@@ -156,7 +162,6 @@ def _evaluations(result: Result) -> list[EvalResult]:
         "dataset_name": track_named(result.track).title,
         "dataset_config": result.track,
         "dataset_split": "test",
-        "dataset_args": None if result.tta == "none" else {"test_time_augmentation": result.tta},
     }
     figures = {name: interval.value for name, interval in result.metrics.items()}
     return [
@@ -209,7 +214,8 @@ from datasets import load_dataset
 rows = load_dataset("{repo}", split="results")
 ```
 
-`results.parquet` holds every row; `results/<track>/<method>/<recipe>-s<seed>.json` is the full record of one (confusion
+`results.parquet` holds every row; `results/<track>/<method>/<recipe>-s<seed>.json` (`-flip.json`
+with test-time augmentation) is the full record of one (confusion
 matrix, calibration, cost, versions), and the `.npz` beside it holds the logits of every test picture by its name, so
 that any metric can be computed again. No picture of anyone is in this repository."""
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Mapping
 
 from fer_bench.cards import Track
 from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX
@@ -41,6 +42,22 @@ for _track in (
     TRACKS.add(_track.name, _track)
 
 
+_CHOSEN_BY = {"fer2013-merged": ("fer2013", "fer2013-clean", "ferplus")}
+"""Data set -> those whose weights are selected on pictures that it tests on."""
+
+
+def selected_on_test(record: Mapping, track: Track) -> str:
+    """Why weights cannot be judged on a track: they, or weights that they started from, were selected on its test.
+
+    record: what a weight file says of itself. Returns the beginning of a sentence, or "" where they can be.
+    """
+    before = (record.get("trained", {}).get("earlier") or {}).get("weights", ())
+    for name in (record.get("track"), *(row.split("/")[1] for row in before)):
+        if name in TRACKS and TRACKS[name].dataset in _CHOSEN_BY.get(track.dataset, ()):
+            return f"weights of {name} were selected on PublicTest, which {track.name} tests on"
+    return ""
+
+
 def track_named(name: str) -> Track:
     """The track of that name; `folder:PATH` and `csv:PATH` make one for a user's own pictures.
 
@@ -51,7 +68,7 @@ def track_named(name: str) -> Track:
     kind, _, path = name.partition(":")
     if kind in ("folder", "csv") and path:
         return Track(name, f"Your pictures ({name})", name, (), trained_on="fer2013")
-    if name not in TRACKS and name and (place := Path(name)).exists():
-        kind = "folder" if place.is_dir() else "csv"
+    kind = "folder" if os.path.isdir(name) else "csv" if name.endswith(".csv") and os.path.isfile(name) else ""
+    if name not in TRACKS and kind:
         raise UnknownNameError(f"there is no track {name!r}; for your own pictures give {kind}:{name}.")
     return TRACKS[name]

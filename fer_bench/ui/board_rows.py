@@ -28,6 +28,7 @@ from fer_bench.leaderboard import (
     table,
     track_title,
     trained_text,
+    why_groups,
 )
 from fer_bench.protocols import track_named
 from fer_bench.results import Result
@@ -116,7 +117,6 @@ _COLUMNS = (
     ("MACs", 90, lambda r: _whole(r.macs), lambda r: short(r.macs)),
     ("Latency, × resnet18", 190, lambda r: _ratio(r.latency_ratio), lambda r: ratio_text(r.latency_ratio)),
 )
-OTHERWISE = "Not all rows were measured on the same pictures in the same way"
 _GROUP = ("Group", 80, lambda r: int(r.group) + 1, lambda r: str(r.group + 1))
 
 
@@ -234,9 +234,8 @@ def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str
         return "\n".join([EMPTY, "", *lines])
     first = frame.iloc[0]
     about = f"{first['test_pictures']:,} test pictures of {first['emotions']}."
-    if frame["group"].nunique() > 1:
-        only_tta = frame.groupby(["data_hash", "protocol", "emotions", "test_pictures"]).ngroups == 1
-        why = "Rows marked tta answer for several views of each picture" if only_tta else OTHERWISE
+    why = why_groups(frame)
+    if why:
         about += f" {why}: ranks start anew in each group, and the chart shows group 1."
     return "\n".join([about, "", *notes_on(results, frame), *lines])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from packaging.requirements import Requirement
 
 from fer_bench.hub import contents, main
-from fer_bench.results import read_result, read_results
+from fer_bench.results import read_result, read_results, write_result
 from fer_bench.weights import (
     cached,
     read_tensors,
@@ -54,6 +55,22 @@ def test_the_card_states_figures_training_and_limits(checkout: Path, hub: Hub) -
     assert "research use" in card.text
     assert "It started from random weights." in card.text
     assert "/home/ada" not in card.content
+
+
+def test_the_card_s_figures_are_those_without_augmentation(checkout: Path, hub: Hub) -> None:
+    """A row with test-time augmentation has a line in the text that says so, and no part in the model-index."""
+    path = checkout / "leaderboard/results/fer2013/deep_emotion/common-v1-s0.json"
+    result = read_result(path)
+    other = replace(result.metrics["ece"], value=0.5, high=0.51)
+    write_result(replace(result, tta="flip", metrics=result.metrics | {"ece": other}), checkout / "leaderboard")
+    path.with_name("common-v1-s0-flip.npz").write_bytes(path.with_suffix(".npz").read_bytes())
+    main(PUSH)
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    plain = [e for e in card.data.eval_results if (e.dataset_config, e.metric_name) == ("fer2013", "accuracy")]
+    assert [e.metric_value for e in plain] == [result.metrics["accuracy"].value]
+    (line,) = (line for line in card.text.splitlines() if "test-time augmentation flip |" in line)
+    assert line.endswith("| 50.0 |")
+    assert card.text.count("Recall per emotion, FER2013, 7 emotions") == 1
 
 
 def test_the_card_tells_the_runs_before(checkout: Path, hub: Hub) -> None:
