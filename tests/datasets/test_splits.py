@@ -141,5 +141,6 @@ def test_splits_that_cannot_be_written(
 def test_a_place_that_cannot_be_written_to_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file where a folder must be is named, and the exit code says that the command was right and its run failed."""
     (tmp_path / "file").touch()
-    assert main(["splits", "rendered", "-o", str(tmp_path / "file" / "a.csv")]) == 1
+    source = f"folder:{write_folder(tmp_path / 'faces', per_class=1)}"
+    assert main(["splits", source, "-o", str(tmp_path / "file" / "a.csv")]) == 1
     assert f"{tmp_path / 'file' / 'a.csv'} cannot be written: " in capsys.readouterr().err
