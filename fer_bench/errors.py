@@ -7,3 +7,20 @@ class UserError(Exception):
 
 class DataError(UserError):
     """A data set that is missing, incomplete or broken in a way that skipping a picture cannot mend."""
+
+
+class BrokenFilesError(UserError):
+    """Files of the leaderboard's folder that cannot be read: a sentence for each, and what was done without them."""
+
+
+class Failure(str):
+    """A line on what went wrong, where a plain one says only what is not here to be judged."""
+
+    code = 1
+    """The command's exit code."""
+
+
+class Lacking(Failure):
+    """A line on data that was asked for by name and is not here."""
+
+    code = 2

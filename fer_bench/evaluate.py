@@ -24,7 +24,7 @@ from fer_bench import __version__
 from fer_bench.cards import Track
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
-from fer_bench.errors import DataError, UserError
+from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
 from fer_bench.infer import PASSES, REFERENCE, Model, best_device, latency_pair, load, logits, macs, weights_for
@@ -154,19 +154,6 @@ def commit() -> str:
         return done.stdout.strip() if done.returncode == 0 else "unknown"
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-
-
-class Failure(str):
-    """A line on what went wrong, where a plain one says only what is not here to be judged."""
-
-    code = 1
-    """The command's exit code."""
-
-
-class Lacking(Failure):
-    """A line on data that was asked for by name and is not here."""
-
-    code = 2
 
 
 def evaluate(

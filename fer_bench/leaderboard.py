@@ -27,7 +27,7 @@ from fer_bench.beyond_accuracy import (
 )
 from fer_bench.cards import MethodCard
 from fer_bench.cells import markdown_table, percent, ratio_text, safe, short, trained_text
-from fer_bench.errors import UserError
+from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
@@ -109,10 +109,6 @@ def _readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
         except (ValueError, AttributeError) as error:
             problems.append(f"{path} is broken ({error}); {mend}.")
     return cards, problems
-
-
-class BrokenFilesError(UserError):
-    """Files of the leaderboard's folder that cannot be read: a sentence for each, and what was done without them."""
 
 
 def _split_sizes(results: Iterable[Result]) -> dict[str, int]:

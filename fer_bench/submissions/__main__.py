@@ -7,7 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from fer_bench.errors import UserError
+from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.registry import UnknownNameError
 from fer_bench.submissions.manifest import NAME
 from fer_bench.submissions.problems import Limits
@@ -93,7 +93,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from fer_bench.leaderboard import BrokenFilesError
     from fer_bench.results import headline, read_result
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
