@@ -182,7 +182,7 @@ def evaluate(
     written, skipped = 0, []
     for name in tracks:
         track = track_named(name)
-        ready, missing = [], []
+        ready, missing, untrained = [], [], []
         for method in methods:
             (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
         if missing:
@@ -192,14 +192,16 @@ def evaluate(
             chosen += f" --seed {seed}" if seed else ""
             which = f"{recipe or 'the recipe of its card'}, seed {seed}"
             rows = f"any method ({which})" if every else f"{', '.join(missing)} ({which})"
-            skipped.append(f"{name}: no weights of {rows}; train them with: python -m fer_bench.train {chosen}")
+            untrained = [f"{name}: no weights of {rows}; train them with: python -m fer_bench.train {chosen}"]
         if not ready:
+            skipped += untrained
             continue
         try:
             faces = load_dataset(track.dataset, track.test).restrict(track.emotions)
         except DataError as error:
             skipped.append((Lacking if strict else str)(f"{name}: {error}"))
             continue
+        skipped += untrained  # where the data is not here, that is all there is to say
         # That nothing can be written is said before the minutes of inference, not after them.
         atomic_write(out / ".writable", b"").unlink(missing_ok=True)
         in_train: tuple[np.ndarray | None, str] | None = None
