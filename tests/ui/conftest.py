@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -46,8 +47,10 @@ def served(folder: Path, *command: str) -> Iterator[tuple[str, int]]:
     }  # fmt: skip
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, *command, str(port)], cwd=PROJECT, stdout=output, stderr=output, env=environment
-        )
+            [sys.executable, *command, str(port)], cwd=PROJECT, stdout=output, stderr=output, env=environment,
+            # Where the tests run in the background Ctrl-C's signal is ignored, and a process inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(600):
