@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,19 +21,19 @@ from tqdm import tqdm
 
 from fer_bench import __version__
 from fer_bench.cards import Track
+from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
-from fer_bench.infer import PASSES, REFERENCE, Model, best_device, latency_pair, load, logits, macs, weights_for
+from fer_bench.infer import PASSES, Model, best_device, load, logits, weights_for
 from fer_bench.leaderboard import write_cards, write_leaderboard
-from fer_bench.methods import METHODS, count_parameters, list_methods
+from fer_bench.methods import METHODS, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import TRACKS, selected_on_test, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
-    Cost,
     Data,
     Result,
     ResultError,
@@ -126,7 +125,8 @@ def judge(
             skipped=list(faces.skipped), notes=list(faces.notes),
             duplicates_in_train=int(duplicates.sum()) if duplicates is not None else None,
         ),
-        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates), cost=cost(model, PASSES[tta]),
+        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates),
+        cost=for_passes(cost(model), PASSES[tta]),
         shared_emotions_only=emotions != model.emotions, verified=verified, commit=commit(),
         versions=Versions(
             python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__
@@ -134,16 +134,6 @@ def judge(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     return Answers(result, scored.ids, scored.labels, answers)
-
-
-def cost(model: Model, passes: int = 1) -> Cost:
-    """Parameters, and for one face, of so many passes, multiply-accumulates and latency beside the reference's."""
-    own, ratio = latency_pair(model)
-    return Cost(
-        parameters=count_parameters(model.network),
-        macs=passes * macs(model.network, model.input_spec),
-        latency_ms=passes * own * 1000, latency_ratio=passes * ratio, checkpoint_bytes=model.record["bytes"],
-    )  # fmt: skip
 
 
 def commit() -> str:
@@ -282,38 +272,6 @@ def standing(result: Result, out: Path) -> Result | None:
         return None
     measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
     return before if measured == replaced else None
-
-
-def measure_costs(
-    methods: list[str], tracks: list[str], out: Path, recipe: str | None = None, seed: int = 0,
-    runs: Path | None = None, device: str = "cpu",
-) -> tuple[int, list[str]]:  # fmt: skip
-    """Measure the costs of standing rows anew, all in one run, so that their latencies can be compared.
-
-    A row is left alone where its record in `out` is not of the weights that are here. Returns as `evaluate` does.
-    """
-    measured: dict[tuple[Path, int], Cost] = {}
-    written, skipped = 0, []
-    for name, method, (tta, passes) in product(tracks, methods, PASSES.items()):
-        path = weights_for(method, track_named(name), recipe, seed, runs)
-        place = result_path(out, name, method, recipe or METHODS[method].card.recipe, seed, tta)
-        if path is None or not place.is_file():
-            continue
-        try:
-            before = read_result(place)
-            model = load(method, name, recipe, seed, device, runs)
-            if before.weights.sha256 != model.record["sha256"]:
-                skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
-                continue
-            if (path, passes) not in measured:
-                measured[path, passes] = cost(model, passes)
-            write_result(replace(before, cost=measured[path, passes]), out)
-        except UserError as error:
-            skipped.append(Failure(f"{name} {method}: {error}"))
-            continue
-        tqdm.write(f"{name:12} {method:24} latency {measured[path, passes].latency_ratio:.3f} x {REFERENCE}")
-        written += 1
-    return written, skipped
 
 
 def write_table(out: Path) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 import fer_bench
-from fer_bench import evaluate, infer, leaderboard, robustness
+from fer_bench import costs, evaluate, infer, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import FOUR, SEVEN
@@ -65,7 +65,7 @@ def test_the_command_writes_result_logits_and_table(base: Path, tmp_path: Path) 
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """No figures are drawn, nothing is timed: both take longer than what is tested."""
     monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.5))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
 
 
 def command(base: Path, out: Path, *more: str) -> list[str]:
@@ -214,7 +214,7 @@ def test_what_another_evaluation_wrote_meanwhile_is_kept(
 ) -> None:
     """An explanation that is written while robustness is measured stands in the record afterwards."""
     faces = load_faces(f"folder:{base / 'data'}")
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.5))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
     result = judge(model, faces, Track(faces.name, faces.name, faces.name, (), faces.name)).result
     even = Interval(0, 0, 0)
     faithful = Faithfulness(
@@ -381,7 +381,7 @@ def test_the_latency_ratio_is_the_median_over_many_pairs(model: Model, monkeypat
 
 def test_the_cost_is_measured_beside_the_reference(model: Model) -> None:
     """The ratio of latencies is that of the millisecond figures, and a tiny network is far below resnet18."""
-    found = evaluate.cost(model)
+    found = costs.cost(model)
     assert found.parameters == 48_587
     assert found.checkpoint_bytes == model.path.stat().st_size
     assert found.latency_ratio < 0.5
@@ -439,19 +439,24 @@ def test_every_committed_result_is_recomputable() -> None:
 def test_costs_alone_are_measured_anew_for_rows_of_the_same_weights(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--costs changes nothing but a record's cost, once for all its tracks; a record of other weights is left alone."""
+    """--costs changes nothing but costs: weights are timed once for all rows; records of others are left alone."""
     monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
-    timed = iter([(0.001, 0.5), (0.003, 0.7), (9.0, 9.0)])
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: next(timed))
-    assert main(command(base, tmp_path)) == 0
+    timed = iter([(0.001, 0.5), (0.002, 0.6), (0.003, 0.7)])
+    monkeypatch.setattr(costs, "latency_pair", lambda _: next(timed))
+    assert main(command(base, tmp_path)) == main(command(base, tmp_path, "--tta", "flip")) == 0
     (path,) = (tmp_path / "results").glob("*/deep_emotion/common-v1-s0.json")
-    before = read_result(path)
+    mirrored = path.with_stem(path.stem + "-flip")
+    before, before_mirrored = read_result(path), read_result(mirrored)
     monkeypatch.setattr(evaluate, "logits", lambda *_: pytest.fail("nothing is to be answered"))
     assert main(command(base, tmp_path, "--costs")) == 0
-    after = read_result(path)
+    after, after_mirrored = read_result(path), read_result(mirrored)
     assert (after.cost.latency_ms, after.cost.latency_ratio) == (3.0, 0.7)
+    assert (after_mirrored.cost.latency_ms, after_mirrored.cost.latency_ratio) == (6.0, 1.4)
+    assert after_mirrored.cost.macs == 2 * after.cost.macs
     assert replace(after, cost=before.cost) == before
-    write_result(replace(after, weights=replace(after.weights, sha256="0" * 64)), tmp_path)
+    assert replace(after_mirrored, cost=before_mirrored.cost) == before_mirrored
+    for record in (after, after_mirrored):
+        write_result(replace(record, weights=replace(record.weights, sha256="0" * 64)), tmp_path)
     assert main(command(base, tmp_path, "--costs")) == 2
     assert "is of other weights than" in capsys.readouterr().err
     assert read_result(path).cost == after.cost

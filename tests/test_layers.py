@@ -21,7 +21,7 @@ LAYERS = (
     {"infer", "leaderboard", "grid", "stages", "options", "start"},
     {"missing"},
     {"train", "explain", "robustness", "hub"},
-    {"faithfulness", "sweep"},
+    {"faithfulness", "sweep", "costs"},
     {"evaluate", "scoring"},
     {"submissions"},
     {"runtime"},

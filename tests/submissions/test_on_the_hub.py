@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants, snapshot_download
 
-from fer_bench import evaluate
+from fer_bench import costs
 from fer_bench.results import read_result
 from fer_bench.submissions import behaviour, judging, located, main
 from fer_bench.weights import cache_folder, sha256
@@ -105,7 +105,7 @@ def test_files_that_the_client_s_own_cache_links_to_arrive_plain(hub: Hub) -> No
 
 def test_the_record_keeps_repository_and_revision(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry that names the Hub is the same place as `hub:...`; `evaluate` writes what was measured and whence."""
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.002))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.002))
     monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
     monkeypatch.setattr(judging, "write_leaderboard", lambda _: None)
     where = pin(publish(hub))

@@ -13,7 +13,7 @@ import pytest
 from onnx import ModelProto
 from PIL import Image
 
-from fer_bench import evaluate, leaderboard, submissions
+from fer_bench import costs, leaderboard, submissions
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
@@ -136,7 +136,7 @@ def test_a_model_on_the_hub_is_told_how_to_be_fetched(tmp_path: Path) -> None:
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """No charts, a small reference network, and no timing of the parent's that a submission's own replaces."""
     monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.002))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.002))
     monkeypatch.setattr(judging, "REFERENCE", "deep_emotion_sequential")
 
 

@@ -1,0 +1,64 @@
+"""What a face costs: parameters, multiply-accumulates, bytes and latency; `evaluate --costs` measures them anew."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fer_bench.errors import Failure, UserError
+from fer_bench.infer import PASSES, REFERENCE, Model, latency_pair, load, macs, weights_for
+from fer_bench.methods import METHODS, count_parameters
+from fer_bench.protocols import track_named
+from fer_bench.results import Cost, read_result, result_path, write_result
+
+
+def cost(model: Model) -> Cost:
+    """Parameters, and for one pass of one face, multiply-accumulates and latency beside the reference's."""
+    own, ratio = latency_pair(model)
+    return Cost(
+        parameters=count_parameters(model.network), macs=macs(model.network, model.input_spec),
+        latency_ms=own * 1000, latency_ratio=ratio, checkpoint_bytes=model.record["bytes"],
+    )  # fmt: skip
+
+
+def for_passes(once: Cost, passes: int) -> Cost:
+    """The cost of a face that is answered so many times."""
+    return replace(
+        once, macs=passes * once.macs, latency_ms=passes * once.latency_ms, latency_ratio=passes * once.latency_ratio
+    )
+
+
+def measure_costs(
+    methods: list[str], tracks: list[str], out: Path, recipe: str | None = None, seed: int = 0,
+    runs: Path | None = None, device: str = "cpu",
+) -> tuple[int, list[str]]:  # fmt: skip
+    """Measure the costs of standing rows anew, all in one run, so that their latencies can be compared.
+
+    A row is left alone where its record in `out` is not of the weights that are here. Returns as `evaluate` does.
+    """
+    measured: dict[Path, Cost] = {}  # of one pass, so that rows of the same weights agree
+    written, skipped = 0, []
+    for name, method, (tta, passes) in product(tracks, methods, PASSES.items()):
+        path = weights_for(method, track_named(name), recipe, seed, runs)
+        place = result_path(out, name, method, recipe or METHODS[method].card.recipe, seed, tta)
+        if path is None or not place.is_file():
+            continue
+        try:
+            before = read_result(place)
+            model = load(method, name, recipe, seed, device, runs)
+            if before.weights.sha256 != model.record["sha256"]:
+                skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
+                continue
+            if path not in measured:
+                measured[path] = cost(model)
+            write_result(replace(before, cost=for_passes(measured[path], passes)), out)
+        except UserError as error:
+            skipped.append(Failure(f"{name} {method}: {error}"))
+            continue
+        row = f"{name:12} {method:24}" + ("" if tta == "none" else f" {tta}")
+        tqdm.write(f"{row} latency {passes * measured[path].latency_ratio:.3f} x {REFERENCE}")
+        written += 1
+    return written, skipped
