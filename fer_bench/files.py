@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +22,17 @@ def label(path: str | os.PathLike[str]) -> str:
     """The text of a path in output, on one line: what is no valid UTF-8 and control characters become escapes."""
     text = os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def track_folder(track: str) -> str:
+    """A track's folder name: its own, or `folder-<basename>-<8 hex of the path>` for a user's own pictures."""
+    kind, _, path = track.partition(":")
+    if kind not in ("folder", "csv") or not path:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", track):
+            raise UserError(f"track {track!r} must be a track's name, folder:PATH or csv:PATH.")
+        return track
+    base = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).name).strip("._")[:60] or "pictures"
+    return f"{kind}-{base}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
@@ -58,17 +71,22 @@ def replace_with(written: str | os.PathLike[str], path: str | os.PathLike[str]) 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
     """Write bytes, or whatever the function writes, so that `path` holds either all of it or what it held before.
 
-    Raises OutputError, naming the path, where that fails: a folder in it is a file, say, or the disk is full.
+    A link stays one, and what it leads to is written; a pipe or a device is written to. Raises OutputError, naming the
+    path, where that fails: a folder in it is a file, say, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    real = Path(os.path.realpath(path))
+    plain = os.path.isfile(real) or not os.path.exists(real)
+    temporary = real.with_name(f".{real.name[:50]}.{secrets.token_hex(8)}.tmp") if plain else real
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb" if plain else "wb") as file:
             content(file) if callable(content) else file.write(content)
-        replace_with(temporary, path)
+        if plain:
+            replace_with(temporary, real)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from None
     finally:
-        with contextlib.suppress(OSError):  # its folder may be a file
-            temporary.unlink(missing_ok=True)
+        if plain:
+            with contextlib.suppress(OSError):  # its folder may be a file
+                temporary.unlink(missing_ok=True)
     return path

@@ -300,6 +300,8 @@ def load(
     tensors, record = read_tensors(path)
     if record["method"] != name:
         raise WeightsError(f"{path}: these are the weights of {record['method']}, not of {name}.")
+    if record["track"] not in (wanted.name, wanted.trained_on):
+        raise WeightsError(f"{path}: these weights are of {record['track']}, not of {wanted.trained_on}.")
     network = build(name, len(record["emotions"]))
     set_weights(network, tensors, record, path)
     record |= {"sha256": sha256(path), "bytes": path.stat().st_size}

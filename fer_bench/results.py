@@ -6,7 +6,6 @@ must agree with its content, so that no result can be misplaced or half read.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import types
@@ -22,7 +21,8 @@ import numpy as np
 
 from fer_bench import metrics as m
 from fer_bench.emotions import EMOTIONS
-from fer_bench.files import atomic_write
+from fer_bench.errors import UserError
+from fer_bench.files import atomic_write, track_folder
 from fer_bench.records import (
     Calibration,
     Cost,
@@ -145,7 +145,10 @@ def _check(result: Result) -> None:
     for name, pattern in (("method", r"[a-z0-9_]+"), ("recipe", r"[a-z0-9][a-z0-9._-]*"), ("tta", r"[a-z0-9]+")):
         text = getattr(result, name)
         need(bool(re.fullmatch(pattern, text)), f"{name} {text!r} must match {pattern}.")
-    track_folder(result.track)
+    try:
+        track_folder(result.track)
+    except UserError as error:
+        raise ResultError(str(error)) from None
     need(result.seed >= 0 < result.cost.parameters, "seed must not be negative and cost.parameters must be positive.")
     for name, text, digits in (("protocol", result.protocol, 12), ("weights.sha256", result.weights.sha256, 64)):
         need(bool(re.fullmatch(rf"[0-9a-f]{{{digits}}}", text)), f"{name} must be {digits} hex digits, not {text!r}.")
@@ -215,17 +218,6 @@ def measure(
         "confusion_matrix": m.confusion_matrix(targets, logits).tolist(),
         "calibration": Calibration(**{k: [None if v != v else v for v in a.tolist()] for k, a in bins.items()}),
     }
-
-
-def track_folder(track: str) -> str:
-    """A track's folder name: its own, or `folder-<basename>-<8 hex of the path>` for a user's own pictures."""
-    kind, _, path = track.partition(":")
-    if kind in ("folder", "csv") and path:
-        base = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).name).strip("._")[:60] or "pictures"
-        return f"{kind}-{base}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", track):
-        raise ResultError(f"track {track!r} must be a track's name, folder:PATH or csv:PATH.")
-    return track
 
 
 def result_path(root: Path | str, track: str, method: str, recipe: str, seed: int, tta: str = "none") -> Path:

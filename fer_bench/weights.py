@@ -9,12 +9,13 @@ stream's seed plus the int8 factors of the low-rank update that training made. N
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fer_bench.errors import UserError
-from fer_bench.files import OutputError, atomic_write, make_folder, replace_with
+from fer_bench.files import OutputError, atomic_write, make_folder, replace_with, track_folder
 
 INSTALLED = "share/fer_bench/weights"
 """Where an installed package has its weights, below the prefix (or the --target) that it is installed to."""
@@ -42,7 +43,7 @@ class WeightsError(UserError):
 def weights_folder() -> Path:
     """`$FER_BENCH_WEIGHTS`, else weights/ of the checkout, else what was installed with the package, else ./weights."""
     if os.environ.get("FER_BENCH_WEIGHTS"):
-        return Path(os.environ["FER_BENCH_WEIGHTS"])
+        return Path(os.environ["FER_BENCH_WEIGHTS"]).expanduser()
     package = Path(__file__).resolve().parent
     if (package.parent / "pyproject.toml").is_file():
         return package.parent / "weights"
@@ -52,7 +53,7 @@ def weights_folder() -> Path:
 
 def cache_folder() -> Path:
     """Where weights fetched from the Hub lie: `$FER_BENCH_CACHE`/weights, else ~/.cache/fer_bench/weights."""
-    return Path(os.environ.get("FER_BENCH_CACHE") or Path.home() / ".cache" / "fer_bench") / "weights"
+    return Path(os.environ.get("FER_BENCH_CACHE") or "~/.cache/fer_bench").expanduser() / "weights"
 
 
 def cached(entry: Mapping) -> Path:
@@ -199,7 +200,23 @@ def index_key(method: str, track: str, recipe: str, seed: int) -> str:
 
 def run_folder(out: Path, method: str, track: str, recipe: str, seed: int) -> Path:
     """Where training writes: out/<track>/<method>/<recipe>-s<seed>."""
-    return out / track.replace("/", "_").replace(":", "_") / method / f"{recipe}-s{seed}"
+    return out / track_folder(track) / method / f"{recipe}-s{seed}"
+
+
+@contextlib.contextmanager
+def index_held(folder: Path | None = None) -> Iterator[dict[str, dict]]:
+    """The index, to be changed and then written back; meanwhile other processes wait, so that no row is lost."""
+    from filelock import FileLock
+
+    folder = make_folder(folder or weights_folder())
+    try:
+        lock = FileLock(folder / ".index.lock").acquire()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to ({error.strerror or error}).") from None
+    with lock:
+        index = read_index(folder)
+        yield index
+        write_index(index, folder)
 
 
 def add(path: Path, folder: Path | None = None) -> Path:
@@ -214,14 +231,13 @@ def add(path: Path, folder: Path | None = None) -> Path:
     except (KeyError, TypeError):
         raise WeightsError(f"{path}: its record does not say whose weights these are; train them again.") from None
     key = index_key(**row)
-    index = read_index(folder)
-    target = folder / (key.replace("/", "-") + ".safetensors")
-    atomic_write(target, path.read_bytes())
-    entry = {**row, "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target)}
-    before = index.get(key, {})
-    pin = before if before.get("sha256") == entry["sha256"] else {}
-    index[key] = entry | {name: pin.get(name) for name in ("hub", "revision")}
-    write_index(index, folder)
+    target = folder / f"{row['method']}-{track_folder(row['track'])}-{row['recipe']}-s{row['seed']}.safetensors"
+    with index_held(folder) as index:
+        atomic_write(target, path.read_bytes())
+        entry = {**row, "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target)}
+        before = index.get(key, {})
+        pin = before if before.get("sha256") == entry["sha256"] else {}
+        index[key] = entry | {name: pin.get(name) for name in ("hub", "revision")}
     return target
 
 
@@ -232,7 +248,10 @@ def write_index(index: Mapping[str, dict], folder: Path | None = None) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`python -m fer_bench.weights add RUN...`: enter finished training runs into weights/."""
+    """`python -m fer_bench.weights add RUN...`: enter finished training runs into weights/.
+
+    Exit codes: 0 done, 1 it could not be written, 2 wrong use.
+    """
     parser = argparse.ArgumentParser(prog="python -m fer_bench.weights", description=main.__doc__)
     parser.add_argument("command", choices=["add"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its model.safetensors")
@@ -243,7 +262,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     except UserError as error:
         print(error, file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     return 0
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write, files_below, label
+from fer_bench.files import atomic_write, files_below, label, track_folder
 
 
 def touch(path: Path) -> Path:
@@ -81,6 +82,44 @@ def test_what_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="folder cannot be written"):
         atomic_write(tmp_path / "folder", b"1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_links_pipes_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    """Through a link its target is written, also one that is not there yet; a pipe's reader gets the bytes."""
+    (tmp_path / "target").write_text("before")
+    for name, target in (("link", "target"), ("dangling", "new")):
+        (tmp_path / name).symlink_to(target)
+        atomic_write(tmp_path / name, b"after")
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / target).read_text() == "after"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        atomic_write(tmp_path / "pipe", b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "link", "new", "pipe", "target"]
+
+
+def test_threads_may_write_the_same_file(tmp_path: Path) -> None:
+    """Each writes a file of its own first, so that none takes another's away half-written."""
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda number: atomic_write(tmp_path / "a", b"%03d" % number), range(200)))
+    assert len(written) == 200
+    assert len((tmp_path / "a").read_bytes()) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_track_s_folder_is_its_own() -> None:
+    """No two tracks share one, and a name that would leave the folder is refused."""
+    tracks = ("fer2013", "folder:a/b", "folder:a_b", "csv:a/b", "folder:/")
+    assert len({track_folder(track) for track in tracks}) == len(tracks)
+    assert not any("/" in track_folder(track) for track in tracks)
+    for name in ("..", "a/b", "folder:", "Fer2013"):
+        with pytest.raises(UserError, match="must be a track's name"):
+            track_folder(name)
 
 
 def test_a_file_is_on_the_disk_before_it_takes_anothers_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

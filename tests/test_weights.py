@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,42 @@ def test_adding_a_run_enters_it_in_the_index(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "weights"))
     assert weights.find("m", "fer2013") == target
     assert weights.find("m", "ferplus") is None
+
+
+def test_runs_entered_at_the_same_time_all_stand_in_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one reads the index, changes it and writes it, the others wait; none takes another's row away."""
+    runs = [tmp_path / f"run{seed}.safetensors" for seed in range(8)]
+    for seed, run in enumerate(runs):
+        record = {"method": "m", "track": "fer2013", "recipe": "common-v1", "seed": seed}
+        write_tensors(run, {"w": torch.ones(2)}, record)
+    read = weights.read_index
+    monkeypatch.setattr(weights, "read_index", lambda folder: (read(folder), time.sleep(0.02))[0])
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda run: weights.add(run, tmp_path / "weights"), runs))
+    assert len(read(tmp_path / "weights")) == 8
+
+
+def test_weights_of_own_pictures_get_a_safe_name(tmp_path: Path) -> None:
+    """The file's name holds nothing of the folder's path but its last part; the index knows the track in full."""
+    record = {"method": "m", "track": "folder:/home/ada/friends", "recipe": "common-v1", "seed": 0}
+    write_tensors(tmp_path / "run.safetensors", {"w": torch.ones(2)}, record)
+    assert weights.add(tmp_path / "run.safetensors", tmp_path / "w").name.startswith("m-folder-friends-")
+    assert list(weights.read_index(tmp_path / "w")) == ["m/folder:/home/ada/friends/common-v1-s0"]
+
+
+def test_the_command_s_exit_code_tells_a_failure_from_wrong_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """1 where the folder cannot be written, 2 where there is no such run; both name the path."""
+    record = {"method": "m", "track": "fer2013", "recipe": "common-v1", "seed": 0}
+    write_tensors(tmp_path / "run.safetensors", {"w": torch.ones(2)}, record)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "file" / "weights"))
+    assert weights.main(["add", str(tmp_path / "run.safetensors")]) == 1
+    assert weights.main(["add", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert str(tmp_path / "file" / "weights") in said
+    assert str(tmp_path / "none") in said
 
 
 def test_shipped_weights_are_what_the_index_says() -> None:

@@ -13,7 +13,7 @@ from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.weights import find, index_key, read_index, sha256, weights_folder, write_index
+from fer_bench.weights import find, index_held, index_key, read_index, sha256, weights_folder
 
 OWNED = {
     "model": ("results/", ".eval_results/"),
@@ -106,11 +106,12 @@ def _push(options: argparse.Namespace) -> int:
     tree = model_tree(entry, contents.ROOT)
     sent = _deliver(options, "model", tree, f"{options.method} on {track}")
     if sent is not None and (entry["hub"], entry["revision"]) != (options.repo, sent.revision):
-        index = read_index()  # read again: an upload takes its time
-        if index.get(key, {}).get("sha256") != entry["sha256"]:
-            raise UserError(f"{weights_folder() / 'index.json'}: {key} was changed meanwhile; push once more.")
-        index[key] |= {"hub": options.repo, "revision": sent.revision}
-        print(f"{write_index(index)}: {key} is pinned to {options.repo} at {sent.revision}")
+        path = weights_folder() / "index.json"
+        with index_held() as index:  # read again: an upload takes its time
+            if index.get(key, {}).get("sha256") != entry["sha256"]:
+                raise UserError(f"{path}: {key} was changed meanwhile; push once more.")
+            index[key] |= {"hub": options.repo, "revision": sent.revision}
+        print(f"{path}: {key} is pinned to {options.repo} at {sent.revision}")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tomllib
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -113,7 +114,8 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
     """The demo's repository: app, package, leaderboard, weights, README with front matter, requirements.txt."""
     from fer_bench.leaderboard import markdown, read_cards
 
-    index = read_index()
+    # Weights of someone's own pictures stay here, as their results do: their names tell of the machine.
+    index = {key: entry for key, entry in read_index().items() if ":" not in entry["track"]}
     # What has a copy on the Hub need not be bundled; what has none and is missing is an error.
     bundled = [e for e in index.values() if not e.get("hub") or (weights_folder() / e["file"]).is_file()]
     models = sorted({entry["hub"] for entry in index.values() if entry.get("hub")})
@@ -137,7 +139,7 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
         **leaderboard,
         **{f"leaderboard/{path}": file for path, file in _records(results, root / "leaderboard", logits=True).items()},
         "leaderboard/LEADERBOARD.md": markdown(results, read_cards(root / "leaderboard")).encode(),
-        "weights/index.json": _needed(weights_folder() / "index.json"),
+        "weights/index.json": (json.dumps(index, indent=1) + "\n").encode(),
         **{f"weights/{entry['file']}": _needed(weights_folder() / entry["file"]) for entry in bundled},
     }
 

@@ -20,6 +20,7 @@ from fer_bench.weights import (
     read_tensors,
     sha256,
     weights_folder,
+    write_index,
     write_tensors,
 )
 from tests.hub.row import KEY, PULL, PUSH, REPO, entry, forget_weights, pin
@@ -203,7 +204,9 @@ def test_results_are_the_same_bytes_each_time(checkout: Path) -> None:
 
 
 def test_the_space_is_complete(checkout: Path, hub: Hub) -> None:
-    """App, package, leaderboard and weights arrive with front matter and requirements; nothing private or compiled."""
+    """App, package, leaderboard and weights arrive with front matter and requirements; nothing private or compiled,
+    neither results of someone's own pictures nor weights that were trained on them.
+    """
     for name in (
         "README.md",
         "mine/submission.yaml",
@@ -215,6 +218,9 @@ def test_the_space_is_complete(checkout: Path, hub: Hub) -> None:
         path = checkout / "leaderboard" / "submissions" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
+    private = entry() | {"track": "folder:/home/ada/friends", "file": "friends.safetensors"}
+    write_index({KEY: entry(), "deep_emotion/folder:/home/ada/friends/common-v1-s0": private})
+    (weights_folder() / "friends.safetensors").write_bytes(b"/home/ada")
     assert main(["push-space", "--repo", "ada/fer"]) == 0
     files = hub.files("ada/fer", "spaces")
     assert {"app.py", "fer_bench/__init__.py", "fer_bench/ui/tab.py", "leaderboard/figures/fer2013.png"} <= set(files)
