@@ -59,6 +59,9 @@ class Picture:
     file: str
 
 
+_STAGING = ".incomplete"
+
+
 @dataclass
 class Tally:
     """What was kept and left out, by (source, split)."""
@@ -94,13 +97,15 @@ def write_merged(
     """
     if form not in WRITERS:
         raise ValueError(f"the forms are {', '.join(WRITERS)}, not {form!r}")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    there = out.is_dir()
+    if out.exists() and not (there and {path.name for path in out.iterdir()} <= {_STAGING}):
         raise UserError(f"{out}: there is something in this place already; name a new or an empty folder.")
-    out = out.absolute()
+    out = Path(os.path.realpath(out))
     sources = sources_of(specs)
     emotions = in_order(emotion for source in sources for emotion in source.emotions)
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    # A folder that is there may be a mount point, which nothing can take the place of: it is filled from inside.
+    staging = out / _STAGING if there else out.with_name(f".{out.name}.{os.getpid()}.tmp")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
@@ -114,9 +119,10 @@ def write_merged(
             raise DataError(f"none of {', '.join(specs)} has a picture to merge.")
         (staging / "merge.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         (staging / "README.md").write_text(readme(summary), encoding="utf-8")
-        if out.exists():
-            out.rmdir()
-        os.replace(staging, out)
+        for path in sorted(staging.iterdir()) if there else ():
+            os.replace(path, out / path.name)
+        if not there:
+            os.replace(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return summary

@@ -50,10 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     one.add_argument("--seconds", type=_seconds, default=3600, help="the model's time per track; default: %(default)g")
 
-    one = command("export", _export, "write one of our methods as a submission's folder")
+    one = command("export", _export, "write a method with its weights as ONNX, in a submission's folder")
     one.add_argument("method", metavar="METHOD")
     one.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
     one.add_argument("--track", default="fer2013", help="whose weights; default: %(default)s")
+    one.add_argument("--recipe", help="weights of this recipe; default: the one on the method's card")
+    one.add_argument("--seed", type=int, default=0, help="of the weights; default: %(default)s")
+    one.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
 
     command("template", _template, "print an annotated submission.yaml")
     one = command("queue", _queue, "list the submissions that wait")
@@ -100,6 +103,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     if not str(arguments.path).startswith(SCHEME) and not Path(arguments.path).exists():
         raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder.")
+    if Path(arguments.path).is_file():
+        raise UserError(f"{arguments.path}: this is a file; unpack it, and give the submission's folder.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
     limits = Limits(seconds=arguments.seconds)
@@ -127,7 +132,8 @@ def _export(arguments: argparse.Namespace) -> int:
     from fer_bench.infer import load
     from fer_bench.submissions.exporting import export_model
 
-    print(export_model(load(arguments.method, arguments.track), arguments.out))
+    model = load(arguments.method, arguments.track, arguments.recipe, arguments.seed, runs=arguments.runs)
+    print(export_model(model, arguments.out))
     return 0
 
 

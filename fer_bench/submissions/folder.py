@@ -23,6 +23,8 @@ DIRECTORY_BYTES = 16 * 1024
 """Of a zip's table of contents, which is read whole before anything can be counted."""
 BROKEN = zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError
 """What reading a zip may raise."""
+FINDER = ".DS_Store", "__MACOSX"
+"""The file and, in a zip, the folder that macOS adds by itself: passed over, never opened nor unpacked."""
 MODELS = ("model.onnx", "model.safetensors")
 
 
@@ -48,6 +50,8 @@ def scan(folder: Path) -> list[Problem]:
             problems.append(Problem("subfolder", f"{name} is a folder; a submission has files only."))
         elif not stat.S_ISREG(info.st_mode):
             problems.append(Problem("special_file", f"{name} is a device, pipe or socket; only plain files are read."))
+        elif entry.name == FINDER[0]:
+            continue
         elif entry.name not in SIZES:
             problems.append(Problem("extra_file", f"{name} does not belong; the files are {', '.join(SIZES)}."))
         elif info.st_size > SIZES[entry.name]:
@@ -102,12 +106,16 @@ def unpack(archive: Path, into: Path) -> list[Problem]:
         if problem is not None:
             return [problem]
         with zipfile.ZipFile(archive) as file:
-            infos = [info for info in file.infolist() if not _is_folder(info)]
-            problems = _entries(file.infolist(), archive.stat().st_size)
+            if len(file.infolist()) > ENTRIES:
+                text = f"the zip has {len(file.infolist())} entries; a submission has four files."
+                return [Problem("zip_entries", text)]
+            infos = [info for info in file.infolist() if not _is_finder(info)]
+            problems = _entries(infos, archive.stat().st_size)
             if problems:
                 return problems
             for info in infos:
-                _write(file, info, into / info.filename.rsplit("/", 1)[-1])
+                if not _is_folder(info):
+                    _write(file, info, into / info.filename.rsplit("/", 1)[-1])
     except BROKEN as error:
         for name in SIZES:
             (into / name).unlink(missing_ok=True)
@@ -137,14 +145,17 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.filename.endswith("/") and info.file_size == 0
 
 
+def _is_finder(info: zipfile.ZipInfo) -> bool:
+    parts = info.filename.split("/")
+    return parts[0] == FINDER[1] or parts[-1] == FINDER[0]
+
+
 def _entries(infos: list[zipfile.ZipInfo], packed: int) -> list[Problem]:
     problems: list[Problem] = []
 
     def refuse(code: str, info: zipfile.ZipInfo, text: str) -> None:
         problems.append(Problem(code, f"the zip's entry {ascii(info.filename)[:80]} {text}"))
 
-    if len(infos) > ENTRIES:
-        return [Problem("zip_entries", f"the zip has {len(infos)} entries; a submission has four files.")]
     parents, seen = set(), set()
     for info in infos:
         kind = stat.S_IFMT(info.external_attr >> 16)

@@ -31,10 +31,12 @@ class WeightsRefusedError(Exception):
 
 def read_header(content: bytes, size: int) -> dict:
     """The JSON header at the start of a file of `size` bytes, bounded before it is parsed."""
-    if content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+    length = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
+    # A header's length can begin with the bytes of a pickle or a zip; then it is short, and its JSON follows.
+    pickled = content[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+    if pickled and (length > HEADER_BYTES or content[8:9] != b"{"):
         text = "is a pickle or a PyTorch checkpoint and is never loaded; save the state_dict with safetensors."
         raise WeightsRefusedError("not_safetensors", text)
-    length = struct.unpack("<Q", content[:8])[0] if len(content) >= 8 else 0
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
         text = f"announces a header of {length:,} bytes; at most {HEADER_BYTES:,} that are really there are read."
         raise WeightsRefusedError("safetensors_header", text)

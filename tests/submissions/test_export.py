@@ -159,6 +159,15 @@ def test_both_forms_of_weights_are_read() -> None:
     torch.testing.assert_close(found["w"], large["w"], atol=0.02, rtol=0)
 
 
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19280], ids=str)
+def test_a_header_whose_length_begins_like_a_pickle_is_read(length: int) -> None:
+    """These lengths' first bytes are those of a pickle or a zip; a file with such a header is what it says it is."""
+    content = save(STATE, {"note": ""})
+    content = save(STATE, {"note": "x" * (length - struct.unpack("<Q", content[:8])[0])})
+    assert struct.unpack("<Q", content[:8])[0] == length
+    assert read_state(content, SHAPES).keys() == STATE.keys()
+
+
 def test_a_cut_off_file_is_refused() -> None:
     """A header that promises more than the file holds does not reach the network."""
     with pytest.raises(WeightsRefusedError, match="not a readable safetensors file"):

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from fer_bench.submissions import check, unpack
+from fer_bench.submissions.folder import scan
 from fer_bench.submissions.problems import SIZES
 from tests.submissions.models import MANIFEST, Builder, declared, listing, model, submission
 
@@ -241,6 +242,23 @@ def test_a_hostile_zip_is_refused_before_it_writes(build: Builder, reason: str, 
     assert reason in " ".join(problem.text for problem in problems), problems
     assert listing(canary).keys() == before.keys()
     assert not list(target.iterdir())
+
+
+def test_what_macos_adds_is_passed_over(tmp_path: Path) -> None:
+    """Its files are neither a reason nor unpacked, whatever they hold; a folder or link of that name still is one."""
+    with zipfile.ZipFile(tmp_path / "upload.zip", "w") as file:
+        for name in ("s/submission.yaml", "s/.DS_Store", "__MACOSX/s/._submission.yaml", "__MACOSX/../../out"):
+            file.writestr(name, MANIFEST)
+    (tmp_path / "s").mkdir()
+    assert unpack(tmp_path / "upload.zip", tmp_path / "s") == []
+    assert [path.name for path in (tmp_path / "s").iterdir()] == ["submission.yaml"]
+    assert not (tmp_path / "out").exists()
+    before = [problem.code for problem in scan(tmp_path / "s")]
+    (tmp_path / "s" / ".DS_Store").write_text("")
+    assert [problem.code for problem in scan(tmp_path / "s")] == before
+    (tmp_path / "s" / ".DS_Store").unlink()
+    (tmp_path / "s" / ".DS_Store").symlink_to("submission.yaml")
+    assert [problem.code for problem in scan(tmp_path / "s")] == ["link", *before]
 
 
 def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:

@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import ModelProto
+from onnxruntime import InferenceSession
 from PIL import Image
 
 from fer_bench import costs, leaderboard, submissions
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
+from fer_bench.infer import load
 from fer_bench.results import headline, read_logits, read_result
 from fer_bench.submissions import behaviour, check, exporting, judging, main, read_manifest, template, validate
 from fer_bench.submissions.problems import Problem
+from fer_bench.weights import pack, run_folder, write_tensors
 from tests.helpers import picture, write_folder
 from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
 
@@ -321,6 +324,21 @@ def test_the_export_command_writes_a_folder_or_says_why_not(tmp_path: Path, caps
     assert main(["export", "smal_cnn", "-o", str(tmp_path / "other")]) == 2
     assert "Did you mean 'small_cnn'?" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_one_s_own_training_is_exported(tmp_path: Path) -> None:
+    """With --runs the weights are the run's, not the shipped ones; a folder of runs that is not there is said."""
+    model = load("deep_emotion_sequential")
+    run = run_folder(tmp_path / "runs", model.name, "fer2013", "common-v1", 0)
+    state = {name: tensor * 0 for name, tensor in model.network.state_dict().items()}
+    tensors, packing = pack(state)
+    write_tensors(run / "model.safetensors", tensors, model.record | {"packing": packing})
+    command = ["export", model.name, "-o", str(tmp_path / "out"), "--runs"]
+    assert main([*command, str(tmp_path / "none")]) == 2
+    assert main([*command, str(tmp_path / "runs")]) == 0
+    session = InferenceSession(str(tmp_path / "out" / "model.onnx"))
+    (answers,) = session.run(None, {session.get_inputs()[0].name: np.ones((1, 1, 48, 48), np.float32)})
+    assert not answers.any()
 
 
 def test_importing_submissions_is_cheap() -> None:
