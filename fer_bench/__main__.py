@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from fer_bench import __version__
+
 COMMANDS = {
     "evaluate": "judge methods and write results and the table",
     "train": "train methods, resumable",
@@ -25,6 +27,9 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 wrong use."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["--version"]:
+        print(f"fer_bench {__version__}")
+        return 0
     if not argv or argv[0] in ("-h", "--help") or argv[0] not in COMMANDS:
         wrong = bool(argv) and argv[0] not in ("-h", "--help")
         lines = [f"  {name:12} {text}" for name, text in COMMANDS.items()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
 from fer_bench.__main__ import COMMANDS, main
@@ -12,6 +14,12 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said and text in said for name, text in COMMANDS.items())
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """`fer-bench --version` prints the package's version, as installed."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"fer_bench {version('fer_bench')}\n"
 
 
 def test_an_unknown_command_is_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
