@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from fer_bench.errors import UserError
 from fer_bench.files import label
@@ -23,11 +23,24 @@ Picture: TypeAlias = "Image.Image | np.ndarray | str | os.PathLike[str] | bytes"
 Box: TypeAlias = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are the first column and row outside."""
 
-PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif", ".mpo", ".pgm", ".ppm")
-)
+PICTURE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff",
+    ".gif", ".avif", ".mpo", ".tga", ".pnm", ".pbm", ".pgm", ".ppm",
+))  # fmt: skip
+HEIC_SUFFIXES, _HEIC_HEADS = frozenset((".heic", ".heif")), (b"ftyphei", b"ftyphev", b"ftypmif")
+HEIC_MEND = "HEIC cannot be opened here: save it as JPEG (an iPhone does: Settings, Camera, Formats, Most Compatible)"
 MOST_PIXELS = 89_000_000
 """Pictures with more are refused: opened, one would take over 250 MB. Just below where Pillow starts to warn."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture of each EXIF orientation upright."""
 
 
 class UnreadablePictureError(UserError):
@@ -71,7 +84,7 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
     except FileNotFoundError:
         raise UnreadablePictureError(f"{called}: there is no such file.") from None
     except Exception as error:  # a broken file makes each decoder raise a kind of its own
-        reason = "it is empty" if _is_empty(picture) else _brief(error)
+        reason = _brief(error, _head(picture))
         raise UnreadablePictureError(f"{called}: this is not a readable picture ({reason}).") from None
 
 
@@ -107,17 +120,21 @@ def _called(picture: object) -> str:
     return getattr(picture, "filename", "") or "the picture"
 
 
-def _is_empty(picture: Picture) -> bool:
-    """Whether it is a file, or bytes, of no length."""
+def _head(picture: Picture) -> bytes | None:
+    """The first bytes of a file, or of bytes; None for anything else."""
     if isinstance(picture, str | os.PathLike):
         with contextlib.suppress(OSError, ValueError):
-            return os.path.isfile(picture) and not os.path.getsize(picture)
-    return picture == b"" if isinstance(picture, bytes) else False
+            if os.path.isfile(picture):
+                with open(picture, "rb") as file:
+                    return file.read(16)
+    return bytes(picture[:16]) if isinstance(picture, bytes | bytearray) else None
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: Exception, head: bytes | None) -> str:
+    if head == b"":
+        return "it is empty"
     if isinstance(error, UnidentifiedImageError):
-        return "its format is unknown"
+        return HEIC_MEND if head and head[4:11] in _HEIC_HEADS else "its format is unknown"
     if isinstance(error, IsADirectoryError):
         return "it is a folder"
     return str(error).splitlines()[0].rstrip(".")[:120] if str(error) else type(error).__name__
@@ -140,8 +157,21 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray((array * 255).round().astype(np.uint8))
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF says; as it is stored where that cannot be read.
+
+    Not `ImageOps.exif_transpose`: that writes all of EXIF anew, which a malformed tag of any other kind makes fail.
+    """
+    image.load()  # a TIFF turns itself here, and says so from then on
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # as with pixels, each kind of damage raises one of its own kinds
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
 def _to_8bit(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
+    image = _upright(image)
     if image.mode == "F" or image.mode.startswith("I"):
         return _from_deep(image)
     grey = image.mode in ("1", "L", "LA")
@@ -152,11 +182,17 @@ def _to_8bit(image: Image.Image) -> Image.Image:
 
 
 def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits."""
+    """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits.
+
+    A TIFF of 12 bits says so. Where a camera's 12 bits lie in 16 and nothing tells, they are not guessed from the
+    brightest pixel: dark pictures would turn bright, and pictures of one series be scaled each in its own way.
+    """
     values = np.asarray(image, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it has pixels that are not finite")
-    usual = (65535.0,) if image.mode.startswith("I;16") else (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
+    usual = (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
+    if image.mode.startswith("I;16"):
+        usual = (2.0 ** getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0] - 1,)
     top = next((top for top in usual if values.max() <= top), usual[-1])
     return Image.fromarray((values * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
 

@@ -15,6 +15,7 @@ import glob
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import chain, groupby, islice
@@ -24,7 +25,7 @@ from tqdm import tqdm
 
 from fer_bench import scoring
 from fer_bench.errors import UserError
-from fer_bench.faces import PICTURE_SUFFIXES, UnreadablePictureError, open_picture
+from fer_bench.faces import HEIC_MEND, HEIC_SUFFIXES, PICTURE_SUFFIXES, UnreadablePictureError, open_picture, yunet_file
 from fer_bench.files import files_below, label
 from fer_bench.infer import Model, best_device, load
 from fer_bench.methods import METHODS
@@ -34,6 +35,7 @@ from fer_bench.runtime import RUNTIMES, need_onnx, onnx_model
 from fer_bench.scores import FORMATS, Row, ScoreFile, columns
 from fer_bench.scoring import PER_SECOND, Prepared, annotate_clip, emotions_of, score_clip, score_picture
 from fer_bench.video import UnreadableClipError, is_clip
+from fer_bench.weights import sha256
 
 __all__ = ["annotate_clip", "columns", "emotions_of", "find_inputs", "score_clip", "score_files", "score_picture"]
 
@@ -44,22 +46,34 @@ GROUP = 32
 # Inputs -------------------------------------------------------------------------------------------------------------
 
 
-def find_inputs(given: Iterable[str]) -> list[Path]:
+def find_inputs(given: Iterable[str], others: Counter[str] | None = None) -> list[Path]:
     """The files that the inputs stand for, each once: a file is itself, a folder all pictures and clips below it (by
     their names' endings, in order, hidden ones left out, links followed), and what is neither is taken as a glob ("**"
     reaches into folders). An input that matches nothing stays in the list, to be reported as a file that is not there.
+
+    others: is added the number of files in the folders that are left out, by their names' endings.
     """
     found: dict[Path, None] = {}
     for text in given:
         matches = [Path(text)] if os.path.lexists(text) else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
         for path in matches or [Path(text)]:
-            found.update(dict.fromkeys(_below(path) if path.is_dir() else [path]))
+            found.update(dict.fromkeys(_below(path, others) if path.is_dir() else [path]))
     return list(found)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    files = map(Path, files_below(folder))
-    return (path for path in files if path.suffix.lower() in PICTURE_SUFFIXES or is_clip(path))
+def _below(folder: Path, others: Counter[str] | None) -> Iterator[Path]:
+    for path in map(Path, files_below(folder)):
+        if path.suffix.lower() in PICTURE_SUFFIXES or is_clip(path):
+            yield path
+        elif others is not None:
+            others[label(path.suffix.lower()) or "none"] += 1
+
+
+def _left_out(others: Counter[str]) -> str:
+    """One sentence on the files that `find_inputs` leaves out."""
+    kinds = ", ".join(f"{suffix} ({count:,})" for suffix, count in others.most_common())
+    mend = f"; {HEIC_MEND}" if HEIC_SUFFIXES & others.keys() else ""
+    return f"files whose names do not end as those of pictures or clips were left out: {kinds}{mend}."
 
 
 def in_groups(paths: Sequence[Path]) -> list[list[Path]]:
@@ -75,12 +89,37 @@ def in_groups(paths: Sequence[Path]) -> list[list[Path]]:
 # The command --------------------------------------------------------------------------------------------------------
 
 
+def what_makes_the_rows(models: Sequence[Model], arguments: argparse.Namespace) -> dict:
+    """All that the rows of a run depend on, by name, as JSON has it; for the messages of `ScoreFile`.
+
+    Folders and globs are named and not listed, so that a resumed run scores what came to them since. The device is left
+    out: it changes last digits only, and where a GPU is gone a run should go on without.
+    """
+    yunet = None if arguments.no_detect else yunet_file()
+    every = None if arguments.video or arguments.representative else PER_SECOND
+    return {
+        "inputs": arguments.inputs,
+        "working folder": None if all(map(os.path.isabs, arguments.inputs)) else os.getcwd(),
+        "--method": [model.name for model in models],
+        **{f"weights of {model.name}": model.record.get("sha256") for model in models},
+        "--no-detect": arguments.no_detect,
+        "face detector": sha256(yunet) if yunet else None,
+        "--per-second": arguments.per_second or every,
+        "--limit": arguments.limit,
+        "--representative": arguments.representative,
+        "--runtime": arguments.runtime,
+    }
+
+
 def score_files(
     paths: Sequence[Path], models: Sequence[Model], output: ScoreFile | None, arguments: argparse.Namespace
 ) -> tuple[int, list[str]]:
     """Score every file. Returns the number of rows written, and one sentence per file that was not read whole."""
     written, problems, groups = 0, [], in_groups(paths)
     done = output.start([[label(path) for path in group] for group in groups]).done if output else set()
+    if output and output.unsure:
+        doubt = "nothing beside it says that its rows were made with these options; if not, leave out --resume."
+        print(f"{output.path}: {doubt}", file=sys.stderr)
 
     def read(path: Path) -> Prepared | str:
         try:
@@ -236,7 +275,10 @@ def main(argv: list[str] | None = None) -> int:
         for name in methods:
             METHODS[name]
         track_named(arguments.track)
-        paths = find_inputs(arguments.inputs)
+        others: Counter[str] = Counter()
+        paths = find_inputs(arguments.inputs, others)
+        if others:
+            print(_left_out(others), file=sys.stderr)
         if not paths:
             raise UserError(f"there are no pictures or clips in {', '.join(arguments.inputs)}.")
         if not any(map(os.path.lexists, paths)):  # said before a file of scores is replaced by one without rows
@@ -258,7 +300,8 @@ def main(argv: list[str] | None = None) -> int:
         ]
         models = [onnx_model(model) for model in models] if onnx else models
         emotions = emotions_of(models)
-        output = ScoreFile(arguments.out, emotions, methods, arguments.resume) if arguments.out else None
+        run = what_makes_the_rows(models, arguments)
+        output = ScoreFile(arguments.out, emotions, methods, arguments.resume, run) if arguments.out else None
         written, problems = score_files(paths, models, output, arguments)
     except OSError as error:  # the output's folder cannot be written to, or the disk is full (OutputError too)
         print(f"error: {error}", file=sys.stderr)

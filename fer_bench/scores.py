@@ -2,7 +2,7 @@
 
 A resumed run gives the very file of an uninterrupted one. So a run works in groups of inputs that depend on nothing but
 the list of inputs, and a resumed one goes on at the start of the last group that has rows, whose rows may not all be
-there.
+there. What made the rows lies beside an unfinished file, and a run that would make others does not go on with it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,20 @@ class ScoreFile:
 
     .csv and .jsonl grow in place; a .parquet cannot, so its rows wait in a .jsonl beside it until the run is finished.
     An interrupted run leaves what it has for `resume`; without it, what stands at `path` is replaced.
-    done: the inputs whose rows are all there and that need not be scored again.
+    done: the inputs whose rows are all there and that need not be scored again.   unsure: whether `resume` goes on with
+    rows of which only the methods and the columns are known: of a finished file, or of one that an older version began.
     """
 
-    def __init__(self, path: Path, emotions: Sequence[str], methods: Sequence[str], resume: bool = False) -> None:
-        """path: ends in one of FORMATS. methods: the names that each input's rows have."""
+    def __init__(
+        self, path: Path, emotions: Sequence[str], methods: Sequence[str], resume: bool = False, run: dict | None = None
+    ) -> None:
+        """path: ends in one of FORMATS. methods: the names that each input's rows have. run: all that the rows depend
+        on, by the names that an error calls it by, as JSON has it; kept beside the file until that is finished.
+        """
         self.path, self.names, self.methods, self.resume = path, columns(emotions), set(methods), resume
+        self.run, self.beside = run, path.with_name(f"{path.name}.unfinished.json")
         self.growing = path.with_name(f"{path.name}.unfinished.jsonl") if path.suffix == ".parquet" else path
+        self.unsure = False
         self.csv = self.growing.suffix == ".csv"
         self.done: set[str] = set()
         self.groups: dict[str, int] = {}
@@ -55,10 +62,14 @@ class ScoreFile:
         if self.resume and self.path != self.growing and self.path.is_file() and not self.growing.is_file():
             atomic_write(self.growing, lambda file: file.writelines(line.encode() for line in self._from_parquet()))
         if self.resume and self.growing.is_file():
+            if self.run is not None:
+                self._check_run()
             last = self._last_group()
             kept = (text for row, text in self._rows() if row["filepath"] not in last)
         header = _csv_text([self.names]) if self.csv else ""
         atomic_write(self.growing, lambda file: file.writelines(text.encode() for text in chain([header], kept)))
+        if self.run is not None:  # after the rows of another run are gone: if this is cut off here, none are mistaken
+            atomic_write(self.beside, json.dumps(self.run, indent=1).encode())
         self._file = open(self.growing, "a", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
         return self
 
@@ -78,6 +89,26 @@ class ScoreFile:
         if kind is None and self.path != self.growing:
             self._to_parquet()
             self.growing.unlink()
+        if kind is None:
+            self.beside.unlink(missing_ok=True)
+
+    def _check_run(self) -> None:
+        """UserError, naming what differs, where the file was left unfinished by a run that makes other rows."""
+        try:
+            before = json.loads(self.beside.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.unsure = any(True for _ in self._rows())
+            return
+        except ValueError:
+            before = None
+        if not isinstance(before, dict):
+            raise UserError(f"{self.beside}: this is not readable as JSON; leave out --resume to begin anew.")
+        others = [name for name in {**self.run, **before} if before.get(name) != self.run.get(name)]
+        if others:
+            raise UserError(
+                f"{self.path}: the run that began it differs from this one in {', '.join(others)} (see "
+                f"{self.beside.name} beside it); give the same, or leave out --resume to begin anew."
+            )
 
     def _last_group(self) -> set[str]:
         """The inputs of the last group that has rows; fills `done` with the others."""

@@ -1,14 +1,10 @@
-"""python -m fer_bench.predict: rows for pictures, folders, globs and clips; resuming; what cannot be read."""
+"""python -m fer_bench.predict: rows for pictures, folders and globs; formats; what cannot be read."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,17 +21,8 @@ from fer_bench.cards import InputSpec
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.faces import crop, detect_faces, open_picture
 from fer_bench.infer import Model
-from fer_bench.predict import (
-    annotate_clip,
-    columns,
-    emotions_of,
-    find_inputs,
-    in_groups,
-    main,
-    score_clip,
-    score_picture,
-)
-from fer_bench.video import UnreadableClipError, frames, write_clip
+from fer_bench.predict import columns, emotions_of, find_inputs, in_groups, main, score_picture
+from fer_bench.video import write_clip
 from tests.helpers import picture
 
 EVERY = ["filepath", "face", "time", "method", "emotion", *SEVEN, "left", "top", "right", "bottom"]
@@ -193,6 +180,32 @@ def test_files_folders_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert texts("d") == ["d/[1].png", "d/linked/y.JPG"]
 
 
+def test_what_a_folder_has_besides_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files of a folder that do not end as pictures or clips are told by their endings, and HEIC with its mend."""
+    root = album(tmp_path / "in", 1)
+    for name in ("a.HEIC", "more/b.heic", "notes.txt", "README", ".hidden.txt"):
+        (root / name).touch()
+    assert run(root, "-o", tmp_path / "s.csv") == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    left = "files whose names do not end as those of pictures or clips were left out: .heic (2), "
+    assert said.startswith(left)
+    for part in (".txt (1)", "none (1)", "; HEIC cannot be opened here: save it as JPEG"):
+        assert part in said
+    (root / "a.HEIC").rename(tmp_path / "void.heic")
+    (tmp_path / "void").mkdir()
+    (tmp_path / "void.heic").rename(tmp_path / "void" / "a.heic")
+    assert run(tmp_path / "void", "-o", tmp_path / "t.csv") == 2
+    assert "left out: .heic (1); HEIC cannot be opened" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.jpe", "a.JP2", "a.pnm", "a.tga"])
+def test_rarer_endings_are_pictures_too(name: str, tmp_path: Path) -> None:
+    """A folder's pictures in less usual formats are scored as others are."""
+    Image.fromarray(picture(1, 1)).save(tmp_path / name)
+    assert run(tmp_path, "-o", tmp_path.with_suffix(".csv")) == 0
+    assert [Path(row["filepath"]).name for row in read(tmp_path.with_suffix(".csv"))] == [name]
+
+
 def test_groups_are_pictures_together_and_clips_alone() -> None:
     """Up to GROUP pictures are scored together; a clip is a group of its own; the order stays."""
     names = [Path(f"{i}.png") for i in range(predict.GROUP + 2)] + [Path("a.mp4"), Path("b.mp4"), Path("c.png")]
@@ -271,41 +284,6 @@ def test_without_onnxruntime_one_sentence_says_so(
     assert not (tmp_path / "s.csv").exists()
 
 
-def test_a_clip_has_times(tmp_path: Path) -> None:
-    """A clip's rows carry the seconds of its frames: five a second, or as asked for, or as many as allowed."""
-    root = album(tmp_path / "in", 0, clips=1)
-    for options, times in (
-        ([], [i / 5 for i in range(10)]),
-        (["--per-second", 2], [0, 0.5, 1, 1.5]),
-        (["--per-second", 2, "--limit", 3], [0, 0.5, 1]),
-    ):
-        assert run(root, "-o", tmp_path / "s.csv", *options) == 0
-        assert [row["time"] for row in read(tmp_path / "s.csv")] == pytest.approx(times)
-
-
-def test_representative_frames_of_a_clip(tmp_path: Path) -> None:
-    """--representative scores the chosen frames only: of a clip of seven pictures in turn, seven."""
-    pictures = [np.dstack([picture(i // 3, i // 3)] * 3) for i in range(21)]
-    write_clip(tmp_path / "a.mp4", pictures, 10)
-    assert run(tmp_path / "a.mp4", "-o", tmp_path / "s.csv", "--representative", 3) == 0
-    rows = read(tmp_path / "s.csv")
-    assert len(rows) == 3
-    assert len({int(row["time"] * 10) // 3 for row in rows}) == 3
-
-
-def test_progress_of_a_clip(tmp_path: Path) -> None:
-    """The progress of a clip rises to 1."""
-    album(tmp_path / "in", 0, clips=1)
-    fractions: list[float] = []
-    path = tmp_path / "in" / "005.mp4"
-    assert len(list(score_clip(path, [MODELS["small_cnn"]], 20, progress=fractions.append))) == 20
-    assert fractions == sorted(fractions)
-    assert len(fractions) >= 3
-    assert fractions[-1] == 1
-    with pytest.raises(UnreadableClipError):
-        list(score_clip(tmp_path / "none.mp4", [MODELS["small_cnn"]]))
-
-
 def test_what_cannot_be_read_is_listed_at_the_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Broken, empty and missing files are named on standard error with exit code 1; every good row is written."""
     root = album(tmp_path / "in", 6, clips=1)
@@ -322,16 +300,6 @@ def test_what_cannot_be_read_is_listed_at_the_end(tmp_path: Path, capsys: pytest
     rows = read(tmp_path / "s.csv")
     assert len(rows) == 6 + 10
     assert pq.read_table(tmp_path / "s.parquet").num_rows == 16
-
-
-def test_a_clip_cut_off_gives_its_rows_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The frames of half a clip are scored, and the clip is listed."""
-    album(tmp_path / "in", 0, clips=1)
-    path = tmp_path / "in" / "005.mp4"
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])  # its index stands in front
-    assert run(path, "-o", tmp_path / "s.csv", "--per-second", 10) == 1
-    assert 3 <= len(read(tmp_path / "s.csv")) < 20
-    assert "part of this clip is broken or cut off" in capsys.readouterr().err
 
 
 def test_nothing_readable_at_all(tmp_path: Path) -> None:
@@ -391,163 +359,6 @@ def test_numbers_that_make_no_sense(option: str, value: str, capsys: pytest.Capt
     assert f"invalid {kind} value" in capsys.readouterr().err
 
 
-class Killed(BaseException):
-    """What ends a run at once."""
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int) -> None:
-    """Let a run end in the middle: the next batch after so many is never scored."""
-    whole: Callable = scoring.score_prepared
-    left = [calls]
-
-    def once(*arguments: object) -> list:
-        if not left[0]:
-            raise Killed
-        left[0] -= 1
-        return whole(*arguments)
-
-    monkeypatch.setattr(scoring, "score_prepared", once)
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-@pytest.mark.parametrize("calls", [0, 1, 3, 5])
-def test_resume_gives_the_same_file(suffix: str, calls: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that ends anywhere and is resumed leaves the file of an uninterrupted one, and no other."""
-    monkeypatch.setattr(predict, "GROUP", 4)
-    root = album(tmp_path / "in", 14, clips=1)
-    options = ["--no-detect", "--method", "small_cnn", "deep_emotion", "--per-second", 10]
-    assert run(root, "-o", tmp_path / f"whole{suffix}", *options) == 0
-    out = tmp_path / f"s{suffix}"
-    with monkeypatch.context() as patch:
-        stop_after(patch, calls)
-        with pytest.raises(Killed):
-            run(root, "-o", out, *options)
-    assert run(root, "-o", out, *options, "--resume") == 0
-    assert out.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", f"s{suffix}", f"whole{suffix}"]
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_resume_after_half_a_row(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever a file was cut off, in the middle of a row or a name, resuming gives the whole file again."""
-    monkeypatch.setattr(predict, "GROUP", 4)
-    root = album(tmp_path / "in", 9)
-    (root / 'a "quoted", name.png').write_bytes((root / "001.png").read_bytes())
-    options = ["--no-detect", "--method", "small_cnn", "deep_emotion"]
-    out = tmp_path / f"s{suffix}"
-    assert run(root, "-o", out, *options) == 0
-    whole = out.read_bytes()
-    for cut in [0, 1, 90, *range(130, len(whole), 331), len(whole) - 1, len(whole)]:
-        out.write_bytes(whole[:cut])
-        assert run(root, "-o", out, *options, "--resume") == 0
-        assert out.read_bytes() == whole, cut
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_resume_scores_what_is_new_only(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A finished file is kept and pictures that came since are added; what is done is not opened again."""
-    monkeypatch.setattr(predict, "GROUP", 4)
-    root, out = album(tmp_path / "in", 12), tmp_path / f"s{suffix}"
-    assert run(root, "-o", out, "--no-detect") == 0
-    Image.fromarray(picture(2, 99)).save(root / "zz.png")
-    opened: list[str] = []
-    monkeypatch.setattr(predict, "open_picture", lambda path: opened.append(path.name) or open_picture(path))
-    assert run(root, "-o", out, "--no-detect", "--resume") == 0
-    names = pq.read_table(out)["filepath"].to_pylist() if suffix == ".parquet" else None
-    if names is None:
-        names = (
-            [row["filepath"] for row in read(out)]
-            if suffix == ".csv"
-            else [json.loads(line)["filepath"] for line in out.read_text().splitlines()]
-        )
-    assert sorted(names) == sorted(str(path) for path in find_inputs([str(root)]))
-    assert "zz.png" in opened
-    assert len(opened) <= 1 + 4
-
-
-def test_resume_tries_again_what_could_not_be_read(tmp_path: Path) -> None:
-    """A broken picture is reported by each run, and scored by the one that finds it mended."""
-    root, out = album(tmp_path / "in", 3), tmp_path / "s.csv"
-    (root / "bad.png").write_text("no")
-    assert run(root, "-o", out) == 1
-    assert run(root, "-o", out, "--resume") == 1
-    (root / "bad.png").write_bytes((root / "001.png").read_bytes())
-    assert run(root, "-o", out, "--resume") == 0
-    assert sorted(row["filepath"] for row in read(out)) == sorted(str(path) for path in find_inputs([str(root)]))
-
-
-def test_a_line_end_in_a_file_name_breaks_nothing(tmp_path: Path) -> None:
-    """Names with a carriage return or a new line are one row each, written with escapes, and a resumed run agrees."""
-    root, out = album(tmp_path / "in", 2), tmp_path / "s.csv"
-    for name in ("c\rd.png", "e\nf.png"):
-        (root / name).write_bytes((root / "001.png").read_bytes())
-    assert run(root, "--no-detect", "-o", out) == 0
-    whole = out.read_bytes()
-    assert [Path(row["filepath"]).name for row in read(out)] == ["001.png", "c\\rd.png", "e\\nf.png", "000.png"]
-    assert len(whole.splitlines()) == 5
-    assert run(root, "--no-detect", "-o", out, "--resume") == 0
-    assert out.read_bytes() == whole
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
-def test_resume_refuses_the_file_of_another_run(
-    suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A file with other methods or columns is not touched: one sentence, exit code 2."""
-    root, out = album(tmp_path / "in", 3), tmp_path / f"s{suffix}"
-    assert run(root, "-o", out) == 0
-    before = out.read_bytes()
-    for methods in (["deep_emotion"], ["small_cnn", "deep_emotion"]):
-        capsys.readouterr()
-        assert run(root, "-o", out, "--resume", "--method", *methods) == 2
-        assert f"{out}: this was written by another kind of run" in capsys.readouterr().err
-        assert out.read_bytes() == before
-
-
-def test_without_resume_a_file_is_replaced(tmp_path: Path) -> None:
-    """A run without --resume starts anew."""
-    out = tmp_path / "s.csv"
-    assert run(album(tmp_path / "in", 5), "-o", out) == 0
-    assert run(tmp_path / "in" / "001.png", "-o", out) == 0
-    assert len(read(out)) == 1
-
-
-def test_an_annotated_clip(tmp_path: Path, astronaut: Image.Image) -> None:
-    """--video writes the frames with a box around the face and the emotion above it, and with -o the scores too."""
-    small = np.asarray(astronaut.resize((256, 256)))
-    write_clip(tmp_path / "a.mp4", [np.roll(small, 6 * i, 1) for i in range(6)], 10)
-    out, table = tmp_path / "out.mp4", tmp_path / "s.csv"
-    methods = ["--method", "small_cnn", "deep_emotion"]
-    assert run(tmp_path / "a.mp4", "--video", out, "-o", table, "--per-second", 5, *methods) == 0
-    shown, source = list(frames(out)), list(frames(tmp_path / "a.mp4", 5))
-    assert [frame.time for frame in shown] == pytest.approx([frame.time for frame in source], abs=0.01)
-    rows = read(table)
-    assert [row["method"] for row in rows] == ["small_cnn", "deep_emotion"] * 3
-    for frame, before, row in zip(shown, source, rows[::2], strict=True):
-        after, pixels = np.asarray(frame.image).astype(int), np.asarray(before.image).astype(int)
-        left, top, bottom = (int(row[side]) for side in ("left", "top", "bottom"))
-        edge = after[top + 8 : bottom - 8, left]  # yellow: no blue beside red and green
-        assert (edge[:, :2].min(1) - edge[:, 2]).mean() > 80
-        assert np.abs(after[200:] - pixels[200:]).mean() < 4  # the lower part is as it was
-
-
-def test_an_annotated_clip_keeps_its_pauses(tmp_path: Path) -> None:
-    """Uneven time stamps keep their pace: a pause holds the picture."""
-    from tests.test_video import encode, plain
-
-    source = encode(tmp_path / "a.mkv", [plain(20), plain(120), plain(220)], [0, 0.2, 1.4])
-    out = annotate_clip(source, tmp_path / "out.mp4", MODELS["small_cnn"], per_second=5, detect=False)
-    levels = [float(np.asarray(frame.image)[40, 50].mean()) for frame in frames(out)]
-    assert levels == pytest.approx([20, *[120] * 6, 220], abs=6)
-
-
-def test_a_clip_that_fails_leaves_no_video(tmp_path: Path) -> None:
-    """A broken clip gives exit code 1 and no half-written video."""
-    (tmp_path / "a.mp4").write_text("no clip")
-    assert run(tmp_path / "a.mp4", "--video", tmp_path / "out.mp4") == 1
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.mp4"]
-
-
 def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the output's folder is a file, one sentence says so and the exit code is 1."""
     root = album(tmp_path / "in", 1)
@@ -558,42 +369,6 @@ def test_an_output_that_cannot_be_written(tmp_path: Path, capsys: pytest.Capture
     assert str(tmp_path / "file") in said
 
 
-def test_interrupting_leaves_what_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Ctrl-C ends a run with exit code 1, the rows so far, and how to go on."""
-    monkeypatch.setattr(predict, "GROUP", 2)
-    whole, calls = scoring.score_prepared, []
-
-    def interrupted(*arguments: object) -> list:
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(*arguments)
-
-    monkeypatch.setattr(scoring, "score_prepared", interrupted)
-    out = tmp_path / "s.csv"
-    assert run(album(tmp_path / "in", 9), "-o", out, "--no-detect") == 1
-    assert len(read(out)) == 4
-    assert capsys.readouterr().err.strip().endswith(f"interrupted; --resume goes on with {out}.")
-
-
-@pytest.mark.slow
-def test_a_run_that_is_killed_can_be_resumed(tmp_path: Path) -> None:
-    """With the real network: SIGKILL in the middle, then --resume, gives the bytes of an uninterrupted run."""
-    root, out = album(tmp_path / "in", 7 * predict.GROUP), tmp_path / "s.csv"
-    assert run(root, "--no-detect", "-o", tmp_path / "whole.csv") == 0
-    command = [sys.executable, "-m", "fer_bench.predict", str(root), "--no-detect", "-o", str(out)]
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())})
-    while process.poll() is None and (not out.exists() or out.stat().st_size < 5000):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert out.stat().st_size < (tmp_path / "whole.csv").stat().st_size
-    assert run(root, "--no-detect", "-o", out, "--resume") == 0
-    assert out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-
-
 @pytest.mark.slow
 def test_the_astronaut_smiles(tmp_path: Path, astronaut: Image.Image) -> None:
     """The shipped network says of a real, smiling portrait that it is happy."""
@@ -602,18 +377,3 @@ def test_the_astronaut_smiles(tmp_path: Path, astronaut: Image.Image) -> None:
     (row,) = read(tmp_path / "s.csv")
     assert row["emotion"] == "happiness"
     assert row["happiness"] > 0.5
-
-
-@pytest.mark.slow
-def test_a_clip_with_a_cam(tmp_path: Path, astronaut: Image.Image) -> None:
-    """--cam lays a map over the face and over nothing else."""
-    write_clip(tmp_path / "a.mp4", [np.asarray(astronaut)] * 2, 2)
-    shown = []
-    for options in ([], ["--cam", "gradcam"]):
-        assert run(tmp_path / "a.mp4", "--video", tmp_path / "out.mp4", *options) == 0
-        shown.append(np.asarray(next(frames(tmp_path / "out.mp4")).image).astype(int))
-    change = np.abs(shown[1] - shown[0]).mean(2)
-    (face,) = detect_faces(astronaut)
-    left, top, right, bottom = face.box
-    assert change[top:bottom, left:right].max() > 40
-    assert change[bottom + 40 :].max() < 30
