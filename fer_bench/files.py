@@ -7,11 +7,12 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from fer_bench.errors import UserError
+from fer_bench.errors import DataError, UserError
 
 
 class OutputError(UserError, OSError):
@@ -39,10 +40,11 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
     """The files in a folder, by name, then those of its sub-folders; what is called ".name" is left out.
 
     Links are followed, but each folder is entered once, and none that the first one lies in, so that links may lead in
-    circles. A link that leads nowhere is given like a file, for its reader to name it.
+    circles. A link that leads nowhere is given like a file, for its reader to name it. Raises DataError, naming it, for
+    a folder that cannot be listed: its files would vanish without a word.
     """
     entered = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         real = os.path.realpath(here)
         if real in entered:
             folders.clear()
@@ -52,6 +54,18 @@ def files_below(folder: str | os.PathLike[str]) -> Iterator[str]:
         yield from (os.path.join(here, name) for name in sorted(files) if not name.startswith("."))
 
 
+def unlistable(error: OSError) -> DataError:
+    """The error for a folder that cannot be listed, which the system's own error names."""
+    folder = label(error.filename or "a folder")
+    return DataError(f"{folder}: this cannot be listed ({error.strerror}); make it readable or take it away.")
+
+
+def _unlisted(error: OSError) -> None:
+    """What is not there, or is no folder, has no files; that is for whoever named it to say."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise unlistable(error)
+
+
 def make_folder(path: Path) -> Path:
     """The folder, made with those that it lies in where it is not there. Raises OutputError, naming it."""
     try:
@@ -59,6 +73,34 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: no folder can be made here ({error.strerror}); give another.") from None
     return path
+
+
+@contextlib.contextmanager
+def filled_folder(out: Path) -> Iterator[Path]:
+    """A folder to write to, whose content becomes that of `out` at the end; nothing of it where anything is raised.
+
+    A folder that is there may be a mount point, which nothing can take the place of: it is filled from inside. Raises
+    UserError for an `out` that holds something; what a killed run left in it does not count.
+    """
+    there = out.is_dir()
+    if out.exists() and not (there and {path.name for path in out.iterdir()} <= {_UNFINISHED}):
+        raise UserError(f"{out}: there is something in this place already; name a new or an empty folder.")
+    real = Path(os.path.realpath(out))
+    real.parent.mkdir(parents=True, exist_ok=True)
+    staging = real / _UNFINISHED if there else real.with_name(f".{real.name[:50]}.{secrets.token_hex(8)}.tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
+    try:
+        yield staging
+        for path in sorted(staging.iterdir()) if there else ():
+            os.replace(path, real / path.name)
+        if not there:
+            os.replace(staging, real)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+_UNFINISHED = ".unfinished"
 
 
 def replace_with(written: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

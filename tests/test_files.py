@@ -11,6 +11,7 @@ import pytest
 
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write, files_below, label, track_folder
+from tests.datasets.own_pictures import close
 
 
 def touch(path: Path) -> Path:
@@ -56,6 +57,15 @@ def test_links_are_followed_and_may_lead_in_circles(tmp_path: Path) -> None:
     (tmp_path / "elsewhere" / "again").symlink_to(happy)
     found = [os.path.relpath(file, happy) for file in files_below(happy)]
     assert found == ["2.png", "gone.png", "itself", "more/1.png"]
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files do not vanish with a folder that may not be read: whoever walks hears of it."""
+    touch(tmp_path / "1.png")
+    touch(tmp_path / "deep" / "2.png")
+    close(tmp_path / "deep", monkeypatch)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'deep'}: this cannot be listed (Permission denied); ")):
+        list(files_below(tmp_path))
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 python -m fer_bench.datasets merge fer2013 rafdb ckplus --size 64 -o DIR    one data set out of several
 python -m fer_bench.datasets splits ckplus -o ckplus.csv                    which picture is in which split, to keep
+python -m fer_bench.datasets crop photographs my_faces                      the largest face of each, for folder:PATH
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.base import SPLITS
+from fer_bench.datasets.crop import crop_folder
 from fer_bench.datasets.merge import WRITERS, write_merged
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError, atomic_write
@@ -49,7 +51,9 @@ def write_splits(name: str, path: Path) -> dict[str, int]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Data sets on disk. Exit codes: 0 done, 1 failed or interrupted (nothing is left behind), 2 wrong use."""
+    """Data sets on disk. Exit codes: 0 done, 1 failed or interrupted (nothing is left behind), 2 wrong use; `crop` also
+    ends with 1 where a picture could not be read, and keeps the others' faces.
+    """
     parser = argparse.ArgumentParser(prog="python -m fer_bench.datasets", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     merging = commands.add_parser("merge", help="write several data sets as one, each picture once, with provenance")
@@ -60,8 +64,16 @@ def main(argv: list[str] | None = None) -> int:
     splitting = commands.add_parser("splits", help="write which picture of a data set is in which split")
     splitting.add_argument("source", metavar="SOURCE", help="a data set, folder:PATH or csv:PATH")
     splitting.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.csv", help="is replaced")
+    cutting = commands.add_parser("crop", help="cut the largest face out of each picture of a folder, for folder:PATH")
+    cutting.add_argument("source", type=Path, metavar="IN", help="a folder of pictures, with any sub-folders")
+    cutting.add_argument("out", type=Path, metavar="OUT", help="a new or an empty folder; gets the same sub-folders")
     given = parser.parse_args(argv)
     try:
+        if given.command == "crop":
+            ends = crop_folder(given.source, given.out, _say)
+            left = f"{ends['faceless']:,} without a face and {ends['unreadable']:,} unreadable left out"
+            print(f"{given.out}: {ends['cropped']:,} faces; {left}")
+            return 1 if ends["unreadable"] else 0
         if given.command == "splits":
             found, more = write_splits(given.source, given.out), ""
         else:

@@ -7,9 +7,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +22,12 @@ from fer_bench.datasets.base import DATASETS, FaceSet
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, UserError
 from fer_bench.faces import square
+from fer_bench.files import filled_folder, unlistable
 
 ORDER = ("test", "validation", "train")
 """Where a picture stands in several splits, it stays in the first of these: nothing of test is trained on."""
 ROWS = 1000
 """Pictures per row group of a parquet file."""
-_NAMES = own.SPLIT_NAMES
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,6 @@ class Picture:
     source_id: str
     source_split: str
     file: str
-
-
-_STAGING = ".incomplete"
 
 
 @dataclass
@@ -97,18 +92,9 @@ def write_merged(
     """
     if form not in WRITERS:
         raise ValueError(f"the forms are {', '.join(WRITERS)}, not {form!r}")
-    there = out.is_dir()
-    if out.exists() and not (there and {path.name for path in out.iterdir()} <= {_STAGING}):
-        raise UserError(f"{out}: there is something in this place already; name a new or an empty folder.")
-    out = Path(os.path.realpath(out))
-    sources = sources_of(specs)
-    emotions = in_order(emotion for source in sources for emotion in source.emotions)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # A folder that is there may be a mount point, which nothing can take the place of: it is filled from inside.
-    staging = out / _STAGING if there else out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
+    with filled_folder(out) as staging:
+        sources = sources_of(specs)
+        emotions = in_order(emotion for source in sources for emotion in source.emotions)
         seen: dict[bytes, tuple[str, int]] = {}
         tally = Tally()
         for split in ORDER:
@@ -119,12 +105,6 @@ def write_merged(
             raise DataError(f"none of {', '.join(specs)} has a picture to merge.")
         (staging / "merge.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         (staging / "README.md").write_text(readme(summary), encoding="utf-8")
-        for path in sorted(staging.iterdir()) if there else ():
-            os.replace(path, out / path.name)
-        if not there:
-            os.replace(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return summary
 
 
@@ -154,14 +134,15 @@ def _folder_parts(path: Path) -> dict[str, set[str]]:
     """split -> the emotions that its sub-folders are named after; without split folders all is test."""
     if not path.is_dir():
         raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
-    there = {split: [path / name for name in names if (path / name).is_dir()] for split, names in _NAMES.items()}
-    found = {split: bases[0] for split, bases in there.items() if bases}  # of several, the one that `own` takes
     parts: dict[str, set[str]] = {}
-    for split, base in (found or {"test": path}).items():
-        parts[split] = set()
-        for folder in base.iterdir():
-            with contextlib.suppress(ValueError):
-                parts[split] |= {canonical(folder.name)} if folder.is_dir() else set()
+    try:
+        for split, base in (own.split_folders(path)[0] or {"test": path}).items():
+            parts[split] = set()
+            for folder in base.iterdir():
+                with contextlib.suppress(ValueError):
+                    parts[split] |= {canonical(folder.name)} if folder.is_dir() else set()
+    except OSError as error:
+        raise unlistable(error) from None
     return parts
 
 
@@ -172,8 +153,10 @@ def _csv_parts(path: Path) -> dict[str, set[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             for _, _, emotion, split in own._rows(file, path):
                 parts.setdefault(split, set()).add(emotion)
-    except OSError:
+    except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.") from None
+    except OSError as error:
+        raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
     return parts

@@ -1,12 +1,19 @@
-"""Anyone's own pictures: `folder:PATH` (one sub-folder per emotion) and `csv:PATH` (paths and labels)."""
+"""Anyone's own pictures: `folder:PATH` (one sub-folder per emotion) and `csv:PATH` (paths and labels).
+
+Each picture is one cropped face, as those of every data set here are: no face is looked for in it, and a photograph of
+which a face is a small part is answered near chance. `crop` (`python -m fer_bench.datasets crop`) cuts the faces out.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import difflib
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,21 +22,55 @@ from PIL import Image
 from fer_bench.datasets.base import FaceSet, check_allowed
 from fer_bench.datasets.lists import room
 from fer_bench.emotions import canonical, in_order
-from fer_bench.errors import DataError
-from fer_bench.faces import PICTURE_SUFFIXES, UnreadablePictureError, open_picture, square
-from fer_bench.files import files_below, label
+from fer_bench.errors import DataError, UserError
+from fer_bench.faces import (
+    HEIC_MEND,
+    HEIC_SUFFIXES,
+    NEAR,
+    PICTURE_SUFFIXES,
+    Box,
+    UnreadablePictureError,
+    detect_faces,
+    open_picture,
+    square,
+)
+from fer_bench.files import files_below, label, unlistable
 
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev", "development", "publictest"),
+    "test": ("test", "testing", "privatetest"),
+}
+"""What a split is called, in any case; FER2013's names are among them."""
+COLUMNS = {
+    "path": ("path", "filepath", "file", "image"),
+    "emotion": ("emotion", "label"),
+    "split": ("split", "usage", "set", "subset", "partition"),
+}
+"""What the columns of a CSV are called; of several, the first is read."""
+SEPARATORS = ",;\t"
+"""What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
 SIDES = (48, 224)
 """Pictures are stored as squares with the median side of the set, within these bounds."""
+
+LOOKED = 20
+"""Pictures, spread evenly over a split, in which a face is looked for, to tell whether they are cropped."""
+LARGE = 96
+"""Shorter side, in pixels, above which it is: smaller pictures are hardly whole photographs."""
+LEAST = 0.25
+"""Part of a cropped picture that its face's box covers at least: FER2013's cover 0.85, one with a margin of half its
+side 0.35, and in one of twice a face's side it is 0.2."""
 
 
 def load_folder(path: Path, split: str) -> FaceSet:
     """One sub-folder per emotion, in any usual spelling ("happy", "Happiness"); pictures may lie deeper inside.
 
-    Links are followed, and what is called ".name" is left out, as `files.files_below` says.
-    With sub-folders train, validation (or val) and test, each is that split; without, all of it is the test split.
-    Raises DataError where the folder is missing, empty or has no emotion folders.
+    Each picture is one cropped face; where most look like whole photographs, a note says so, as `load_csv` does too.
+    Links are followed, and what is called ".name" is left out, as `files.files_below` says; a picture that is met
+    twice, through a link, counts once. With sub-folders train, validation and test (SPLIT_NAMES, in any case) each is
+    that split; without, all of it is the test split.
+    Raises DataError where the folder is missing, empty or has no emotion folders, where a folder in it cannot be
+    listed, where two folders are one split or one folder two, and for a picture under two emotions.
     """
     base, files, emotions, notes = list_pictures(path, split)
     return _decode(f"folder:{path}", split, list(zip(map(Path, files), emotions, strict=True)), base, notes)
@@ -38,75 +79,135 @@ def load_folder(path: Path, split: str) -> FaceSet:
 def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], tuple[str, ...]]:
     """(the folder of the split, its pictures in order, the emotion of each, notes) for `load_folder`, which see."""
     check_allowed(split)
-    if not path.is_dir():
-        raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
-    base = _split_folder(path, split)
+    try:
+        if not path.is_dir():
+            raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
+        base, beside = _split_folder(path, split)
+        folders = sorted(entry for entry in base.iterdir() if entry.is_dir())
+        loose = sum(_is_loose(entry) for folder in {path, base} for entry in folder.iterdir())
+    except OSError as error:
+        raise unlistable(error) from None
     files: list[str] = []
     emotions: list[str] = []
     strangers: list[str] = []
     others: Counter[str] = Counter()
-    for folder in sorted(entry for entry in base.iterdir() if entry.is_dir()):
+    known: dict[str, str] = {}  # where a picture really lies -> its emotion
+    real: dict[str, str] = {}
+    linked = 0
+    for folder in folders:
         try:
             emotion = canonical(folder.name)
         except ValueError:
             strangers.append(label(folder.name))
             continue
-        pictures = []
-        for file in files_below(folder):
-            suffix = label(os.path.splitext(file)[1].lower())
-            if suffix in PICTURE_SUFFIXES:
-                pictures.append(file)
-            else:
-                others[suffix or "none"] += 1
-        files += sorted(pictures, key=lambda file: file.split(os.sep))
-        emotions += [emotion] * len(pictures)
-    notes = (f"folders not named after an emotion were left out: {', '.join(strangers)}",) if strangers else ()
-    if others:
-        kinds = ", ".join(f"{suffix} ({count:,})" for suffix, count in others.most_common())
-        notes += (f"files whose names do not end as those of pictures were left out: {kinds}",)
+        for file in pictures_below(folder, others):
+            place = _place(file, real)
+            if place in known and known[place] != emotion:
+                raise DataError(
+                    f"{label(file)}: this picture stands under {known[place]} too, through a link; keep one of them."
+                )
+            linked += place in known
+            if place not in known:
+                known[place] = emotion
+                files.append(file)
+                emotions.append(emotion)
+    notes = (
+        *((f"folders beside the splits were left out: {', '.join(beside)}",) if beside else ()),
+        *((f"folders not named after an emotion were left out: {', '.join(strangers)}",) if strangers else ()),
+        *((f"pictures in no emotion's folder were left out: {loose:,}",) if loose else ()),
+        *((f"links to pictures that are there already were left out: {linked:,}",) if linked else ()),
+        *other_endings(others),
+    )
     if not files:
         seen = f" (it has {', '.join(strangers[:5])})" if strangers else ""
-        raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; e.g. {base.name}/happy/1.jpg.")
+        mend = _near_miss(split, strangers) or f"e.g. {base.name}/happy/1.jpg"
+        raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     return base, files, emotions, notes
 
 
-def load_csv(path: Path, split: str) -> FaceSet:
-    """A CSV with a column path (or filepath, file, image) and a column emotion (or label); paths relative to the file.
+def pictures_below(folder: str | os.PathLike[str], others: Counter[str]) -> list[str]:
+    """The pictures in a folder and below it, in order; `others` counts the other files' endings.
 
-    A column split (train, validation, test) chooses; without it, all rows are the test split. Raises DataError,
-    naming the file and line, for a missing file, missing columns, an unknown emotion or split, or a picture that is
-    listed twice, in one split or in two.
+    Raises DataError as `files_below`.
+    """
+    pictures = []
+    for file in files_below(folder):
+        suffix = label(os.path.splitext(file)[1].lower())
+        if suffix in PICTURE_SUFFIXES:
+            pictures.append(file)
+        else:
+            others[suffix or "none"] += 1
+    return sorted(pictures, key=lambda file: file.split(os.sep))
+
+
+def other_endings(others: Counter[str]) -> tuple[str, ...]:
+    """The note on what `pictures_below` counted."""
+    kinds = ", ".join(f"{suffix} ({count:,})" for suffix, count in others.most_common())
+    mend = f"; {HEIC_MEND}" if HEIC_SUFFIXES & others.keys() else ""
+    return (f"files whose names do not end as those of pictures were left out: {kinds}{mend}",) if others else ()
+
+
+def _place(file: str | os.PathLike[str], folders: dict[str, str]) -> str:
+    """Where a file really lies. folders: where those met so far do, as to find that out takes ten times as long."""
+    folder, name = os.path.split(file)
+    if os.path.islink(file):
+        return os.path.realpath(file)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    return os.path.join(folders[folder], name)
+
+
+def load_csv(path: Path, split: str) -> FaceSet:
+    """A CSV with the columns path and emotion (COLUMNS), of cropped faces; paths are relative to the file.
+
+    Commas, semicolons or tabs stand between them. A column split (SPLIT_NAMES) chooses; without it, all rows are the
+    test split. A note names the columns that were not read. Raises DataError, naming the file and line, for a file that
+    is missing or cannot be read, missing columns, an unknown emotion or split, or a picture that is listed twice, in
+    one split or in two, by whatever names and links.
     """
     check_allowed(split)
-    if not path.is_file():
-        raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
     files: list[tuple[Path, str]] = []
-    listed: dict[str, str] = {}  # picture -> its split, whatever way its path is written
+    listed: dict[str, tuple[int, str]] = {}  # where a picture really lies -> its line and split
+    real: dict[str, str] = {}
+    unread: list[str] = []
     try:
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for line, picture, emotion, its_split in _rows(file, path):
-                place = os.path.abspath(picture)
-                if place in listed:
-                    both = "" if listed[place] == its_split else f", in {listed[place]} and in {its_split}"
-                    raise DataError(f"{path}, line {line}: {picture} is listed twice{both}; keep one row per picture.")
-                listed[place] = its_split
+            for line, picture, emotion, its_split in _rows(file, path, unread):
+                other, other_split = listed.setdefault(_place(picture, real), (line, its_split))
+                if other != line:
+                    both = "" if other_split == its_split else f", in {other_split} and in {its_split}"
+                    raise DataError(
+                        f"{path}, line {line}: {picture} is listed twice{both}; keep one row per picture (line {other} "
+                        "has it too)."
+                    )
                 if its_split == split:
                     files.append((picture, emotion))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
+    except OSError as error:
+        raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
     if not files:
         raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
-    return _decode(f"csv:{path}", split, files, path.parent, ())
+    notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
+    return _decode(f"csv:{path}", split, files, path.parent, notes)
 
 
-def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, Path, str, str]]:
-    """(line, picture, emotion, split) of every row; DataError, naming the line, for a bad one."""
-    reader = csv.reader(lines)
+def _rows(lines: Iterable[str], path: Path, unread: list[str] | None = None) -> Iterator[tuple[int, Path, str, str]]:
+    """(line, picture, emotion, split) of every row; DataError, naming the line, for a bad one.
+
+    unread: gets the names of the columns that none of these comes from.
+    """
+    lines = iter(lines)
+    first = next(lines, "")
+    reader = csv.reader(chain([first], lines), delimiter=_separator(first))
     header = [column.strip().lower() for column in next(reader, [])]
-    picture = next((header.index(name) for name in ("path", "filepath", "file", "image") if name in header), None)
-    emotion = next((header.index(name) for name in ("emotion", "label") if name in header), None)
-    if picture is None or emotion is None:
+    column = _columns(header)
+    if "path" not in column or "emotion" not in column:
         raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
+    if unread is not None:
+        unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]
     for cells in reader:
         row = [cell.strip() for cell in cells]
         where = f"{path}, line {reader.line_num}"
@@ -114,28 +215,85 @@ def _rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, Path, str, st
             continue
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line 1.")
-        if not row[picture]:
+        if not row[column["path"]]:
             raise DataError(f"{where}: the path is empty; name a picture.")
         try:
-            shown = canonical(row[emotion])
+            shown = canonical(row[column["emotion"]])
         except ValueError as error:
             raise DataError(f"{where}: {error}.") from None
-        named = row[header.index("split")].lower() if "split" in header else "test"
-        split = next((split for split, names in SPLIT_NAMES.items() if named in names), None)
+        named = row[column["split"]] if "split" in column else "test"
+        split = _split_named(named)
         if split is None:
-            raise DataError(f"{where}: the split must be train, validation or test, not {named!r}.")
-        yield reader.line_num, path.parent / row[picture], shown, split
+            called = header[column["split"]]
+            other = "" if called == "split" else "; give this column another name if it tells something else"
+            raise DataError(f"{where}: the {called} must be train, validation or test, not {named.lower()!r}{other}.")
+        picture = path.parent / row[column["path"]]
+        if "\\" in row[column["path"]] and not picture.exists():  # written on Windows
+            picture = path.parent / row[column["path"]].replace("\\", "/")
+        yield reader.line_num, picture, shown, split
 
 
-def _split_folder(path: Path, split: str) -> Path:
-    if not any((path / name).is_dir() for names in SPLIT_NAMES.values() for name in names):
-        if split != "test":
-            raise DataError(f"{path}: no {split} split; sub-folders train, validation and test make one each.")
-        return path
-    for name in SPLIT_NAMES[split]:
-        if (path / name).is_dir():
-            return path / name
-    raise DataError(f"{path}: no {split} split; add a sub-folder {split} beside those that are there.")
+def _separator(line: str) -> str:
+    """What stands between the columns in a CSV's first line: the one with which it has those that it must have."""
+    for separator in SEPARATORS:
+        found = _columns([cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])])
+        if "path" in found and "emotion" in found:
+            return separator
+    return SEPARATORS[0]
+
+
+def _columns(header: list[str]) -> dict[str, int]:
+    """path, emotion and split -> its place in the header; without those that it does not have."""
+    found = {what: [header.index(name) for name in names if name in header] for what, names in COLUMNS.items()}
+    return {what: places[0] for what, places in found.items() if places}
+
+
+def _split_named(name: str) -> str | None:
+    """The split that is called so, in any case; None where none is."""
+    return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
+
+
+def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
+    """(split -> its folder, the names of the other folders beside the splits)."""
+    found: dict[str, Path] = {}
+    others: list[str] = []
+    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
+        its_split = _split_named(folder.name)
+        if its_split is None:
+            others += [] if folder.name.startswith(".") else [label(folder.name)]
+        elif its_split in found:
+            raise DataError(
+                f"{path}: {found[its_split].name} and {folder.name} are both the {its_split} split; put all into one."
+            )
+        else:
+            found[its_split] = folder
+    for one, other in combinations(found.values(), 2):
+        if one.samefile(other):
+            raise DataError(f"{path}: {one.name} and {other.name} are one folder; each split needs its own pictures.")
+    return found, others
+
+
+def _split_folder(path: Path, split: str) -> tuple[Path, list[str]]:
+    """(the folder of a split, the names of the other folders beside the splits)."""
+    found, others = split_folders(path)
+    if split in found:
+        return found[split], others
+    if found or split != "test":
+        add = f"add a sub-folder {split} beside those that are there"
+        mend = _near_miss(split, others) or (add if found else "sub-folders train, validation and test make one each")
+        raise DataError(f"{path}: no {split} split; {mend}.")
+    return path, []
+
+
+def _near_miss(split: str, names: list[str]) -> str:
+    """The mend where one of these folders looks like the split by its name, else ""."""
+    near = [name for name in names if difflib.get_close_matches(name.lower(), SPLIT_NAMES[split])]
+    return f"call {near[0]} {split} if it is that split" if near else ""
+
+
+def _is_loose(entry: Path) -> bool:
+    picture = entry.suffix.lower() in PICTURE_SUFFIXES and not entry.name.startswith(".")
+    return picture and not entry.is_dir()
 
 
 def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, notes: tuple[str, ...]) -> FaceSet:
@@ -145,25 +303,57 @@ def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, no
     images = room(name, split, (len(files), side, side))
     kept: list[tuple[Path, str]] = []
     skipped: list[str] = []
-    for file, emotion in files:
+    looked = set(np.linspace(0, len(files) - 1, min(len(files), LOOKED)).round().astype(int).tolist())
+    cropped: list[bool] = []
+    for index, (file, emotion) in enumerate(files):
         try:
-            picture = np.asarray(square(open_picture(file), side))
+            opened = open_picture(file)
         except UnreadablePictureError as error:
             skipped.append(str(error))
             print(f"skipped {error}", file=sys.stderr)
             continue
+        if index in looked and min(opened.size) > LARGE:
+            with contextlib.suppress(UserError):  # no detector is here
+                cropped.append(_is_cropped(opened))
+        picture = np.asarray(square(opened, side))
         if picture.ndim == images.ndim == 3:  # the first in colour: all become so
             grey, images = images, room(name, split, (len(files), side, side, 3))
             images[: len(kept)] = grey[: len(kept), :, :, None]
         images[len(kept)] = picture[:, :, None] if picture.ndim == 2 and images.ndim == 4 else picture
         kept.append((file, emotion))
     if not kept:
-        raise DataError(f"{base}: none of its {len(files):,} pictures could be read; the first: {skipped[0]}")
+        place = name.partition(":")[2]
+        raise DataError(f"{place}: none of its {len(files):,} pictures could be read; the first: {skipped[0]}")
+    if (whole := cropped.count(False)) > len(cropped) / 2:
+        notes += (
+            f"the face is a small part of {whole} of the {len(cropped)} {split} pictures looked at: they look like "
+            "whole photographs, out of which python -m fer_bench.datasets crop cuts the faces",
+        )
+        print(f"{name}: {notes[-1]}", file=sys.stderr)
     emotions = in_order(emotion for _, emotion in kept)
     labels = np.array([emotions.index(emotion) for _, emotion in kept], dtype=np.int64)
     names = (file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file) for file, _ in kept)
     ids = tuple(map(label, names))
     return FaceSet(name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped), notes)
+
+
+def largest_face(image: Image.Image) -> Box | None:
+    """The box of the largest face, as `predict` finds it; None without one. Raises UserError as `detect_faces`."""
+    return max((face.box for face in detect_faces(image)), key=_area, default=None)
+
+
+def _is_cropped(image: Image.Image) -> bool:
+    """Whether a face fills a good part of it; so it is where none is found, as a tight crop may leave too little."""
+    small = image.copy()
+    small.thumbnail((NEAR, NEAR))  # a face of any size to speak of is found in it, and the search is ten times as fast
+    for looked in (small, image):
+        if box := largest_face(looked):
+            return _area(box) >= LEAST * looked.width * looked.height
+    return True
+
+
+def _area(box: Box) -> int:
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _shorter_side(file: Path) -> int:

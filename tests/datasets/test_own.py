@@ -1,4 +1,4 @@
-"""Anyone's own pictures: folders and CSV files, in good order and in bad."""
+"""Anyone's own pictures in folders, in good order and in bad; CSV files are in test_own_csv."""
 
 from __future__ import annotations
 
@@ -10,39 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import lists, load_dataset
 from fer_bench.datasets.lists import Names
-from fer_bench.datasets.stream import list_folder
+from fer_bench.datasets.stream import list_folder, to_stream
 from fer_bench.errors import DataError
-from fer_bench.faces import PICTURE_SUFFIXES
+from fer_bench.faces import HEIC_MEND, PICTURE_SUFFIXES
 from fer_bench.methods import METHODS
 from fer_bench.train import Options, Run
+from tests.datasets.own_pictures import close, draw, refusal
 from tests.helpers import write_folder
-
-
-def draw(path: Path, value: int = 100, size: tuple[int, int] = (48, 48), mode: str = "L") -> Path:
-    """A picture of one brightness."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(path)
-    return path
-
-
-def refusal(name: str, split: str = "test") -> str:
-    """The text with which a data set is refused; one line."""
-    with pytest.raises(DataError) as caught:
-        load_dataset(name, split)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def table(path: Path, *lines: str, end: str = "\n", encoding: str = "utf-8") -> str:
-    """A CSV file's name as a data set."""
-    path.write_bytes((end.join(lines) + end).encode(encoding))
-    return f"csv:{path}"
 
 
 def test_folders_named_in_any_spelling(tmp_path: Path) -> None:
@@ -84,6 +62,74 @@ def test_a_missing_split_folder(tmp_path: Path) -> None:
     )
 
 
+def test_splits_are_known_in_any_case_and_by_usual_names(tmp_path: Path) -> None:
+    """Training, DEV and PrivateTest are the splits; FER2013's own names are among the usual ones."""
+    for value, folder in enumerate(("Training", "DEV", "PrivateTest"), 1):
+        draw(tmp_path / folder / "sad" / "1.png", value)
+    found = [load_dataset(f"folder:{tmp_path}", split).images[0, 0, 0] for split in ("train", "validation", "test")]
+    assert found == [1, 2, 3]
+
+
+def test_splits_that_contradict_each_other(tmp_path: Path) -> None:
+    """Two folders for one split are refused, and so is one folder that a link makes two splits."""
+    for folder in ("val", "validation", "test"):
+        draw(tmp_path / folder / "sad" / "1.png")
+    for split in ("validation", "test"):
+        assert refusal(f"folder:{tmp_path}", split) == (
+            f"{tmp_path}: val and validation are both the validation split; put all into one."
+        )
+    shutil.rmtree(tmp_path / "val")
+    (tmp_path / "train").symlink_to("test")
+    assert refusal(f"folder:{tmp_path}", "train") == (
+        f"{tmp_path}: test and train are one folder; each split needs its own pictures."
+    )
+
+
+def test_a_folder_that_is_nearly_called_like_a_split(tmp_path: Path) -> None:
+    """Where a split is not there, a folder whose name is near is named, beside others and alone."""
+    draw(tmp_path / "train" / "sad" / "1.png")
+    draw(tmp_path / "Test_set" / "sad" / "1.png")
+    assert refusal(f"folder:{tmp_path}") == f"{tmp_path}: no test split; call Test_set test if it is that split."
+    assert load_dataset(f"folder:{tmp_path}", "train").notes == ("folders beside the splits were left out: Test_set",)
+    shutil.rmtree(tmp_path / "train")
+    assert refusal(f"folder:{tmp_path}").endswith(" (it has Test_set); call Test_set test if it is that split.")
+
+
+def test_loose_pictures_are_noted(tmp_path: Path) -> None:
+    """Pictures that lie in no emotion's folder, beside the splits or beside the emotions, are counted in a note."""
+    for name in ("1.png", "test/2.JPG", "test/sad/3.png", ".4.png"):
+        draw(tmp_path / name)
+    (tmp_path / "list.txt").touch()
+    assert load_dataset(f"folder:{tmp_path}").notes == ("pictures in no emotion's folder were left out: 2",)
+
+
+def test_a_picture_counts_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    """A linked folder or picture of the same emotion is left out with a note; one of another is refused."""
+    draw(tmp_path / "set" / "happy" / "1.png")
+    (tmp_path / "set" / "happy" / "2.png").symlink_to("1.png")
+    (tmp_path / "set" / "joy").symlink_to("happy")
+    faces = load_dataset(f"folder:{tmp_path / 'set'}")
+    assert faces.ids == tuple(list_folder(tmp_path / "set", "test").ids) == ("happy/1.png",)
+    assert faces.notes == ("links to pictures that are there already were left out: 3",)
+    (tmp_path / "set" / "sad").symlink_to("happy")
+    assert refusal(f"folder:{tmp_path / 'set'}") == (
+        f"{tmp_path}/set/sad/1.png: this picture stands under happiness too, through a link; keep one of them."
+    )
+
+
+@pytest.mark.parametrize("closed", ["", "sad", "sad/deep"])
+def test_a_folder_that_cannot_be_listed_is_named(closed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pictures do not vanish from the set, in memory or streamed: it is refused by that folder's name."""
+    draw(tmp_path / "sad" / "deep" / "1.png")
+    draw(tmp_path / "fear" / "1.png")
+    close(tmp_path / closed, monkeypatch)
+    text = refusal(f"folder:{tmp_path}")
+    assert text == f"{tmp_path / closed}: this cannot be listed (Permission denied); make it readable or take it away."
+    with pytest.raises(DataError) as caught:
+        to_stream(f"folder:{tmp_path}", "test")
+    assert str(caught.value) == text
+
+
 def test_strange_folders_are_noted(tmp_path: Path) -> None:
     """Folders that are no emotion are left out and named in a note."""
     draw(tmp_path / "fear" / "1.png")
@@ -103,7 +149,7 @@ def test_every_ending_of_pictures_counts(tmp_path: Path) -> None:
         (tmp_path / "fear" / name).touch()
     faces = load_dataset(f"folder:{tmp_path}")
     assert faces.counts == {"fear": len(PICTURE_SUFFIXES) - 2, "sadness": 1}
-    left = ".heic (2), none (1), .db (1)"
+    left = f".heic (2), none (1), .db (1); {HEIC_MEND}"
     assert sorted(faces.notes) == [f"files whose names do not end as those of pictures were left out: {left}"]
     assert list_folder(tmp_path, "test").notes == faces.notes
 
@@ -235,120 +281,3 @@ def test_the_common_side(sizes: list[tuple[int, int]], side: int, tmp_path: Path
     faces = load_dataset(f"folder:{tmp_path}")
     assert faces.images.shape == (len(sizes), side, side)
     assert faces.images[:, side // 2, side // 2].tolist() == [50 + index for index in range(len(sizes))]
-
-
-def test_a_csv_of_relative_paths(tmp_path: Path) -> None:
-    """Paths are relative to the CSV; rows keep their order; columns may be in any order with others between."""
-    draw(tmp_path / "faces" / "1.png", 10)
-    draw(tmp_path / "faces" / "2.png", 20)
-    name = table(tmp_path / "all.csv", "emotion,who,path", "Happy,Ann,faces/2.png", "angry,Bob,faces/1.png")
-    faces = load_dataset(name)
-    assert (faces.ids, faces.emotions) == (("faces/2.png", "faces/1.png"), ("anger", "happiness"))
-    assert (faces.labels.tolist(), faces.images[:, 0, 0].tolist()) == ([1, 0], [20, 10])
-
-
-@pytest.mark.parametrize("header", ["path,emotion", "FilePath,Label", "file,label", " image , Emotion "])
-@pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8"), ("\r\n", "utf-8-sig")])
-def test_csv_dialects(header: str, end: str, encoding: str, tmp_path: Path) -> None:
-    """Usual column names, a byte-order mark, Windows line ends, quotes, blanks and blank lines are all read alike."""
-    draw(tmp_path / "é, 1.png")
-    faces = load_dataset(table(tmp_path / "a.csv", header, "", '"é, 1.png", sad ', "", end=end, encoding=encoding))
-    assert (faces.ids, faces.emotions) == (("é, 1.png",), ("sadness",))
-
-
-def test_a_csv_with_splits(tmp_path: Path) -> None:
-    """The column split chooses, in any usual spelling."""
-    for name in "abc":
-        draw(tmp_path / f"{name}.png")
-    name = table(tmp_path / "s.csv", "path,emotion,split", "a.png,sad,train", "b.png,fear,Val", "c.png,joy,test")
-    ids = {split: load_dataset(name, split).ids for split in ("train", "validation", "test")}
-    assert ids == {"train": ("a.png",), "validation": ("b.png",), "test": ("c.png",)}
-
-
-def test_a_csv_without_splits_is_all_test(tmp_path: Path) -> None:
-    """Without a column split there is no training split, and the text says how to mark one."""
-    draw(tmp_path / "a.png")
-    name = table(tmp_path / "a.csv", "path,emotion", "a.png,sad")
-    assert refusal(name, "train") == (
-        f"{tmp_path / 'a.csv'}: no rows of the train split; a column split with the value train marks them."
-    )
-
-
-def test_absolute_paths(tmp_path: Path) -> None:
-    """An absolute path is read as it is; outside the CSV's folder it is the picture's id in full."""
-    inside, outside = draw(tmp_path / "here" / "a.png"), draw(tmp_path / "there" / "b.png")
-    name = table(tmp_path / "here" / "a.csv", "path,emotion", f"{inside},sad", f"{outside},sad")
-    assert load_dataset(name).ids == ("a.png", str(outside))
-
-
-def test_missing_pictures_are_skipped_and_named(tmp_path: Path) -> None:
-    """A row whose picture is not there, or is a folder, is left out by name; the rest is loaded."""
-    draw(tmp_path / "a.png")
-    (tmp_path / "deep").mkdir()
-    name = table(tmp_path / "a.csv", "path,emotion", "a.png,sad", "gone.png,sad", "deep,sad")
-    faces = load_dataset(name)
-    assert faces.ids == ("a.png",)
-    assert faces.skipped == (
-        f"{tmp_path / 'gone.png'}: there is no such file.",
-        f"{tmp_path / 'deep'}: this is not a readable picture (it is a folder).",
-    )
-
-
-@pytest.mark.parametrize(
-    ("lines", "where", "what"),
-    [
-        (("path,emotion", "a.png,sad", "a.png,hungry"), "line 3", "unknown emotion 'hungry'; the emotions are anger"),
-        (("path,emotion", "", "", "b.png,"), "line 4", "unknown emotion ''"),
-        (("path,mood", "a.png,sad"), "line 1", "the columns must be path and emotion, not path, mood"),
-        (("name,emotion", "a.png,sad"), "line 1", "the columns must be path and emotion, not name, emotion"),
-        (("path;emotion", "a.png;sad"), "line 1", "the columns must be path and emotion, not path;emotion"),
-        (("",), "line 1", "the columns must be path and emotion, not none"),
-        (("path,emotion", "a.png,sad,x"), "line 2", "3 columns where there must be 2, as in line 1"),
-        (("path,emotion", "a.png"), "line 2", "1 columns where there must be 2, as in line 1"),
-        (("path,emotion", ",sad"), "line 2", "the path is empty; name a picture"),
-        (("path,emotion,split", "a.png,sad,dev"), "line 2", "the split must be train, validation or test, not 'dev'"),
-        (("path,emotion", "a.png,sad", "a.png,fear"), "line 3", "a.png is listed twice; keep one row per picture"),
-        (("path,emotion", "a.png,sad", "b/../a.png,sad"), "line 3", "b/../a.png is listed twice; keep one row per"),
-        (
-            ("path,emotion,split", "a.png,sad,train", "a.png,sad,test"),
-            "line 3",
-            "listed twice, in train and in test; k",
-        ),
-    ],
-)
-def test_a_csv_with_a_bad_line(lines: tuple[str, ...], where: str, what: str, tmp_path: Path) -> None:
-    """A bad header or row is refused by file and line, with what must stand there."""
-    draw(tmp_path / "a.png")
-    text = refusal(table(tmp_path / "bad.csv", *lines))
-    assert text.startswith(f"{tmp_path / 'bad.csv'}, {where}: ")
-    assert what in text
-
-
-@pytest.mark.parametrize(
-    "content", [bytes(range(256)) * 9, b"path,emotion\n" + b"a" * 200_000 + b",sad\n", "path,é\n".encode("latin-1")]
-)
-def test_a_file_that_is_no_csv(content: bytes, tmp_path: Path) -> None:
-    """A binary file, an endless field or another encoding in place of the CSV is refused by name."""
-    path = tmp_path / "bad.csv"
-    path.write_bytes(content)
-    text = refusal(f"csv:{path}")
-    assert text.startswith(f"{path}: this is not a readable UTF-8 CSV file (")
-    assert text.endswith("save it as one.")
-
-
-def test_a_missing_csv(tmp_path: Path) -> None:
-    """A CSV that is not there is named, with what to give instead."""
-    gone = tmp_path / "gone.csv"
-    assert refusal(f"csv:{gone}") == f"{gone}: there is no such file; give a CSV with the columns path and emotion."
-
-
-def test_the_same_pictures_as_folder_and_csv(tmp_path: Path) -> None:
-    """A folder and a CSV of the same pictures in the same order have the same content hash."""
-    rows = []
-    for index, emotion in enumerate(("anger", "fear", "sad")):
-        path = tmp_path / "set" / emotion / "1.png"
-        path.parent.mkdir(parents=True)
-        Image.fromarray(np.random.default_rng(index).integers(0, 256, (50, 50), dtype=np.uint8)).save(path)
-        rows.append(f"set/{emotion}/1.png,{emotion}")
-    name = table(tmp_path / "a.csv", "path,emotion", *rows)
-    assert load_dataset(name).content_hash() == load_dataset(f"folder:{tmp_path / 'set'}").content_hash()
