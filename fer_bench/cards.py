@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 from fer_bench.emotions import EMOTIONS
@@ -90,6 +91,8 @@ class Augmentation:
         for name in ("shift", "scale", "perspective", "brightness", "contrast", "erase"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if not 0 <= self.rotate < math.inf:
+            raise ValueError(f"rotate must be a finite number of degrees, 0 or more, not {self.rotate}")
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,11 @@ class Recipe:
             raise ValueError(f"batch_size must be at least 2, which batch norm needs, not {self.batch_size}")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.warmup < 1 or self.lr <= 0:
             raise ValueError("label_smoothing and warmup must lie in [0, 1), lr must be positive")
-        if self.mixup < 0 or not 0 <= self.ema < 1:
-            raise ValueError("mixup must not be negative, ema must lie in [0, 1)")
+        for name in ("lr", "weight_decay", "clip", "mixup"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and must not be negative, not {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must lie in [0, 1), not {self.ema}")
 
     def hash(self) -> str:
         """12 hex digits over everything above; mixup and ema count only where they are on, being younger."""
@@ -163,6 +169,8 @@ class MethodCard:
     licence: str = "MIT (this implementation)"
     ours: str = ""
     """What the paper leaves open and we chose."""
+    note: str = ""
+    """What a reader of a table with its row must know beside that, in a sentence; "" for nothing."""
     shipped: bool = True
     """False where the weights are too large for the repository (a result still stands on the table)."""
 

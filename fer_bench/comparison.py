@@ -22,10 +22,10 @@ from fer_bench.files import atomic_write
 from fer_bench.metrics import checked
 from fer_bench.registry import Registry, UnknownNameError
 from fer_bench.results import Logits, Result, read_logits, read_readable, result_path, track_folder
-from fer_bench.statistics import Interval, holm, mcnemar, paired_difference
+from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, sign_flip
 
 LEVEL = 0.05
-"""Two models are told apart where McNemar's p is below this."""
+"""Two models are told apart where the p of their test (`Comparison.test`) is below this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +36,7 @@ class Comparison:
     difference: Interval
     """Accuracy of the first minus that of the second, fractions, with its paired 95 % bootstrap interval."""
     p_value: float
-    """McNemar's exact two-sided p-value that both err equally often."""
+    """Exact two-sided p-value that both err equally often: McNemar's or, where people are known, the sign flips'."""
     agreement: np.ndarray
     """int64 (K, K): rows are the first model's answers, columns the second's."""
     both_right: int
@@ -51,6 +51,13 @@ class Comparison:
     """int64 (N,): the first model's answers."""
     second: np.ndarray
     """int64 (N,): the second's."""
+    subjects: int | None = None
+    """People whom interval and test take as wholes; None where it is not known whom the pictures show."""
+
+    @property
+    def test(self) -> str:
+        """What `p_value` is of."""
+        return "McNemar" if self.subjects is None else "sign flips by person"
 
     @property
     def pictures(self) -> int:
@@ -64,31 +71,32 @@ class Comparison:
     def sentence(self, first: str, second: str) -> str:
         """The verdict in plain words; `first` and `second` are the two models' names, written as they are given.
 
-        McNemar's test and the interval, read to a tenth of a point, nearly always agree; where not, both are said.
+        The test and the interval, read to a tenth of a point, nearly always agree; where not, both are said.
         """
         bounds = (self.difference.value, self.difference.low, self.difference.high)
         value, low, high = (round(100 * bound, 1) + 0.0 for bound in bounds)  # + 0.0: no "-0.0"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
-        total = f"{self.pictures:,} pictures"
+        total = f"{self.pictures:,} pictures" + ("" if self.subjects is None else f" of {self.subjects:,} people")
+        tested = "McNemar's test" if self.subjects is None else "the test by sign flips of whole people"
         significant, apart = self.p_value < LEVEL, low > 0 or high < 0
         if significant != apart:
             holds = "leaves out 0" if apart else "touches 0" if 0 in (low, high) else "holds 0"
             finds = "a difference" if significant else "none"
             return (
                 f"{first} and {second} are hard to tell apart on these {total}: their accuracies differ by "
-                f"{value:+.1f} points, and the 95 % interval, {low:+.1f} to {high:+.1f}, {holds}, while McNemar's test "
+                f"{value:+.1f} points, and the 95 % interval, {low:+.1f} to {high:+.1f}, {holds}, while {tested} "
                 f"finds {finds} ({p})."
             )
         if not significant:
             return (
                 f"{first} and {second} cannot be told apart on these {total}: their accuracies differ by "
-                f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}; McNemar {p})."
+                f"{value:+.1f} points (95 % interval {low:+.1f} to {high:+.1f}; {self.test} {p})."
             )
         better, worse, sign = (first, second, 1) if value > 0 else (second, first, -1)
         low, high = sorted((sign * low, sign * high))
         return (
             f"They differ by {abs(value):.1f} points (95 % interval {low:.1f} to {high:.1f}): {better} recognises more "
-            f"of these {total} than {worse}, and chance alone does not explain it (McNemar {p})."
+            f"of these {total} than {worse}, and chance alone does not explain it ({self.test} {p})."
         )
 
 
@@ -98,10 +106,12 @@ def compare(
     second: np.ndarray,
     emotions: Sequence[str],
     ids: Sequence[str] | None = None,
+    subjects: np.ndarray | None = None,
 ) -> Comparison:
     """Compare two models' logits (float (N, K) each) over the same pictures.
 
-    targets: int (N,), indices into `emotions` (K names). ids: N sample names, by default their positions.
+    targets: int (N,), indices into `emotions` (K names). ids: N sample names, by default their positions. subjects:
+    (N,), whom each picture shows: interval and test then take all pictures of a person together.
     Raises ValueError where shapes contradict each other.
     """
     targets, first = checked(targets, first)
@@ -117,14 +127,15 @@ def compare(
     right, also = one == targets, other == targets
     return Comparison(
         emotions=tuple(emotions),
-        difference=paired_difference(targets, first, second),
-        p_value=mcnemar(targets, first, second),
+        difference=paired_difference(targets, first, second, subjects=subjects),
+        p_value=mcnemar(targets, first, second) if subjects is None else sign_flip(targets, first, second, subjects),
         agreement=agreement,
         both_right=int((right & also).sum()),
         only_first=int((right & ~also).sum()),
         only_second=int((also & ~right).sum()),
         both_wrong=int((~right & ~also).sum()),
         ids=names, targets=targets, first=one, second=other,
+        subjects=None if subjects is None else len(np.unique(subjects)),
     )  # fmt: skip
 
 
@@ -147,7 +158,10 @@ def compare_logits(first: Logits, second: Logits, emotions: Sequence[str]) -> Co
             "They were measured with different labels for the same pictures, so they cannot be compared; "
             "evaluate both on the same data."
         )
-    return compare(first.targets, first.logits, second.logits[there], emotions, first.ids.tolist())
+    people = first.subjects  # an older file does not tell whom its pictures show, and the other's are the same
+    if people is None and second.subjects is not None:
+        people = second.subjects[there]
+    return compare(first.targets, first.logits, second.logits[there], emotions, first.ids.tolist(), people)
 
 
 def compare_results(root: Path | str, first: Result, second: Result) -> Comparison:
@@ -218,8 +232,8 @@ def compare_pairs(
     """Compare pairs of a board's rows: a table, a row for each; the comparisons; a line for each that cannot be.
 
     Columns: first, second; difference, low, high (first minus second, fractions, with the paired 95 % interval);
-    only_first, only_second (pictures that only one recognises); p (McNemar's) and p_holm, adjusted for the number of
-    pairs in the table.
+    only_first, only_second (pictures that only one recognises); p, test (what p is of: `Comparison.test`) and p_holm,
+    adjusted for the number of pairs in the table.
     """
     compared, lines, skipped = [], [], []
     for first, second in pairs:
@@ -231,8 +245,8 @@ def compare_pairs(
         compared.append(found)
         difference = found.difference
         line = (first, second, difference.value, difference.low, difference.high)
-        lines.append((*line, found.only_first, found.only_second, found.p_value))
-    columns = ["first", "second", "difference", "low", "high", "only_first", "only_second", "p"]
+        lines.append((*line, found.only_first, found.only_second, found.p_value, found.test))
+    columns = ["first", "second", "difference", "low", "high", "only_first", "only_second", "p", "test"]
     frame = pd.DataFrame(lines, columns=columns)
     return frame.assign(p_holm=holm(frame["p"].tolist())), compared, skipped
 
@@ -240,6 +254,7 @@ def compare_pairs(
 def pairs_table(frame: pd.DataFrame) -> str:
     """The table of `compare_pairs` in Markdown: points, and p-values with three digits."""
     p_text = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"  # noqa: E731
+    tests = frame["test"].unique()
     columns = {
         "First": lambda row: row.first,
         "Second": lambda row: row.second,
@@ -247,7 +262,8 @@ def pairs_table(frame: pd.DataFrame) -> str:
         "95 % interval": lambda row: f"{percent(row.low, '+')} to {percent(row.high, '+')}",
         "Only first right": lambda row: f"{row.only_first:,}",
         "Only second right": lambda row: f"{row.only_second:,}",
-        "McNemar p": lambda row: p_text(row.p),
+        (f"{tests[0]} p" if len(tests) == 1 else "p"): lambda row: p_text(row.p),
+        **({} if len(tests) == 1 else {"Test": lambda row: row.test}),
         "p, Holm": lambda row: p_text(row.p_holm),
     }
     return markdown_table(columns, frame, ("First", "Second"))
@@ -259,8 +275,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fer_bench.comparison",
         description="Compare results picture by picture: the difference in accuracy with its paired bootstrap interval "
-        "and McNemar's exact test. One METHOD is compared with every other row, several with each other; the "
-        "p-values of several pairs are also given with Holm's adjustment.",
+        "and McNemar's exact test (sign flips of whole people where it is known whom the pictures show). One METHOD is "
+        "compared with every other row, several with each other; the p-values of several pairs are also given with "
+        "Holm's adjustment.",
     )
     naming = "a method, or one of its rows as METHOD/RECIPE-sSEED (-flip with test-time augmentation)"
     parser.add_argument("methods", nargs="+", metavar="METHOD", help=naming)
@@ -269,18 +286,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help="also write the table as CSV, unrounded")
     arguments = parser.parse_args(argv)
     try:
-        rows, problems = rows_of_board(arguments.board, arguments.track)
+        track = arguments.track.rstrip("/")
+        rows, problems = rows_of_board(arguments.board, track)
         for problem in problems:
             print(f"skipped {problem}", file=sys.stderr)
         if not rows:
             there = ", ".join(sorted({row.track for row in read_readable(arguments.board)[0]})) or "none"
             folder = Path(arguments.board) / "results"
-            raise UserError(f"{folder} holds no result of {arguments.track} (tracks there: {there}).")
+            raise UserError(f"{folder} holds no result of {track} (tracks there: {there}).")
         pairs = pairs_of(rows, arguments.methods)
         if not pairs:
-            raise UserError(
-                f"{arguments.methods[0]} is the only row of {arguments.track}; there is nothing to compare."
-            )
+            raise UserError(f"{arguments.methods[0]} is the only row of {track}; there is nothing to compare.")
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2

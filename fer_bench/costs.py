@@ -37,7 +37,9 @@ def measure_costs(
 ) -> tuple[int, list[str]]:  # fmt: skip
     """Measure the costs of standing rows anew, all in one run, so that their latencies can be compared.
 
-    A row is left alone where its record in `out` is not of the weights that are here. Returns as `evaluate` does.
+    A row is left alone where its record in `out` is not of the weights that are here. All else in a record stays,
+    its commit, versions and date too: they are those of the answers, from which its figures can be recomputed, while
+    costs are to be compared with each other alone. Returns as `evaluate` does.
     """
     measured: dict[Path, Cost] = {}  # of one pass, so that rows of the same weights agree
     written, skipped = 0, []

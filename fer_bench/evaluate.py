@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from fer_bench import __version__
+from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
 from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
@@ -28,10 +29,11 @@ from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
 from fer_bench.infer import PASSES, Model, best_device, load, logits, weights_for
-from fer_bench.leaderboard import write_cards, write_leaderboard
+from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, list_methods
 from fer_bench.metrics import restrict_logits
-from fer_bench.protocols import TRACKS, selected_on_test, track_named
+from fer_bench.options import not_negative
+from fer_bench.protocols import RECIPES, TRACKS, recipe_for, seen_test, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Data,
@@ -54,20 +56,24 @@ from fer_bench.weights import find
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered on a test split: float32 logits (N, K) over the result's emotions, targets (N,), ids."""
+    """What a model answered on a test split: float32 logits (N, K) over the result's emotions, targets (N,), ids.
+
+    subjects: as `FaceSet` has them.
+    """
 
     result: Result
     ids: tuple[str, ...]
     targets: np.ndarray
     logits: np.ndarray
+    subjects: np.ndarray | None = None
 
 
 def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Result:
     """Judge a loaded model on a test split: every metric with its 95 % bootstrap interval, and its cost.
 
-    dataset: a FaceSet, or the name of a track ("rendered", "fer2013", "folder:PATH"). Where label sets
-    differ, the shared emotions are scored and the logits renormalised over them. Raises UserError where model and
-    data share fewer than two emotions.
+    dataset: a FaceSet of a test split, whole or limited, or the name of a track ("rendered", "fer2013", "folder:PATH").
+    Where label sets differ, the shared emotions are scored and the logits renormalised over them. Raises UserError as
+    `judge` does.
     """
     if isinstance(dataset, str):
         track = track_named(dataset)
@@ -90,12 +96,17 @@ def judge(
     """Run a model over a split and measure everything. duplicates: bool (N,), pictures that also stand in train.
 
     tta: test-time augmentation, as `infer.logits` has it; the result is then another row than the one without.
-    Raises UserError where the weights were selected on these pictures, where fewer than two emotions are shared and
-    where an answer is not finite.
+    Raises UserError where the pictures are not of the track's test split, where the weights were trained or selected on
+    pictures of it, where fewer than two emotions are shared and where an answer is not finite.
     """
-    chosen = selected_on_test(model.record, track)
-    if chosen:
-        raise UserError(f"{model.name} cannot be judged on {track.name}: {chosen}.")
+    if faces.split != track.test:
+        raise UserError(
+            f"{faces.name}: these are pictures of its {faces.split} split, and only its {track.test} split is judged "
+            f"on; give load_dataset({faces.name!r}, {track.test!r})."
+        )
+    seen = seen_test(model.record, track)
+    if seen:
+        raise UserError(f"{model.name} cannot be judged on {track.name}: {seen}.")
     emotions = shared(model.emotions, faces.emotions)
     if len(emotions) < 2:
         raise UserError(f"{model.name} and {faces.name} share {len(emotions)} emotion(s); at least two are needed.")
@@ -125,7 +136,7 @@ def judge(
             skipped=list(faces.skipped), notes=list(faces.notes),
             duplicates_in_train=int(duplicates.sum()) if duplicates is not None else None,
         ),
-        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates),
+        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),
         cost=for_passes(cost(model), PASSES[tta]),
         shared_emotions_only=emotions != model.emotions, verified=verified, commit=commit(),
         versions=Versions(
@@ -133,7 +144,7 @@ def judge(
         ),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    return Answers(result, scored.ids, scored.labels, answers)
+    return Answers(result, scored.ids, scored.labels, answers, scored.subjects)
 
 
 def commit() -> str:
@@ -176,13 +187,7 @@ def evaluate(
         for method in methods:
             (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
         if missing:
-            every = set(missing) == set(METHODS)
-            chosen = "--missing" if every else f"--method {' '.join(missing)}"
-            chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
-            chosen += f" --seed {seed}" if seed else ""
-            which = f"{recipe or 'the recipe of its card'}, seed {seed}"
-            rows = f"any method ({which})" if every else f"{', '.join(missing)} ({which})"
-            untrained = [f"{name}: no weights of {rows}; train them with: python -m fer_bench.train {chosen}"]
+            untrained = [no_weights(missing, track, recipe, seed)]
         if not ready:
             skipped += untrained
             continue
@@ -211,7 +216,7 @@ def evaluate(
                     skipped += filter(None, in_train[1:])
                 answers = judge(model, faces, track, in_train[0] if own else None, 64, verified, bar, tta)
                 result = completed(answers.result, model, faces, out, robustness, explanation, bar)
-                write_logits(result, out, answers.ids, answers.targets, answers.logits)
+                write_logits(result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
                 write_result(result, out)
             except UserError as error:
                 skipped.append(Failure(f"{name} {method}: {error}"))
@@ -219,6 +224,30 @@ def evaluate(
             tqdm.write(headline(result))
             written += 1
     return written, skipped
+
+
+def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int) -> str:
+    """The line on methods without weights of a recipe and seed, with the command that trains those that have it."""
+    every = set(missing) == set(METHODS)
+    which = f"{recipe or 'the recipe of its card'}, seed {seed}"
+    told = f"{track.name}: no weights of {'any method' if every else ', '.join(missing)} ({which})"
+    papers = {name for name in missing if recipe == "paper" and METHODS[name].card.paper_recipe is not None}
+    able = [name for name in missing if recipe in (None, *RECIPES) or name in papers]
+    if not able:
+        return f"{told}."
+    chosen = "--missing" if every else f"--method {' '.join(able)}"
+    chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
+    return f"{told}; train them with: python -m fer_bench.train {chosen}" + (f" --seed {seed}" if seed else "")
+
+
+def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:
+    """Raise, as `recipe_for` does, for a recipe that no method here can be trained with and has no weights of either.
+
+    A grid's cell, say, has weights of a recipe that only --runs knows.
+    """
+    if not any(weights_for(method, track_named(name), recipe, seed, runs) for name in tracks for method in methods):
+        for method in methods:
+            recipe_for(recipe, METHODS[method].card)
 
 
 def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
@@ -299,7 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
     parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=not_negative, default=0)
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
@@ -318,16 +347,20 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        methods = list_methods() if arguments.all else arguments.method
+        methods = list(dict.fromkeys(list_methods() if arguments.all else arguments.method))
         for name in methods:
             METHODS[name]
-        tracks = arguments.track or list(TRACKS)
-        for name in tracks:
-            track_named(name)
+        tracks = list(dict.fromkeys(track_named(name).name for name in arguments.track or TRACKS))
         if arguments.out.exists() and not arguments.out.is_dir():
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
         if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
             raise UserError("--robustness and --explanation are measured without --tta; leave it out, or them.")
+        flags = ("robustness", "explanation", "verified", "tta")
+        idle = [f"--{name}" for name in flags if getattr(arguments, name) not in (False, "none")]
+        if arguments.costs and idle:
+            raise UserError(f"--costs measures costs alone, of rows that stand; leave out {' and '.join(idle)}.")
+        if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
+            check_recipe(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         device = str(best_device(arguments.device))
         chosen = (methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device)
         if arguments.costs:

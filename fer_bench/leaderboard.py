@@ -7,12 +7,10 @@ packages from outside claim of themselves from `peers.json`, which is written by
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +23,7 @@ from fer_bench.beyond_accuracy import (
     robustness_columns,
     robustness_tables,
 )
-from fer_bench.cards import MethodCard
+from fer_bench.card_files import read_cards, readable_cards
 from fer_bench.cells import markdown_table, percent, ratio_text, safe, short, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
@@ -45,70 +43,16 @@ LARGE = 0.02
 
 HOW_TO_READ = (
     "Every figure is measured by this project's own code on the test split, which its own training never sees. "
-    "± is half of a 95 % bootstrap interval over the test pictures; it does not cover the luck of the training seed. "
+    "± is half of a 95 % bootstrap interval over the test pictures, on CK+, MMI, DISFA and TFEID over the people in "
+    "them (all pictures of a person are drawn together); it does not cover the luck of the training seed. "
     "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
     "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
-    "methods*) can still tell them apart. "
+    "methods*) can still tell them apart. *Parameters* are the trainable ones, without those that are held fixed. "
     "*Latency* is one face's, with one thread where a CPU computes it, beside that of resnet18 in the same run. "
     "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
     "A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."
 )
-
-
-def write_cards(
-    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Sequence[str]] | None = None
-) -> Path:
-    """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path.
-
-    weights: method -> the tracks with weights of its card's recipe; left out where None.
-    """
-    plain = {
-        card.name: {
-            "title": card.title,
-            "paper": card.paper,
-            "url": card.url,
-            "summary": card.summary,
-            "ours": card.ours,
-            "licence": card.licence,
-            "input": card.input.to_dict(),
-            "cam_layer": card.cam_layer,
-            "recipe": card.recipe,
-            "paper_recipe": None if card.paper_recipe is None else asdict(card.paper_recipe),
-            "reported": [asdict(reported) for reported in card.reported],
-            "shipped": card.shipped,
-            "parameters": {str(classes): count for classes, count in card.parameters},
-            **({} if weights is None else {"weights": list(weights[card.name])}),
-        }
-        for card in cards
-    }
-    return atomic_write(Path(root) / "methods.json", (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def read_cards(root: Path | str) -> dict[str, dict]:
-    """The methods by name as `write_cards` wrote them, then the peers of `peers.json`, whose cards name a `package`.
-
-    Empty where there is neither file. Raises UserError where one is broken.
-    """
-    cards, problems = _readable_cards(root)
-    if problems:
-        raise UserError(problems[0])
-    return cards
-
-
-def _readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
-    """The cards of the files that can be read, and a sentence for each that cannot."""
-    cards: dict[str, dict] = {}
-    problems = []
-    mends = {"methods.json": "delete it, and the next evaluation writes it again", "peers.json": "mend it by hand"}
-    for name, mend in mends.items():
-        path = Path(root) / name
-        try:
-            found = json.loads(path.read_bytes()) if path.exists() else {}
-            cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
-        except (ValueError, AttributeError) as error:
-            problems.append(f"{path} is broken ({error}); {mend}.")
-    return cards, problems
 
 
 def _split_sizes(results: Iterable[Result]) -> dict[str, int]:
@@ -140,7 +84,7 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
-        "why": stated.get("why", ""),
+        "why": stated.get("why", ""), "note": card.get("note", ""),
         "epochs": trained.epochs,
         "budget_epochs": trained.budget_epochs,
         "budget_fraction": part * trained.epochs / trained.budget_epochs if known else None,
@@ -173,7 +117,7 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
 
 
 _TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"why", "earlier_track", "robustness_suite", "explanation_cam"}
+_TEXT |= {"why", "note", "earlier_track", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
@@ -270,6 +214,8 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     if skipped:
         notes.append(f"{skipped:,} picture(s) could not be read and were left out; the results' files name them.")
     notes += [_why(row) for row in frame.itertuples() if abs(row.difference) > LARGE and not row.external]
+    notes += dict.fromkeys(safe(note) for note in frame["note"] if note)
+    notes += dict.fromkeys(f"± is over the {r.subjects} people, not their pictures." for r in results if r.subjects)
     notes += dict.fromkeys(safe(note) for result in results for note in result.data.notes)
     return [f"- {note}" for note in notes]
 
@@ -345,7 +291,7 @@ def write_leaderboard(root: Path | str) -> list[Path]:
     Raises BrokenFilesError, after that, where a file could not be read and so has no part in the table.
     """
     root = Path(root)
-    (results, problems), (cards, more) = read_readable(root), _readable_cards(root)
+    (results, problems), (cards, more) = read_readable(root), readable_cards(root)
     tracks = sorted({r.track for r in results}, key=place)
     paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
     page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode())

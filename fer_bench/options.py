@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from fer_bench.errors import UserError
 from fer_bench.protocols import RECIPES
+
+LARGE = 2**32
+"""Seeds stay below this: what torch draws from, a seed and an epoch's number in one, must fit into 64 bits."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,10 @@ class Options:
     stream: bool | None = None
     """Read training pictures from disk as they are needed; None does so where they would take more than 4 GiB."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < LARGE:
+            raise UserError(f"a seed must be 0 or more and below {LARGE}, not {self.seed}.")
+
 
 def positive(text: str) -> int:
     """An argparse type: an integer above 0."""
@@ -42,8 +51,8 @@ def positive(text: str) -> int:
 def not_negative(text: str) -> int:
     """An argparse type: an integer, 0 or more."""
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
+    if not 0 <= value < LARGE:
+        raise argparse.ArgumentTypeError(f"must be 0 or more and below {LARGE}, not {value}")
     return value
 
 
@@ -53,6 +62,14 @@ def minutes(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
     return value
+
+
+def check_output(out: Path) -> None:
+    """Raise UserError where no folder can be made at `out`: wrong use, which a disk that fills up later is not."""
+    above = next(str(place) for place in (out, *out.absolute().parents) if os.path.exists(place))
+    if not (os.path.isdir(above) and os.access(above, os.W_OK)):
+        why = "cannot be written to" if os.path.isdir(above) else "is a file"
+        raise UserError(f"{out}: no folder can be made here ({above} {why}); give another --out.")
 
 
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
@@ -67,7 +84,9 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--grid", type=Path, metavar="FILE", help="every cell of a grid (YAML; see fer_bench.grid)")
     parser.add_argument("--track", default="fer2013", help="a track (default fer2013), folder:PATH or csv:PATH")
     parser.add_argument("--recipe", help=f"{', '.join(RECIPES)} or paper; default: the one on each method's card")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="other than the recipe's; the result says so")
+    parser.add_argument(
+        "--epochs", type=positive, metavar="N", help="other than the recipe's (one per stage at least); the result says"
+    )
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N training pictures")
     parser.add_argument("--limit-validation", type=positive, metavar="N", help="select on at most N pictures")
     parser.add_argument(

@@ -48,6 +48,11 @@ class Trained:
     pretrained: str | None = None
     """Where weights from outside this project that training started from came from; None where there were none."""
     earlier: Earlier | None = None
+    stages: dict[str, int] | None = None
+    """Full epochs of each stage that the weights went through, in the runs of `earlier` too; None where not known.
+
+    awei's guide is as ImageNet's VGG16 came where no stage "guide" is among them, else it was fine-tuned.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

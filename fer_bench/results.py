@@ -34,7 +34,7 @@ from fer_bench.records import (
     Versions,
     Weights,
 )
-from fer_bench.statistics import Interval, bootstrap_metrics, bootstrap_recalls
+from fer_bench.statistics import Interval, bootstrap_interval, bootstrap_metrics, bootstrap_recalls
 
 SCHEMA = 1
 REQUIRED_METRICS = tuple(m.METRICS)
@@ -71,6 +71,8 @@ class Result:
     """True where the model tells other emotions too and its logits were renormalised over those shared."""
     tta: str = "none"
     """Test-time augmentation: "none" or its name, a separate figure."""
+    subjects: int | None = None
+    """People over whom the intervals of `metrics` and `per_class_recall` are; None where they are over pictures."""
     verified: bool = False
     """Measured by the project itself."""
     external: bool = False
@@ -185,6 +187,8 @@ def _check(result: Result) -> None:
     recalls = {emotion: interval.value for emotion, interval in result.per_class_recall.items()}
     agrees = recalls.keys() == present.keys() and all(abs(recalls[e] - present[e]) < 1e-6 for e in present)
     need(agrees, "per_class_recall is not that of the confusion matrix (are its emotions in the same order?).")
+    people = result.subjects
+    need(people is None or 0 < people <= scored, f"subjects must be null or from 1 to {scored}, not {people}.")
     bins = result.calibration
     for name, block in (("robustness", result.robustness), ("explanation", result.explanation)):
         need(block is None or block.pictures <= scored, f"{name}.pictures is more than data.test_pictures, {scored}.")
@@ -199,24 +203,32 @@ def measure(
     duplicates: np.ndarray | None = None,
     samples: int = 1000,
     seed: int = 0,
+    subjects: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """The fields of a Result that follow from targets (int (N,)) and logits (float (N, K)) alone.
 
-    Gives `metrics`, `per_class_recall`, `confusion_matrix` and `calibration`, to be passed to `Result(**...)`.
+    Gives `metrics`, `per_class_recall`, `confusion_matrix`, `calibration` and `subjects`, to be passed to
+    `Result(**...)`.
     duplicates: bool (N,), the pictures that also stand in train; with it, accuracy without them is measured too.
+    subjects: (N,), whom each picture shows; with it, intervals are over people, not over pictures.
     """
-    found = bootstrap_metrics(targets, logits, samples=samples, seed=seed)
+    people = None if subjects is None else np.asarray(subjects)
+    found = bootstrap_metrics(targets, logits, samples=samples, seed=seed, subjects=people)
     if duplicates is not None and not np.all(duplicates):
         kept = ~np.asarray(duplicates, dtype=bool)
-        rest = bootstrap_metrics(np.asarray(targets)[kept], np.asarray(logits)[kept], ("accuracy",), samples, seed)
-        found["accuracy_without_duplicates"] = rest["accuracy"]
-    recalls = zip(emotions, bootstrap_recalls(targets, logits, samples, seed), strict=True)
+        rest = bootstrap_interval(
+            np.asarray(targets)[kept], np.asarray(logits)[kept], "accuracy", samples, seed,
+            subjects=None if people is None else people[kept],
+        )  # fmt: skip
+        found["accuracy_without_duplicates"] = rest
+    recalls = zip(emotions, bootstrap_recalls(targets, logits, samples, seed, subjects=people), strict=True)
     bins = m.calibration_bins(targets, logits)._asdict()
     return {
         "metrics": found,
         "per_class_recall": {emotion: recall for emotion, recall in recalls if np.isfinite(recall.value)},
         "confusion_matrix": m.confusion_matrix(targets, logits).tolist(),
         "calibration": Calibration(**{k: [None if v != v else v for v in a.tolist()] for k, a in bins.items()}),
+        "subjects": None if people is None else len(np.unique(people)),
     }
 
 
@@ -303,10 +315,19 @@ class Logits(NamedTuple):
     """int64 (N,), indices into the record's emotions."""
     logits: np.ndarray
     """float32 (N, K), shifted so that each row's largest is 0."""
+    subjects: np.ndarray | None = None
+    """unicode or int (N,), whom each picture shows; None where the data set does not tell."""
 
 
-def write_logits(result: Result, root: Path | str, ids: Sequence[str], targets: np.ndarray, logits: np.ndarray) -> Path:
-    """Save a result's logits (float (N, K)) beside it as float16; returns the path.
+def write_logits(
+    result: Result,
+    root: Path | str,
+    ids: Sequence[str],
+    targets: np.ndarray,
+    logits: np.ndarray,
+    subjects: np.ndarray | None = None,
+) -> Path:
+    """Save a result's logits (float (N, K)) beside it as float16, and whom each picture shows; returns the path.
 
     Each row is shifted so that its largest logit is 0: no softmax changes by it, and float16 is finest near 0, so that
     predictions and figures survive the rounding. Raises ValueError where lengths disagree or logits are not finite.
@@ -318,9 +339,12 @@ def write_logits(result: Result, root: Path | str, ids: Sequence[str], targets: 
         raise ValueError(f"{logits.shape[1]} columns of logits do not match {len(result.emotions)} emotions")
     lowest = np.finfo(np.float16).min
     shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), lowest).astype(np.float16)
-    names, targets = np.asarray(ids, dtype=np.str_), targets.astype(np.int8)
-    path = _path_of(result, root).with_suffix(".npz")
-    return atomic_write(path, lambda file: np.savez_compressed(file, ids=names, targets=targets, logits=shifted))
+    arrays = {"ids": np.asarray(ids, dtype=np.str_), "targets": targets.astype(np.int8), "logits": shifted}
+    if subjects is not None:
+        if len(subjects) != len(targets):
+            raise ValueError(f"{len(targets)} pictures need as many subjects, not {len(subjects)}")
+        arrays["subjects"] = np.asarray(subjects)
+    return atomic_write(_path_of(result, root).with_suffix(".npz"), lambda file: np.savez_compressed(file, **arrays))
 
 
 def read_logits(path: Path | str) -> Logits:
@@ -331,8 +355,11 @@ def read_logits(path: Path | str) -> Logits:
     path = Path(path).with_suffix(".npz")
     try:
         with np.load(path, allow_pickle=False) as file:
-            found = Logits(file["ids"], file["targets"].astype(np.int64), file["logits"].astype(np.float32))
+            subjects = file.get("subjects")
+            found = Logits(file["ids"], file["targets"].astype(np.int64), file["logits"].astype(np.float32), subjects)
         m.checked(found.targets, found.logits)
+        if subjects is not None and subjects.shape != found.targets.shape:
+            raise ValueError(f"{len(found.targets)} pictures need as many subjects, not {subjects.shape}")
     except Exception as error:  # a foreign zip file can fail in many ways
         raise ResultError(f"{path} cannot be read as logits: {error}; evaluate the method again.") from None
     return found

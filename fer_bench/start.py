@@ -1,19 +1,44 @@
-"""Where training may start from: weights that this project's training wrote, for a longer budget or another track."""
+"""What training starts from: its two splits and, where asked, weights of this project; and what it may not replace."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from fer_bench.cards import Track
-from fer_bench.errors import UserError
+from fer_bench.datasets import FaceSet, forbid_split, load_dataset
+from fer_bench.datasets.stream import Listed, to_stream
+from fer_bench.errors import DataError, UserError
 from fer_bench.methods.base import Method
-from fer_bench.protocols import selected_on_test
+from fer_bench.protocols import seen_test
 from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
 
 SHIPPED = "shipped"
+
+
+def splits_of(
+    track: Track, stream: bool | None, limit: int | None, limit_validation: int | None
+) -> tuple[FaceSet | Listed, FaceSet]:
+    """The training split, in memory or (`stream`, see `to_stream`) as files, and the validation split of its emotions.
+
+    The test split is out of reach meanwhile. Raises DataError where data is missing or no epoch could be chosen by it,
+    UserError where there is nothing to tell apart.
+    """
+    with forbid_split(track.test):
+        files = to_stream(track.dataset, track.train, stream)
+        pictures = load_dataset(track.dataset, track.train) if files is None else files
+        train = pictures.restrict(track.emotions).limit(limit)
+        whole = load_dataset(track.dataset, track.validation).restrict(train.emotions, lacking=True)
+    known = ", ".join(train.emotions) or "none"
+    if len(train.emotions) < 2:
+        raise UserError(f"{track.name} has too few emotions to tell apart in its training split ({known}).")
+    if not len(whole):
+        none = f"no picture of what is trained on ({known}) in its {track.validation} split"
+        raise DataError(f"{track.name} has {none}, so that no epoch could be chosen; add some.")
+    return train, whole.limit(limit_validation)
 
 
 def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
@@ -42,7 +67,7 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
 
     What there is once per class goes by the emotion's name: an emotion that the file does not know keeps its fresh
     weights. Raises WeightsError (a UserError) for a file that is missing or broken, UserError for another method's and
-    for one that was, or started from one that was, selected on what `track` tests on.
+    for one that has seen, or started from one that has seen, what `track` tests on.
     """
     tensors, record = read_tensors(path)
     if "packing" not in record:
@@ -59,15 +84,41 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     trained = record["trained"]
     row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
     before = trained.get("earlier") or {"weights": [], "epochs": 0, "pictures_seen": 0}
-    chosen = selected_on_test(record, track)
-    if chosen:
-        raise UserError(f"{path}: {chosen}; leave out --start-from.")
+    seen = seen_test(record, track)
+    if seen:
+        raise UserError(f"{path}: {seen}; leave out --start-from, or give it another file.")
     earlier = {
         "weights": [row, *before["weights"]], "track": record["track"],
         "epochs": before["epochs"] + trained["epochs"],
         "pictures_seen": before["pictures_seen"] + trained["pictures_seen"],
     }  # fmt: skip
-    return {"pretrained": trained.get("pretrained"), "earlier": earlier}
+    return {"pretrained": trained.get("pretrained"), "earlier": earlier, "stages": trained.get("stages")}
+
+
+def check_standing(folder: Path, start: Path | None, asked: int) -> None:
+    """Raise UserError where a run would replace a finished one that saw more pictures, or that started elsewhere.
+
+    folder: of both. start: the new run's weight file. asked: how many pictures it will see, 0 where that is open.
+    """
+    path = folder / "record.json"
+    if not path.is_file():
+        return
+    try:
+        trained = json.loads(path.read_text())["trained"]
+        seen, earlier = int(trained["pictures_seen"]), trained.get("earlier")
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: this is no record of a training run; remove it, or give another --out.") from None
+    came = earlier["weights"][0].split()[-1] if earlier else ""  # its last word is the weights' hash in brackets
+    if came != ("" if start is None else f"({sha256(start)[:12]})"):
+        why = "had another start (--start-from)"
+    elif seen > asked:
+        why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if asked else "may end sooner")
+    else:
+        return
+    raise UserError(
+        f"{folder} holds a finished run, which {why}; give another --out, remove that folder, or go on with that run "
+        "by --resume and its own options."
+    )
 
 
 def per_class(method: Method, classes: int) -> set[str]:

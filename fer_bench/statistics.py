@@ -1,9 +1,16 @@
-"""How sure a figure is: bootstrap intervals, paired tests and tie groups."""
+"""How sure a figure is: bootstrap intervals, paired tests and tie groups.
+
+Pictures of one person are alike, and so are a model's answers to them: resampled one by one, they count as more than
+they are, and an interval over many pictures of few people misses the truth half of the time. Where `subjects` are
+given (unicode or int (N,), whom each picture shows), people are resampled, each with all of their pictures.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -29,19 +36,64 @@ class _Statistic:
     parts: np.ndarray
     combine: Callable[[np.ndarray], np.ndarray]
     bias: bool = False
+    shown: Callable[[np.ndarray], np.ndarray] | None = None
+    """For a fraction of pictures: the formula for how many it is a fraction of, shaped as `combine`'s."""
+
+
+def _per_subject(parts: np.ndarray, subjects: np.ndarray | None) -> np.ndarray:
+    """Sums over pictures (N, D) -> sums over each subject's pictures (S, D); as they are without subjects.
+
+    Raises ValueError where there are not as many subjects as pictures.
+    """
+    if subjects is None:
+        return parts
+    names, places = np.unique(subjects, return_inverse=True)
+    if places.shape != (len(parts),):
+        raise ValueError(f"subjects of shape {places.shape} do not match {len(parts)} pictures")
+    sums = np.zeros((len(names), parts.shape[1]))
+    np.add.at(sums, places, parts)
+    return sums
+
+
+def _expanded(level: float, subjects: int) -> float:
+    """The level of a percentile interval over few subjects that covers the truth as often as `level` says.
+
+    Resamples of n spread too little by sqrt((n - 1) / n), and by the normal's quantile in place of Student's t
+    (Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 2015: expanded percentiles).
+    """
+    from scipy.special import ndtr, stdtrit  # a board opens without scipy
+
+    if subjects < 2:
+        return 1.0
+    return 1 - 2 * ndtr(-math.sqrt(subjects / (subjects - 1)) * stdtrit(subjects - 1, (1 + level) / 2))
+
+
+def wilson(fraction: np.ndarray, count: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """(low, high) of a fraction of so many independent cases (Wilson, JASA 1927); it has a width at 0 and at 1 too."""
+    square = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    scale = 1 + square / count
+    middle = (fraction + square / (2 * count)) / scale
+    half = np.sqrt(square * (fraction * (1 - fraction) / count + square / (4 * count**2))) / scale
+    return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
 
 
 def _bootstrap(
-    statistics: dict[str, _Statistic], samples: int, seed: int, level: float
+    statistics: dict[str, _Statistic], samples: int, seed: int, level: float, subjects: np.ndarray | None = None
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(value, low, high) of each statistic, all over the same resamples (percentile method: Efron & Tibshirani, 1993).
 
+    subjects: (N,), resampled with all their pictures (cluster bootstrap: Davison & Hinkley, 1997, section 3.8); None
+    resamples pictures. Of fewer than five people such an interval is still too narrow: it cannot reach beyond the
+    worst and the best of them.
     Where a metric is larger on resamples than on the sample itself, as a sum of absolute values is, the percentile
     interval can miss the figure it belongs to; there the resamples are moved by that bias, and kept above 0.
+    Where all resamples agree, as they do where every picture is recognised, or none, they say nothing of how sure a
+    fraction is, and its interval is Wilson's over the pictures, or the subjects, that it is a fraction of.
     """
     if samples < 2 or not 0 < level < 1:
         raise ValueError(f"samples must be at least 2 and level in (0, 1), not {samples} and {level}")
-    count = len(next(iter(statistics.values())).parts)
+    units = {name: _per_subject(statistic.parts, subjects) for name, statistic in statistics.items()}
+    count = len(next(iter(units.values())))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // count)
     draws: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
@@ -50,8 +102,9 @@ def _bootstrap(
         chosen = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
         weights = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
         for name, statistic in statistics.items():
-            draws[name].append(statistic.combine(weights @ statistic.parts))
-    bounds = (50 * (1 - level), 50 * (1 + level))
+            draws[name].append(statistic.combine(weights @ units[name]))
+    covered = level if subjects is None else _expanded(level, count)
+    bounds = (50 * (1 - covered), 50 * (1 + covered))
     intervals = {}
     for name, statistic in statistics.items():
         value, drawn = statistic.combine(statistic.parts.sum(axis=0)), np.concatenate(draws[name])
@@ -60,6 +113,10 @@ def _bootstrap(
         # A class without pictures has no recall in any resample; a rare one lacks it in some.
         drawn = np.where(np.isfinite(value), drawn, 0)
         low, high = np.nanpercentile(drawn, bounds, axis=0)
+        if statistic.shown is not None:
+            least, most = wilson(value, np.maximum((statistic.shown(units[name]) > 0).sum(axis=0), 1), level)
+            agree = np.nanmin(drawn, axis=0) == np.nanmax(drawn, axis=0)
+            low, high = np.where(agree, np.minimum(low, least), low), np.where(agree, np.maximum(high, most), high)
         intervals[name] = (value, np.where(np.isfinite(value), low, np.nan), np.where(np.isfinite(value), high, np.nan))
     return intervals
 
@@ -71,13 +128,15 @@ def bootstrap_metrics(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    subjects: np.ndarray | None = None,
 ) -> dict[str, Interval]:
     """Bootstrap intervals of several metrics over the same resamples of pictures, keyed by the metric's name."""
+    shown = {"accuracy": lambda sums: sums.sum(axis=-1)}
     chosen = {
-        name: _Statistic(METRICS[name].parts(targets, logits), METRICS[name].combine, METRICS[name].resampling_bias)
-        for name in metrics
+        name: _Statistic(metric.parts(targets, logits), metric.combine, metric.resampling_bias, shown.get(name))
+        for name, metric in ((name, METRICS[name]) for name in metrics)
     }
-    found = _bootstrap(chosen, samples, seed, level)
+    found = _bootstrap(chosen, samples, seed, level, subjects)
     return {name: Interval(*map(float, bounds)) for name, bounds in found.items()}
 
 
@@ -88,19 +147,27 @@ def bootstrap_interval(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    subjects: np.ndarray | None = None,
 ) -> Interval:
-    """A metric (a key of `metrics.METRICS`) with its percentile bootstrap interval, resampling pictures.
+    """A metric (a key of `metrics.METRICS`) with its percentile bootstrap interval, resampling pictures or subjects.
 
     targets: int (N,).   logits: float (N, K). The same for the same seed. Raises ValueError for non-finite logits.
     """
-    return bootstrap_metrics(targets, logits, (metric,), samples, seed, level)[metric]
+    return bootstrap_metrics(targets, logits, (metric,), samples, seed, level, subjects)[metric]
 
 
 def bootstrap_recalls(
-    targets: np.ndarray, logits: np.ndarray, samples: int = 1000, seed: int = 0, level: float = 0.95
+    targets: np.ndarray,
+    logits: np.ndarray,
+    samples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    subjects: np.ndarray | None = None,
 ) -> list[Interval]:
     """Each class's recall with its interval: K of them; all NaN for a class without pictures."""
-    found = _bootstrap({"recall": _Statistic(confusion_parts(targets, logits), recall_from)}, samples, seed, level)
+    parts, classes = confusion_parts(targets, logits), np.shape(logits)[1]
+    recall = _Statistic(parts, recall_from, shown=lambda sums: sums.reshape(-1, classes, classes).sum(axis=2))
+    found = _bootstrap({"recall": recall}, samples, seed, level, subjects)
     return [Interval(*map(float, bounds)) for bounds in zip(*found["recall"], strict=True)]
 
 
@@ -118,11 +185,14 @@ def paired_difference(
     samples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    subjects: np.ndarray | None = None,
 ) -> Interval:
-    """Accuracy of the `first` logits (N, K) minus that of the `second`, resampling pictures with both answers."""
+    """Accuracy of the `first` logits (N, K) minus that of the `second`, resampling pictures (or subjects) with both
+    answers."""
     one, other = _both_correct(targets, first, second)
-    parts = one.astype(np.float64) - other
-    found = _bootstrap({"": _Statistic(parts[:, None], lambda sums: sums[..., 0] / len(parts))}, samples, seed, level)
+    parts = np.stack([one.astype(np.float64) - other, np.ones(len(one))], axis=1)
+    difference = _Statistic(parts, lambda sums: sums[..., 0] / sums[..., 1])
+    found = _bootstrap({"": difference}, samples, seed, level, subjects)
     return Interval(*map(float, found[""]))
 
 
@@ -135,6 +205,22 @@ def mcnemar(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> float
         tail += term
         term = term * (discordant - index) // (index + 1)
     return min(1.0, 2 * tail / 2**discordant)
+
+
+def sign_flip(targets: np.ndarray, first: np.ndarray, second: np.ndarray, subjects: np.ndarray) -> float:
+    """Exact two-sided p-value that neither of two models (logits (N, K) each) recognises people better than the other.
+
+    Each subject (N,) counts with how many more of their pictures the first recognises; were there no difference, every
+    such count could as well have the other sign. p is the share of all these flips whose sum is at least as far from 0
+    (Fisher, The Design of Experiments, 1935, section 21). With a picture of each person it is McNemar's exact test.
+    """
+    one, other = _both_correct(targets, first, second)
+    gains = _per_subject((one.astype(np.float64) - other)[:, None], subjects)[:, 0].astype(np.int64)
+    chances = np.ones(1)  # of each sum, from the least to the largest possible, in steps of 1
+    for gain in np.abs(gains):
+        chances = (np.pad(chances, (0, 2 * gain)) + np.pad(chances, (2 * gain, 0))) / 2
+    sums = np.arange(len(chances)) - len(chances) // 2
+    return min(1.0, float(chances[np.abs(sums) >= abs(gains.sum())].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

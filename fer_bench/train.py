@@ -28,24 +28,24 @@ from torch import Tensor, nn
 
 from fer_bench.cards import Recipe, Track
 from fer_bench.checkpoints import read_checkpoint, write_checkpoint
-from fer_bench.datasets import forbid_split, load_dataset
-from fer_bench.datasets.stream import InMemory, Source, Streamed, to_stream
+from fer_bench.datasets import FaceSet
+from fer_bench.datasets.stream import InMemory, Source, Streamed
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
 from fer_bench.errors import DataError, UserError
-from fer_bench.files import atomic_write, make_folder
+from fer_bench.files import OutputError, atomic_write, make_folder
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
 from fer_bench.optimizers import optimizer_for, rate, restore_state
-from fer_bench.options import Options, arguments_from
+from fer_bench.options import Options, arguments_from, check_output
 from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.stages import RunningMean, StageLoss, augmented, mixed, only_trainable, stage_epochs, with_prefix
-from fer_bench.start import start_file, start_from
+from fer_bench.start import check_standing, splits_of, start_file, start_from
 from fer_bench.transforms import to_input
 from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
@@ -85,17 +85,9 @@ class Run:
             )
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device))
         self.folder = run_folder(out, method.card.name, track.name, recipe.name, options.seed)
-        with forbid_split(track.test):
-            files = to_stream(track.dataset, track.train, options.stream)
-            pictures = load_dataset(track.dataset, track.train) if files is None else files
-            self.train_set = pictures.restrict(track.emotions).limit(options.limit)
-            self.emotions = self.train_set.emotions
-            whole = load_dataset(track.dataset, track.validation).restrict(self.emotions, lacking=True)
-            self.validation_set = whole.limit(options.limit_validation)
-        if len(self.emotions) < 2:
-            told = ", ".join(self.emotions) or "none"
-            raise UserError(f"{track.name} has too few emotions to tell apart in its training split ({told}).")
-        if files is None:
+        self.train_set, self.validation_set = splits_of(track, options.stream, options.limit, options.limit_validation)
+        self.emotions = self.train_set.emotions
+        if isinstance(self.train_set, FaceSet):
             images, labels = torch.from_numpy(self.train_set.images), torch.from_numpy(self.train_set.labels)
             self.source: Source = InMemory(images.to(self.device), labels.to(self.device))
         else:
@@ -109,7 +101,8 @@ class Run:
         self.epochs = stage_epochs(self.stages, self.recipe.epochs)
         self.state: dict = {
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
-            "ended": "complete", "pretrained": None, "earlier": None, "curve": [], "kept": "best.safetensors",
+            "ended": "complete", "pretrained": None, "earlier": None, "stages": {}, "curve": [],
+            "kept": "best.safetensors",
         }  # fmt: skip
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
@@ -127,22 +120,30 @@ class Run:
         saved: tuple[dict[str, Tensor], dict] | None = None
         if self.options.resume and processes.all_see(last):
             tensors, record = read_checkpoint(last, self.identity)
-            state |= record["state"]
+            state |= {"stages": None} | record["state"]  # older checkpoints do not tell their stages
             self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
             saved = tensors, record["optimizer"]
-        elif self.start is not None:
-            state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
-        elif self.method.pretrained is not None:
-            with processes.first_alone():
-                state["pretrained"] = self.method.pretrained(self.network)
-        if saved is None and processes.is_first:
-            make_folder(self.folder)  # before an epoch has been spent
-            last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
-        minutes = self.options.max_minutes
+        else:
+            sooner = self.options.max_minutes is not None and not self.options.resume  # it may end with fewer
+            check_standing(self.folder, self.start, 0 if sooner else sum(self.epochs) * len(self.source))
+            if self.start is not None:
+                state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
+            elif self.method.pretrained is not None:
+                with processes.first_alone():
+                    state["pretrained"] = self.method.pretrained(self.network)
+            if processes.is_first:
+                make_folder(self.folder)  # before an epoch has been spent
+                last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
+        minutes, before = self.options.max_minutes, len(state["curve"])
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
-        progress = Progress(f"{self.method.card.name} on {self.track.name}", sum(self.epochs))
+        name, stages = self.method.card.name, {} if state["stages"] is None else state["stages"]
+        progress = Progress(f"{name} on {self.track.name}", sum(self.epochs))
+        if sum(self.epochs) > self.recipe.epochs and processes.is_first:
+            more = f"{sum(self.epochs)} epochs, not {self.recipe.epochs}"
+            print(f"{name}: {more}: each of its {len(self.stages)} stages has one at least", file=sys.stderr)
         while state["stage"] < len(self.stages):
             stage, epochs = self.stages[state["stage"]], self.epochs[state["stage"]]
+            stages.setdefault(stage.name, 0)
             if state["stage_epoch"] == 0:
                 state |= {"best": -1.0, "best_epoch": 0}  # an earlier stage's network is not yet the method
                 if stage.prepare is not None:
@@ -177,9 +178,13 @@ class Run:
                         progress.epoch(number, stage.name, loss, value, state["best"], left)
                     if not in_time:  # what `last` holds is the last full epoch, to resume from
                         state["ended"] = "max-minutes"
+                        if number == before + 1 and processes.is_first:
+                            again = "too few for a full epoch, so --resume begins this one again; give more."
+                            print(f"{name}: {minutes:g} minutes were {again}", file=sys.stderr)
                         return self.finish()
                     stale = bool(self.recipe.patience) and number - state["best_epoch"] >= self.recipe.patience
                     state["stage_epoch"] = index + 1
+                    stages[stage.name] += 1
                     if stale:
                         state["ended"] = "patience"
                     if stale or index + 1 == epochs:
@@ -316,7 +321,7 @@ class Run:
                 "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
                 "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
-                "pretrained": state["pretrained"], "earlier": state["earlier"],
+                "pretrained": state["pretrained"], "earlier": state["earlier"], "stages": state["stages"],
             },
             "data": self.identity["data"], "protocol": self.track.hash(), "recipe_hash": recipe.hash(),
         }  # fmt: skip
@@ -340,8 +345,9 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
     track = track_named(given.track)
     if track.name in TRACKS and track.trained_on != track.name:
         raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
+    check_output(given.out)
     names = missing(track, given) if given.missing else list_methods() if given.all else given.method or []
-    methods = [METHODS[name] for name in names]
+    methods = [METHODS[name] for name in dict.fromkeys(names)]
     if given.grid is not None:
         if processes.world > 1:
             raise UserError(
@@ -362,7 +368,7 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
         try:
             Run(method, track, recipe, options, given.out, processes=processes).fit()
         except (TrainingError, UserError) as error:
-            if len(methods) == 1 or processes.world > 1 or isinstance(error, DataError):
+            if len(methods) == 1 or processes.world > 1 or isinstance(error, (DataError, OutputError)):
                 raise
             print(f"{method.card.name}: {error}", file=sys.stderr)  # the others do not depend on it
             failed += 1
@@ -377,12 +383,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with joined() as processes:
             return train(given, processes)
-    except (UserError, UnknownNameError) as error:
+    except (UserError, UnknownNameError, TrainingError, LostProcessError) as error:
         print(f"{speaker()}{error}", file=sys.stderr)
-        return 2
-    except (TrainingError, LostProcessError) as error:
-        print(f"{speaker()}{error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, (OutputError, TrainingError, LostProcessError)) else 2
     except torch.OutOfMemoryError as error:
         print(f"{speaker()}{error}\nUse a device with more memory, or a smaller batch_size (--grid).", file=sys.stderr)
         return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -61,6 +62,21 @@ def test_an_impossible_augmentation(name: str, value: float) -> None:
         Augmentation(**{name: value})
 
 
+@pytest.mark.parametrize("angle", [-5.0, math.nan, math.inf])
+def test_an_impossible_rotation(angle: float) -> None:
+    """A greatest angle that is negative or no finite number is refused, and quoted."""
+    with pytest.raises(ValueError, match=f"rotate must be a finite number of degrees, 0 or more, not {angle}"):
+        Augmentation(rotate=angle)
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "clip", "mixup"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf])
+def test_a_number_of_a_recipe_that_no_training_could_use(name: str, value: float) -> None:
+    """A rate, decay, gradient norm or mixup that is negative or not finite is refused by its name."""
+    with pytest.raises(ValueError, match=rf"\b{name} must be"):
+        replace(RECIPE, **{name: value})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -72,6 +88,7 @@ def test_an_impossible_augmentation(name: str, value: float) -> None:
         ({"label_smoothing": 1.0}, "label_smoothing and warmup"),
         ({"warmup": 1.0}, "label_smoothing and warmup"),
         ({"lr": 0.0}, "lr must be positive"),
+        ({"ema": 1.0}, r"ema must lie in \[0, 1\), not 1.0"),
     ],
 )
 def test_an_impossible_recipe(change: dict, reason: str) -> None:

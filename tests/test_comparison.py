@@ -10,7 +10,7 @@ import pytest
 from fer_bench import comparison as c
 from fer_bench import results as r
 from fer_bench.errors import UserError
-from fer_bench.statistics import Interval, mcnemar, paired_difference
+from fer_bench.statistics import Interval, mcnemar, paired_difference, sign_flip
 from tests.test_leaderboard import made
 
 TARGETS = np.array([0, 0, 1, 1, 0, 1])
@@ -46,6 +46,55 @@ def test_the_figures_are_those_of_the_statistics():
     found = c.compare(targets, first, second, ("anger", "happiness", "neutral"))
     assert found.difference == paired_difference(targets, first, second)
     assert found.p_value == mcnemar(targets, first, second)
+
+
+def test_people_are_compared_as_wholes():
+    """Where subjects are known, interval and p-value are those over people, the counts stay, and all words say so."""
+    rng = np.random.default_rng(0)
+    targets, subjects = np.zeros(240, int), np.repeat(["S1", "S2", "S3", "S4", "S5", "S6"], 40)
+    first, second = logits_of(rng.integers(0, 2, 240)), logits_of(np.repeat([0, 1], [40, 200]))
+    plain = c.compare(targets, first, second, ("anger", "happiness"))
+    found = c.compare(targets, first, second, ("anger", "happiness"), subjects=subjects)
+    assert found.difference == paired_difference(targets, first, second, subjects=subjects)
+    assert found.p_value == sign_flip(targets, first, second, subjects)
+    assert (found.only_first, found.subjects, plain.subjects) == (plain.only_first, 6, None)
+    assert plain.sentence("a", "b").startswith("They differ by ")
+    text = found.sentence("a", "b")
+    assert text.startswith("a and b cannot be told apart on these 240 pictures of 6 people: ")
+    assert f"; sign flips by person p = {found.p_value:.3f})" in text
+    cautious = replace(found, difference=Interval(0.1, 0.05, 0.2)).sentence("a", "b")
+    assert "leaves out 0, while the test by sign flips of whole people finds none" in cautious
+    assert "McNemar" not in text + cautious
+
+
+def test_either_file_tells_whom_the_pictures_show():
+    """A file from before people were known is compared by the other's subjects, matched by the pictures' names."""
+    ids, subjects = np.array([f"p{i}" for i in range(6)]), np.array(list("aabbbc"))
+    order = np.array([3, 0, 5, 1, 4, 2])
+    knows = saved(ids, TARGETS, FIRST)._replace(subjects=subjects)
+    other = saved(ids[order], TARGETS[order], SECOND[order])
+    expected = c.compare(TARGETS, logits_of(FIRST), logits_of(SECOND), ("anger", "happiness"), subjects=subjects)
+    found = c.compare_logits(knows, other, ("anger", "happiness"))
+    turned = c.compare_logits(other, knows, ("anger", "happiness"))
+    assert found.subjects == turned.subjects == 3
+    assert found.difference == expected.difference
+    assert found.p_value == turned.p_value == expected.p_value
+    assert turned.difference == paired_difference(TARGETS, logits_of(SECOND), logits_of(FIRST), subjects=subjects)
+
+
+def test_the_table_names_the_test(tmp_path):
+    """The heading says what p is of, and a column says it for each pair where they differ."""
+    rows = {name: made(name) for name in ("old", "older", "new")}
+    for (name, result), answers in zip(rows.items(), (FIRST, SECOND, TARGETS), strict=True):
+        r.write_result(result, tmp_path)
+        subjects = np.array(list("aabbbc")) if name == "new" else None
+        r.write_logits(result, tmp_path, [f"p{i}" for i in range(6)], TARGETS, logits_of(answers), subjects)
+    pairs = [("old", "new"), ("old", "older")]
+    frame, _, skipped = c.compare_pairs(tmp_path, rows, pairs)
+    assert (frame["test"].tolist(), skipped) == (["sign flips by person", "McNemar"], [])
+    heads = [c.pairs_table(c.compare_pairs(tmp_path, rows, some)[0]).splitlines()[0] for some in (pairs, pairs[:1])]
+    assert "| p | Test | p, Holm |" in heads[0]
+    assert "| sign flips by person p | p, Holm |" in heads[1]
 
 
 def test_pictures_are_matched_by_their_names():

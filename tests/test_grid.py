@@ -39,8 +39,9 @@ def search(tmp_path: Path, data: str, text: str, *more: str) -> int:
 
 
 def table(tmp_path: Path) -> list[dict[str, str]]:
-    """The rows of the CSV."""
-    with (tmp_path / "runs" / "grid.csv").open(newline="") as file:
+    """The rows of the CSV, of which there is one."""
+    (path,) = (tmp_path / "runs").glob("grid-*.csv")
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors"},
     {"emotions", "registry", "torchvision_repair", "figures", "files", "progress", "cells", "receptive"},
     {"cards", "metrics", "scores"},
-    {"statistics", "weights"},
+    {"statistics", "weights", "card_files"},
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "beyond_accuracy", "checkpoints"},
     {"datasets", "methods", "protocols", "comparison", "charts"},

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from fer_bench import figures
 from fer_bench import leaderboard as lb
 from fer_bench import results as r
+from fer_bench.card_files import read_cards, write_cards
 from fer_bench.cards import InputSpec, MethodCard, Reported
 from fer_bench.errors import UserError
 from fer_bench.records import Earlier, Regions
@@ -79,7 +80,7 @@ def root(tmp_path):
     """A leaderboard's folder with three results on two tracks and the cards of four methods."""
     for result in (made("awei", 72), made("small_cnn", 70), made("small_cnn", 40, track="rendered")):
         r.write_result(result, tmp_path)
-    lb.write_cards(tmp_path, [card("awei", reported=()), card("small_cnn"), card("minaee"), card("big", shipped=False)])
+    write_cards(tmp_path, [card("awei", reported=()), card("small_cnn"), card("minaee"), card("big", shipped=False)])
     return tmp_path
 
 
@@ -123,7 +124,7 @@ def test_the_table_is_numeric():
 
 def test_reported_figures_stand_beside_ours(root):
     """The paper's figure comes from methods.json, and the difference is ours minus it; a transfer track has none."""
-    results, cards = r.read_results(root), lb.read_cards(root)
+    results, cards = r.read_results(root), read_cards(root)
     row = lb.table(results, cards, "fer2013").set_index("method").loc["small_cnn"]
     assert row["reported"] == 0.6932
     assert row["difference"] == pytest.approx(0.70 - 0.6932)
@@ -181,7 +182,7 @@ def test_a_track_without_results_is_an_empty_table():
 
 def test_the_markdown_row_reads_as_meant(root):
     """A row states rank, method, accuracy ± half its interval, reported figure, difference, training and cost."""
-    text = lb.markdown(r.read_results(root), lb.read_cards(root))
+    text = lb.markdown(r.read_results(root), read_cards(root))
     row = (
         "| 1 | `small_cnn` [Small_Cnn](https://example.org/p) (common-v1) | **70.0** ± 2.0 | 25.0 | 25.0 | 25.0 "
         "| 69.3 | +0.7 | 60 epochs, 1.72M pictures | 3.85M | 90M | 0.40 |"
@@ -331,7 +332,7 @@ def test_the_markdown_marks_what_a_reader_must_know():
 def test_methods_without_a_result_are_listed_with_the_command(root):
     """A method that was not run shows the commands that run it; shipped weights of the home track need no training."""
     r.write_result(made("big", 75), root)
-    text = lb.markdown(r.read_results(root), lb.read_cards(root))
+    text = lb.markdown(r.read_results(root), read_cards(root))
     own, transfer = text.split("## Rendered")
     evaluate = "python -m fer_bench.evaluate --method {} --track {}"
     train = "python -m fer_bench.train --method {} --track fer2013 && "
@@ -346,8 +347,8 @@ def test_shipped_weights_need_no_training(tmp_path):
     """Where methods.json names the tracks with weights, a method is judged at once there and on what transfers from it,
     whatever has been run; one without weights is trained first, though it is to be shipped."""
     tracks = {"small_cnn": ["fer2013", "ferplus"], "minaee": [], "awei": ["rendered"]}
-    lb.write_cards(tmp_path, [card(name) for name in tracks], tracks)
-    cards = lb.read_cards(tmp_path)
+    write_cards(tmp_path, [card(name) for name in tracks], tracks)
+    cards = read_cards(tmp_path)
     for track, at_once in (("fer2013", {"small_cnn"}), ("rendered", {"small_cnn", "awei"}), ("fer2013-4", set())):
         lines = lb.markdown([made("other", track=track)], cards).splitlines()
         ready = {name for name in tracks if f"python -m fer_bench.evaluate --method {name} --track {track}" in lines}
@@ -429,9 +430,9 @@ def test_a_figure_of_nothing_is_refused(tmp_path):
 
 def test_cards_are_read_back(tmp_path):
     """What is written of the cards is plain data, and a missing file means that no card is known."""
-    assert lb.read_cards(tmp_path) == {}
-    lb.write_cards(tmp_path, [card("small_cnn")])
-    assert lb.read_cards(tmp_path)["small_cnn"] == {
+    assert read_cards(tmp_path) == {}
+    write_cards(tmp_path, [card("small_cnn")])
+    assert read_cards(tmp_path)["small_cnn"] == {
         "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
         "summary": "", "ours": "", "licence": "MIT (this implementation)", "cam_layer": "x", "paper_recipe": None,
         "recipe": "common-v1", "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
@@ -440,7 +441,7 @@ def test_cards_are_read_back(tmp_path):
     }  # fmt: skip
     (tmp_path / "methods.json").write_text("{")
     with pytest.raises(UserError, match=r"methods\.json is broken"):
-        lb.read_cards(tmp_path)
+        read_cards(tmp_path)
 
 
 def test_peers_stand_on_the_board_and_are_never_trained(root):
@@ -448,7 +449,7 @@ def test_peers_stand_on_the_board_and_are_never_trained(root):
     peer = {"title": "Peer", "package": "peer==1", "reported": [{"track": "fer2013", "accuracy": 0.9, "source": "S"}]}
     (root / "peers.json").write_text(json.dumps({"peer": peer, "absent": peer, "awei": {**peer, "title": "Not Awei"}}))
     r.write_result(made("peer", 60, recipe="as-published", external=True, verified=True), root)
-    cards = lb.read_cards(root)
+    cards = read_cards(root)
     assert list(cards) == ["awei", "small_cnn", "minaee", "big", "peer", "absent"]
     assert cards["awei"]["title"] == "Awei"
     row = lb.table(r.read_results(root), cards, "fer2013").set_index("method").loc["peer"]
@@ -460,7 +461,7 @@ def test_peers_stand_on_the_board_and_are_never_trained(root):
     assert "--method absent" not in text
     (root / "peers.json").write_text("[1]")
     with pytest.raises(UserError, match=r"peers\.json is broken"):
-        lb.read_cards(root)
+        read_cards(root)
 
 
 def test_a_broken_file_costs_its_own_row_only(root):

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from fer_bench import results as r
+from fer_bench.card_files import read_cards
 from fer_bench.cards import InputSpec, Reported
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import SEVEN, canonical
 from fer_bench.errors import UserError
-from fer_bench.leaderboard import markdown, read_cards, table
+from fer_bench.leaderboard import markdown, table
 from fer_bench.methods import METHODS
 
 BOARD = Path(__file__).resolve().parents[1] / "leaderboard"

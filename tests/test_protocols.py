@@ -10,7 +10,7 @@ from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Track
 from fer_bench.datasets import DATASETS
 from fer_bench.emotions import EIGHT, FOUR, SEVEN, SIX, in_order
 from fer_bench.errors import UserError
-from fer_bench.protocols import RECIPES, TRACKS, recipe_for, selected_on_test, track_named
+from fer_bench.protocols import RECIPES, TRACKS, recipe_for, seen_test, track_named
 from fer_bench.registry import UnknownNameError
 
 CARD = MethodCard("a_net", "A net", "Someone, 2020", "It looks.", InputSpec(48, 1, (0.0,), (1.0,)), "features")
@@ -68,6 +68,12 @@ def test_two_folders_are_two_tracks() -> None:
     assert track_named("folder:a").hash() != track_named("folder:b").hash()
 
 
+def test_a_folder_is_one_track_with_and_without_a_slash_at_its_end() -> None:
+    """What a shell completes names the same results and runs; the root of the disk stays what it is."""
+    assert track_named("folder:faces/") == track_named("folder:faces")
+    assert track_named("folder:/").name == "folder:/"
+
+
 def test_a_registered_track_by_name() -> None:
     """A track's name gives the registered track itself."""
     assert track_named("ferplus") is TRACKS["ferplus"]
@@ -101,14 +107,14 @@ def test_weights_that_were_selected_on_a_tracks_test() -> None:
     """PublicTest selects on FER2013's tracks and tests where both tests are one; where weights started counts too."""
     merged = TRACKS["fer2013-6-merged"]
     for name in ("fer2013", "ferplus", "fer2013-4-clean"):
-        assert selected_on_test({"track": name}, merged) == (
+        assert seen_test({"track": name}, merged) == (
             f"weights of {name} were selected on PublicTest, which fer2013-6-merged tests on"
         )
-        assert selected_on_test({"track": name}, TRACKS["fer2013"]) == ""
+        assert seen_test({"track": name}, TRACKS["fer2013"]) == ""
     started = {"track": "rafdb", "trained": {"earlier": {"weights": ["small_cnn/fer2013/common-v1-s0 (0)"]}}}
-    assert selected_on_test(started, merged).startswith("weights of fer2013 ")
+    assert seen_test(started, merged).startswith("weights of fer2013 ")
     for name in ("fer2013-6-merged", "rafdb", "submitted"):
-        assert selected_on_test({"track": name, "trained": {"earlier": None}}, merged) == ""
+        assert seen_test({"track": name, "trained": {"earlier": None}}, merged) == ""
 
 
 @pytest.mark.parametrize("name", ["folder:", "csv:", "zip:a.zip"])

@@ -14,6 +14,7 @@ import pytest
 
 from fer_bench import metrics as m
 from fer_bench import results as r
+from fer_bench import statistics as s
 from fer_bench.emotions import FOUR
 from fer_bench.errors import UserError
 from fer_bench.records import Regions
@@ -87,6 +88,11 @@ def test_a_record_holds_numbers(tmp_path):
     assert values["emotions"] == list(FOUR)
 
 
+def test_a_record_from_before_people_were_known_is_whole(tmp_path):
+    """A record without the key `subjects` has intervals over pictures."""
+    assert r.read_result(written(tmp_path, lambda v: v.pop("subjects"))) == RESULT
+
+
 def test_a_record_without_robustness_and_explanation_is_whole(tmp_path):
     """Both may be null or absent, as in records that were made without them; an untrained method has no drop."""
     path = written(tmp_path, lambda v: v.update(robustness=None, explanation=None))
@@ -117,6 +123,41 @@ def test_measure_gives_accuracy_without_duplicates():
     assert found["accuracy"].value == m.accuracy(TARGETS, LOGITS)
 
 
+def test_measure_draws_the_pictures_of_a_person_together():
+    """With subjects the intervals are those over people, without duplicates too, and the record says how many."""
+    subjects = np.array([f"S{place // 10:03}" for place in range(120)])
+    duplicates = np.arange(120) >= 100
+    found = r.measure(TARGETS, LOGITS, FOUR, duplicates, samples=50, subjects=subjects)
+    assert found["metrics"]["macro_f1"] == s.bootstrap_interval(TARGETS, LOGITS, "macro_f1", 50, subjects=subjects)
+    recalls = s.bootstrap_recalls(TARGETS, LOGITS, 50, subjects=subjects)
+    assert list(found["per_class_recall"].values()) == recalls
+    rest = s.bootstrap_interval(TARGETS[:100], LOGITS[:100], "accuracy", 50, subjects=subjects[:100])
+    assert found["metrics"]["accuracy_without_duplicates"] == rest
+    result = make_result(**found)
+    assert result.subjects == 12
+    assert r.Result.from_dict(result.to_dict()) == result
+    assert RESULT.subjects is None
+
+
+def test_a_perfect_score_is_a_valid_record():
+    """Where all pictures are right, the record holds Wilson's intervals and can be read back."""
+    result = make_result(**r.measure(TARGETS, np.eye(4)[TARGETS], FOUR, samples=10))
+    assert 0.95 < result.metrics["accuracy"].low < result.metrics["accuracy"].high == 1
+    assert r.Result.from_dict(result.to_dict()) == result
+
+
+@pytest.mark.parametrize("track", ["fer2013", "fer2013-4", "ferplus", "rendered"])
+def test_standing_accuracies_keep_their_intervals(track):
+    """The committed records' intervals are what their logits give today: no draw of independent pictures has moved."""
+    root = Path(__file__).parent.parent / "leaderboard"
+    results = [result for result in r.read_results(root) if result.track == track and not result.external][:3]
+    assert results
+    for result in results:
+        row = (result.track, result.method, result.recipe, result.seed, result.tta)
+        stored = r.read_logits(r.result_path(root, *row))
+        assert s.bootstrap_interval(stored.targets, stored.logits) == result.metrics["accuracy"], row
+
+
 def test_an_emotion_without_pictures_has_no_recall():
     """A class that the test pictures lack is left out of the recalls, not written as NaN, and the record is valid."""
     kept = TARGETS != 2
@@ -132,6 +173,8 @@ def test_an_emotion_without_pictures_has_no_recall():
     ("change", "sentence"),
     [
         (lambda v: v.update(colour=1), "unknown key(s): colour"),
+        (lambda v: v.update(subjects=0), "subjects must be null or from 1 to 120, not 0"),
+        (lambda v: v.update(subjects=121), "subjects must be null or from 1 to 120, not 121"),
         (lambda v: v["trained"].update(lr=1), "trained has unknown key(s): lr"),
         (lambda v: v.pop("commit"), "missing key(s): commit"),
         (lambda v: v["cost"].pop("parameters"), "cost has missing key(s): parameters"),
@@ -271,6 +314,24 @@ def test_logits_reproduce_the_figures(tmp_path):
     assert stored.ids[7] == "img/7.png"
     with np.load(path) as file:
         assert [file[name].dtype.str for name in ("logits", "targets")] == ["<f2", "|i1"]
+
+
+def test_logits_keep_whom_each_picture_shows(tmp_path):
+    """Subjects are read back as they were written; without them the file holds what it always held."""
+    ids, subjects = list(map(str, range(120))), np.array([f"S{place // 10:03}" for place in range(120)])
+    path = r.write_logits(RESULT, tmp_path, ids, TARGETS, LOGITS, subjects)
+    assert r.read_logits(path).subjects.tolist() == subjects.tolist()
+    with pytest.raises(ValueError, match="120 pictures need as many subjects, not 3"):
+        r.write_logits(RESULT, tmp_path, ids, TARGETS, LOGITS, subjects[:3])
+    with np.load(path) as file:
+        arrays = {**file, "subjects": subjects[:3]}
+    np.savez(path, **arrays)
+    with pytest.raises(r.ResultError, match="cannot be read as logits: 120 pictures need as many subjects"):
+        r.read_logits(path)
+    r.write_logits(RESULT, tmp_path, ids, TARGETS, LOGITS)
+    with np.load(path) as file:
+        assert sorted(file) == ["ids", "logits", "targets"]
+    assert r.read_logits(path).subjects is None
 
 
 def test_logits_far_below_the_largest_stay_finite(tmp_path):

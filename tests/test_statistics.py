@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm, t
 
 from fer_bench import metrics as m
 from fer_bench import statistics as s
@@ -29,9 +30,45 @@ def noisy(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return targets, logits
 
 
-def test_an_interval_around_certainty_has_no_width():
-    """Where every answer is right, every resample is too."""
-    assert s.bootstrap_interval(*answers(np.ones(20, bool)), "accuracy") == s.Interval(1.0, 1.0, 1.0)
+def people(count: int, frames: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets, logits and subjects of people with so many pictures each; of some nearly all are recognised, of others
+    hardly any, so that the accuracy over all people is 1/2."""
+    rng = np.random.default_rng(seed)
+    right = rng.random((count, frames)) < rng.beta(2, 2, count)[:, None]
+    return *answers(right.ravel()), np.repeat(np.arange(count), frames)
+
+
+def test_an_interval_around_certainty_is_wilsons():
+    """All of 20 right is 1 / (1 + z^2 / 20) to 1 (worked by hand), none right the mirror image: no resample tells."""
+    low = 1 / (1 + 1.959964**2 / 20)
+    found = s.bootstrap_interval(*answers(np.ones(20, bool)), "accuracy")
+    assert (found.value, found.low, found.high) == (1, pytest.approx(low, abs=1e-6), 1)
+    found = s.bootstrap_interval(*answers(np.zeros(20, bool)), "accuracy")
+    assert (found.value, found.low, found.high) == (0, 0, pytest.approx(1 - low, abs=1e-6))
+
+
+def test_a_perfect_score_on_few_pictures_is_no_strict_rank():
+    """20 and 16 of 20 right, which McNemar's test cannot tell apart (p = 1/8), share a rank."""
+    (targets, best), (_, good) = (answers(np.arange(20) < hits) for hits in (20, 16))
+    assert s.mcnemar(targets, best, good) == 0.125
+    first, second = (s.bootstrap_interval(targets, one) for one in (best, good))
+    assert s.tie_ranks([first.low, second.low], [first.high, second.high]).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("accuracy", [0.9, 0.95, 0.98])
+def test_intervals_of_few_pictures_cover_accuracies_near_certainty(accuracy):
+    """Over all results that 20 pictures can give, weighed by their chances, 95 % intervals hold the truth in 95 %."""
+    hits = np.arange(21)
+    chances = np.array([math.comb(20, k) * accuracy**k * (1 - accuracy) ** (20 - k) for k in hits])
+    found = [s.bootstrap_interval(*answers(np.arange(20) < k)) for k in hits]
+    assert chances[[i.low <= accuracy <= i.high for i in found]].sum() >= 0.95
+
+
+def test_wilsons_interval_worked_by_hand():
+    """80 of 100 is 0.711 to 0.867 at 95 %; neither bound leaves 0..1."""
+    assert s.wilson(0.8, 100) == pytest.approx((0.7112, 0.8666), abs=1e-4)
+    assert s.wilson(1.0, 3)[1] <= 1
+    assert s.wilson(0.0, 3)[0] >= 0
 
 
 def test_a_two_picture_bootstrap_worked_by_hand():
@@ -101,6 +138,94 @@ def test_recalls_have_intervals_and_absent_classes_none():
     assert np.isnan([third.value, third.low, third.high]).all()
 
 
+def test_a_recall_of_a_hundred_per_cent_is_wilsons():
+    """A class whose 20 pictures are all right, or all wrong, has a width; that of the class in between stays."""
+    targets = np.repeat([0, 1, 2], 20)
+    logits = np.eye(3)[[0] * 20 + [1] * 12 + [0] * 28]
+    first, second, third = s.bootstrap_recalls(targets, logits)
+    low, half = 1 / (1 + 1.959964**2 / 20), 1.96 * math.sqrt(0.6 * 0.4 / 20)
+    assert (first.low, first.high, third.low, third.high) == pytest.approx((low, 1, 0, 1 - low), abs=1e-6)
+    assert (second.low, second.high) == pytest.approx((0.6 - half, 0.6 + half), abs=0.04)
+
+
+def test_intervals_over_people_cover_the_truth_and_over_their_pictures_do_not():
+    """40 pictures each of 24 people: by person the 95 % interval holds the truth in 95 % of 200 cases, by picture in
+    half of them."""
+    covered = np.zeros(2)
+    for seed in range(200):
+        targets, logits, subjects = people(24, 40, seed)
+        for index, known in enumerate((None, subjects)):
+            found = s.bootstrap_interval(targets, logits, samples=200, seed=seed, subjects=known)
+            covered[index] += found.low <= 0.5 <= found.high
+    assert covered[0] / 200 < 0.6
+    assert covered[1] / 200 == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 200))
+
+
+@pytest.mark.parametrize("count", [5, 8])
+def test_intervals_over_few_people_are_wide_enough(count):
+    """Of as few people as DISFA's or TFEID's test splits hold, 95 % intervals hold the truth in nine of ten cases."""
+    covered = 0
+    for seed in range(200):
+        targets, logits, subjects = people(count, 40, seed)
+        found = s.bootstrap_interval(targets, logits, seed=seed, subjects=subjects)
+        covered += found.low <= 0.5 <= found.high
+    assert covered / 200 >= 0.88
+
+
+def test_an_interval_over_people_does_not_depend_on_how_often_each_picture_stands_there():
+    """Ten copies of every picture say nothing new: metrics, recalls and differences have the intervals of one."""
+    (targets, logits), (_, other), who = noisy(60), noisy(60, seed=1), np.arange(60)
+    many, ten, twin, tenfold = (np.repeat(one, 10, axis=0) for one in (targets, logits, other, who))
+    plain = s.bootstrap_metrics(targets, logits, subjects=who, samples=200)
+    copied = s.bootstrap_metrics(many, ten, subjects=tenfold, samples=200)
+    recalls = s.bootstrap_recalls(targets, logits, subjects=who), s.bootstrap_recalls(many, ten, subjects=tenfold)
+    difference = s.paired_difference(targets, logits, other, subjects=who)
+    pairs = [*((plain[name], copied[name]) for name in m.METRICS), *zip(*recalls, strict=True)]
+    pairs.append((difference, s.paired_difference(many, ten, twin, subjects=tenfold)))
+    for one, same in pairs:
+        assert (one.value, one.low, one.high) == pytest.approx((same.value, same.low, same.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", m.METRICS)
+def test_the_fast_bootstrap_over_people_is_a_resampling_of_people(name):
+    """Every metric's interval is that of a plain loop over resampled people of unequal numbers of pictures, at the
+    percentiles that Student's t asks for."""
+    targets, logits = noisy(300)
+    subjects = np.sort(np.random.default_rng(4).integers(0, 30, 300))
+    names, groups = np.unique(subjects), [np.flatnonzero(subjects == one) for one in np.unique(subjects)]
+    found = s.bootstrap_interval(targets, logits, name, samples=400, seed=2, subjects=subjects)
+    draws = []
+    for drawn in np.random.default_rng(2).integers(0, len(names), size=(400, len(names))):
+        chosen = np.concatenate([groups[one] for one in drawn])
+        draws.append(m.METRICS[name](targets[chosen], logits[chosen]))
+    draws = np.array(draws)
+    if name == "ece":
+        draws = np.maximum(draws - draws.mean() + m.ece(targets, logits), 0)
+    count = len(names)
+    tail = 100 * norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1))
+    assert found.value == m.METRICS[name](targets, logits)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(draws, [tail, 100 - tail])), abs=1e-9)
+
+
+def test_certainty_over_people_is_as_sure_as_the_people_are_many():
+    """100 right pictures of five people are five cases, not 100; those of one person are one, right or half right."""
+    targets, logits = answers(np.ones(100, bool))
+    found = s.bootstrap_interval(targets, logits, subjects=np.arange(100) % 5)
+    assert (found.low, found.high) == pytest.approx((1 / (1 + 1.959964**2 / 5), 1), abs=1e-6)
+    recall = s.bootstrap_recalls(targets, logits, subjects=np.where(targets == 0, "S001", "S002"))[0]
+    assert recall.low == pytest.approx(1 / (1 + 1.959964**2), abs=1e-6)
+    half = s.bootstrap_interval(*answers(np.arange(100) < 50), subjects=np.zeros(100))
+    assert (half.low, half.high) == pytest.approx(s.wilson(0.5, 1))
+
+
+def test_subjects_must_be_as_many_as_the_pictures():
+    """Subjects of another number than the pictures are a mistake, and said to be one."""
+    targets, logits = noisy(20)
+    for call in (s.bootstrap_metrics, s.bootstrap_recalls):
+        with pytest.raises(ValueError, match=r"subjects of shape \(19,\) do not match 20 pictures"):
+            call(targets, logits, subjects=np.arange(19))
+
+
 def test_the_seed_decides_the_interval():
     """The same seed gives the same interval, another seed another one."""
     targets, logits = noisy(200)
@@ -163,6 +288,53 @@ def test_mcnemar_is_the_exact_binomial_test():
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     expected = binomtest(only_first, only_first + only_second).pvalue
     assert s.mcnemar(targets, one, answers(second)[1]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_sign_flips_worked_by_hand():
+    """Of three people the first model recognises 3 and 2 more pictures, and 1 fewer: sum 4. Of the eight sums with
+    other signs (±6, ±4, ±2, 0, 0) four are as far from 0."""
+    gains, subjects = [True] * 3 + [True] * 2 + [False], np.array(list("aaabbc"))
+    targets, one = answers(np.array(gains))
+    other = answers(~np.array(gains))[1]
+    assert s.sign_flip(targets, one, other, subjects) == s.sign_flip(targets, other, one, subjects) == 4 / 8
+    assert s.sign_flip(targets, one, one, subjects) == 1
+
+
+def test_sign_flips_are_all_flips():
+    """The p-value is that of going through all 2^9 flips of nine people's differences."""
+    targets, first, subjects = people(9, 15, 0)
+    _, second, _ = people(9, 15, 1)
+    gains = [int((first.argmax(1) == targets)[subjects == one].sum()) for one in range(9)]
+    gains = np.array(gains) - [int((second.argmax(1) == targets)[subjects == one].sum()) for one in range(9)]
+    sums = [abs(np.dot(gains, signs)) for signs in itertools.product((-1, 1), repeat=9)]
+    expected = np.mean(np.array(sums) >= abs(gains.sum()))
+    assert 0 < expected < 1
+    assert s.sign_flip(targets, first, second, subjects) == pytest.approx(expected, abs=1e-12)
+
+
+def test_sign_flips_of_one_picture_each_are_mcnemars_test():
+    """Where everybody has one picture, the two tests are the same."""
+    (targets, first), (_, second) = (answers(np.random.default_rng(k).random(500) < 0.6) for k in (0, 1))
+    expected = s.mcnemar(targets, first, second)
+    assert s.sign_flip(targets, first, second, np.arange(500)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_models_that_suit_other_people_are_not_told_apart_more_often_than_said():
+    """Two models that are as good over all people: of 200 pairs on 24 people McNemar's test tells four in ten apart,
+    the sign flips one in twenty, and as often the paired interval over people leaves out 0."""
+    alarms = np.zeros(3)
+    for seed in range(200):
+        (targets, first, subjects), (_, second, _) = people(24, 40, seed), people(24, 40, 10_000 + seed)
+        found = s.paired_difference(targets, first, second, 200, seed, subjects=subjects)
+        alarms += [
+            s.mcnemar(targets, first, second) < 0.05,
+            s.sign_flip(targets, first, second, subjects) < 0.05,
+            not found.low <= 0 <= found.high,
+        ]
+    most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+    assert alarms[0] / 200 > 0.35
+    assert alarms[1] / 200 < most
+    assert alarms[2] / 200 < most
 
 
 def test_rank_counts_the_intervals_wholly_above():

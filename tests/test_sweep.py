@@ -40,9 +40,10 @@ def sweep(tmp_path: Path, data: str, text: str, *more: str) -> int:
     return main([*command, *more])
 
 
-def table(tmp_path: Path, name: str = "tiny.csv") -> list[dict[str, str]]:
-    """The rows of a CSV."""
-    with (tmp_path / "runs" / name).open(newline="") as file:
+def table(tmp_path: Path, seeds: bool = False) -> list[dict[str, str]]:
+    """The rows of the CSV, or of the one that sums up the seeds; there is one of each."""
+    (path,) = (p for p in (tmp_path / "runs").glob("tiny-*.csv") if p.stem.endswith("-seeds") == seeds)
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -91,7 +92,7 @@ def test_a_killed_worker_is_retried_and_nothing_is_run_twice(tmp_path: Path, dat
     first, second = (said[name] for name in sorted(said))
     assert (len(workers(first)), len(workers(second))) == (2, 1)
     assert first.count(f" epoch 1/{EPOCHS} ") == 1, "the second worker resumed"
-    (means,) = table(tmp_path, "tiny-seeds.csv")
+    (means,) = table(tmp_path, seeds=True)
     assert (means["seeds"], means["finished"]) == ("2", "2")
     assert sweep(tmp_path, data, KILLED_AND_KEPT, "--engine", engine) == 0
     again = ["--grid", str(tmp_path / "tiny.yaml"), "--track", data, "--device", "cpu"]
@@ -243,6 +244,7 @@ def test_a_dry_run_lists_the_cells_and_trains_nothing(
         (BASE + "epochs: 0\n", [], "epochs must be at least 1"),
         (BASE, ["--engine", "submitit"], "submitit is missing: pip install 'fer_bench[sweep]'"),
         (BASE, ["--engine", "ray"], "ray is missing: pip install 'fer_bench[sweep]'"),
+        (BASE, ["--device", "cuda:99"], "there is no device 'cuda:99' here; leave out --device, or give cpu."),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -254,6 +256,17 @@ def test_what_makes_no_sense_is_refused(
         monkeypatch.setitem(sys.modules, name, None)
     assert sweep(tmp_path, data, text, *more) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])
+def test_a_share_of_accelerators_that_makes_no_sense_is_refused(
+    tmp_path: Path, data: str, gpus: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--gpus takes finite numbers from 0 on; anything else is wrong use, with the number."""
+    with pytest.raises(SystemExit) as caught:
+        sweep(tmp_path, data, BASE, "--dry-run", "--gpus", gpus)
+    assert caught.value.code == 2
+    assert f"argument --gpus: must be a finite number, 0 or more, not {gpus}" in capsys.readouterr().err
 
 
 def test_without_ray_tune_auto_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from fer_bench import evaluate, leaderboard
+from fer_bench import costs, evaluate, leaderboard
 from fer_bench.cards import InputSpec, Recipe, Track
+from fer_bench.costs import cost, for_passes
 from fer_bench.emotions import SEVEN
-from fer_bench.evaluate import cost, main
+from fer_bench.evaluate import main
 from fer_bench.infer import Model, logits
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import softmax
@@ -50,9 +51,10 @@ def test_flip_averages_the_probabilities_of_a_face_and_its_mirror_image() -> Non
 
 def test_two_passes_cost_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiply-accumulates and latency of a face are those of both passes; the parameters are the same."""
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.002, 0.5))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.002, 0.5))
     model = Model("deep_emotion", build("deep_emotion", 7), METHODS["deep_emotion"].card.input, SEVEN, {"bytes": 1})
-    once, twice = cost(model), cost(model, 2)
+    once = cost(model)
+    twice = for_passes(once, 2)
     assert twice.parameters == once.parameters
     assert twice.macs == 2 * once.macs
     assert (twice.latency_ms, twice.latency_ratio) == (4.0, 1.0)
@@ -61,7 +63,7 @@ def test_two_passes_cost_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_writes_a_row_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """`--tta flip` leaves the plain record as it is, and the table ranks the two apart."""
     monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
-    monkeypatch.setattr(evaluate, "latency_pair", lambda _: (0.001, 0.5))
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
     name = f"folder:{write_folder(tmp_path / 'data')}"
     track, recipe = Track(name, name, name, (), name), Recipe(name="common-v1", epochs=1, batch_size=8)
     Run(METHODS["deep_emotion"], track, recipe, Options(device="cpu"), tmp_path / "runs").fit()

@@ -28,6 +28,7 @@ class FaceSet:
     ids: N distinct sample names, stable between runs.          skipped: one line per picture that could not be read.
     masks: bool (N, H, W), true where the emotion shows (`rendered` only).
     intensity: float32 (N,), 0..1, strength of the expression (`rendered` only).
+    subjects: unicode or int (N,), whom each picture shows, where several show the same person and it is known who.
     """
 
     name: str
@@ -41,6 +42,7 @@ class FaceSet:
     """What a reader of a figure must know of this copy (an incomplete split, say)."""
     masks: np.ndarray | None = field(default=None, repr=False)
     intensity: np.ndarray | None = field(default=None, repr=False)
+    subjects: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -49,6 +51,8 @@ class FaceSet:
             raise ValueError("images must be uint8 (N, H, W) or (N, H, W, 3)")
         if len(self.labels) != count or len(self.ids) != count:
             raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
+        if self.subjects is not None and len(self.subjects) != count:
+            raise ValueError(f"{count} images and {len(self.subjects)} subjects do not agree")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
         if len(set(self.ids)) != count:
@@ -74,6 +78,7 @@ class FaceSet:
             ids=tuple(self.ids[i] for i in index),
             masks=None if self.masks is None else self.masks[index],
             intensity=None if self.intensity is None else self.intensity[index],
+            subjects=None if self.subjects is None else self.subjects[index],
         )
 
     def limit(self, count: int | None) -> FaceSet:

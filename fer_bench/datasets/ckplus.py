@@ -23,6 +23,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets import lists, splits
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
@@ -91,7 +93,11 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
     faceless: list[str] = []
     cut = functools.partial(lists.largest_face, faceless=faceless) if side == SIDE else lists.whole
     faces = lists.decode(card.name, split, chosen, emotions, side, "L", cut)
-    return replace(faces, skipped=(*absent, *faces.skipped), notes=notes + lists.no_face(faceless, split))
+    person = {sample.id: sample.subject for sample in chosen}
+    return replace(
+        faces, skipped=(*absent, *faces.skipped), notes=notes + lists.no_face(faceless, split),
+        subjects=np.array([person[name] for name in faces.ids]),
+    )  # fmt: skip
 
 
 def _official(frames: Path, labels: Path) -> tuple[list[lists.Sample], list[str], list[str], tuple[str, ...]]:

@@ -121,7 +121,10 @@ def load_disfa(root: Path | None, split: str) -> FaceSet:
         raise DataError(f"{films}: the {split} split has no readable frame with an emotion{why}; get DISFA again.")
     notes = ("emotions are derived from action units, as fer_bench.datasets.disfa says",)
     faces = stack(images, clips.SIDE)
-    return FaceSet("disfa", split, SEVEN, faces, np.array(numbers, np.int64), tuple(ids), tuple(skipped), notes)
+    return FaceSet(
+        "disfa", split, SEVEN, faces, np.array(numbers, np.int64), tuple(ids), tuple(skipped), notes,
+        subjects=np.array([name.partition("/")[0] for name in ids]),
+    )  # fmt: skip
 
 
 def read_labels(person: Path) -> dict[int, dict[int, int]]:

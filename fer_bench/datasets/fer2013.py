@@ -137,7 +137,8 @@ def clean(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     votes: int (N, 10) in the order of `VOTES`. labels: int (N,), indices into SEVEN. P3 removes blurred and ambiguous
     pictures by hand, which cannot be repeated; of the 26,217 pictures of its four emotions this keeps 23,200, about as
-    many as the 23,000 of the paper.
+    many as the 23,000 of the paper. P3 also downsamples neutral, to how many pictures it does not say; this rule does
+    not, and keeps as much of neutral as the votes leave.
     """
     columns = np.array([VOTES.index(name) for name in SEVEN])
     return (votes[np.arange(len(votes)), columns[labels]] >= 1) & (votes[:, 8:].sum(1) <= 2)

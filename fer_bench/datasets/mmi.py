@@ -12,7 +12,8 @@ clip's label, those of its neutral beginning too; a still clip gives fewer. The 
 
 There is no official split. Two are offered:
 
-- `mmi` goes by subject (`splits.by_subject`; S031 of S031-001.avi, else the session's `<subject id=...>`).
+- `mmi` goes by subject (`splits.by_subject`; S031 of S031-001.avi, else the session's `<subject id=...>`). A session
+  that names none counts as a person of its own, who may then be on both sides; a note says how many do.
 - `mmi-random` draws frames at random (`splits.random_frames`, seed 0), as P0 does: frames of one clip are then trained
   on and tested on. It is there to be compared with, not to be believed.
 """
@@ -40,6 +41,8 @@ LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
 """MMI's 1, 2, ... 6."""
 PER_CLIP = 20
 """Representative frames of each clip (P0)."""
+NAMELESS = "session "
+"""How the subject of a session that names none begins; its number follows."""
 LAYOUT = "Sessions/*/*.avi, each beside its session.xml"
 
 CARD = DatasetCard(
@@ -98,7 +101,7 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
         for (name, place), inside in zip(places, mask, strict=True):
             if inside:
                 wanted.setdefault(name, set()).add(place)
-    images, labels, ids = [], [], []
+    images, labels, ids, people = [], [], [], []
     for session in sessions:
         if session.name not in wanted:
             continue
@@ -115,15 +118,23 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
             images.append(image)
             labels.append(SIX.index(session.emotion))
             ids.append(f"{session.name}/{frame.index:05d}")
+            people.append(session.subject)
     for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
     if not images:
         why = f"; the first that failed: {skipped[0].rstrip('.')}" if skipped else ""
         raise DataError(f"{base}: the {split} split has no readable clip with a face{why}; get MMI again.")
     notes = tuple(f"left out: {count:,} {what}" for what, count in sorted(left_out.items()))
+    nameless = {session.subject for session in sessions if session.subject.startswith(NAMELESS)}
+    if nameless and by_subject:
+        notes += (
+            f"{len(nameless):,} session(s) name no subject; each counts as a person of its own, who may also be in "
+            "another split",
+        )
     return FaceSet(
-        card.name, split, SIX, stack(images, clips.SIDE), np.array(labels, np.int64), tuple(ids), tuple(skipped), notes
-    )
+        card.name, split, SIX, stack(images, clips.SIDE), np.array(labels, np.int64), tuple(ids), tuple(skipped), notes,
+        subjects=np.array(people),
+    )  # fmt: skip
 
 
 def read_sessions(base: Path) -> tuple[list[Session], list[str], Counter[str]]:
@@ -159,7 +170,7 @@ def read_sessions(base: Path) -> tuple[list[Session], list[str], Counter[str]]:
         for film in films if label in LABELS and views != {"1"} else ():
             match = re.match(r"(S\d+)-", film.stem, re.IGNORECASE)
             named = (_attribute(one, "id") for one in session.iter() if _tag(one) == "subject")
-            subject = _person(match[1] if match else next(filter(None, named), f"session {folder.name}"))
+            subject = _person(match[1] if match else next(filter(None, named), NAMELESS + folder.name))
             sessions.append(Session(f"{folder.name}/{film.stem}", film, label, subject))
     return sessions, skipped, left_out
 

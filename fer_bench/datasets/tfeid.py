@@ -19,6 +19,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets import lists, splits
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
@@ -71,7 +73,9 @@ def load_tfeid(root: Path | None, split: str) -> FaceSet:
         notes += (f"{len(people)} of the {PEOPLE} people; this copy lacks {PEOPLE - len(people)}",)
     if strangers:
         notes += (f"{strangers:,} picture(s) whose folder and name tell no emotion were left out",)
-    return replace(faces, notes=notes + lists.no_face(faceless, split))
+    person = {sample.id: sample.subject for sample in chosen}
+    subjects = np.array([person[name] for name in faces.ids])
+    return replace(faces, notes=notes + lists.no_face(faceless, split), subjects=subjects)
 
 
 def _found(root: Path) -> tuple[list[lists.Sample], int]:

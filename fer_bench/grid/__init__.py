@@ -26,7 +26,8 @@ A number may be drawn from a range, as many times as `random` says, each time un
 
 Calling it again goes on: finished cells are kept, a killed one resumes at its last full epoch, and one that ran out of
 --max-minutes (which each cell has to itself) gets as many again. The table, sorted by validation accuracy, is printed
-as Markdown and written as CSV to --out, under the file's name, after every cell. The test split is out of reach.
+as Markdown and written as CSV to --out after every cell, under the file's name and what the command line changes: its
+track where that is not fer2013, and --limit 20, say, as NAME-limit-20.csv. The test split is out of reach.
 `fer_bench.sweep` trains the same cells in worker processes, on a Ray cluster or under Slurm.
 """
 
@@ -73,7 +74,7 @@ def search(
         print(f"{file}: {len(cells)} cells, {done} of them finished before", file=sys.stderr)
         try:
             for number, cell in enumerate(cells, start=1):
-                write_table(out, file.stem, cells)
+                write_table(planned, cells)
                 if not cell.finished():
                     print(f"cell {number} of {len(cells)}: {cell.told()}", file=sys.stderr)
                     cell.train(fit, failure)
@@ -81,5 +82,5 @@ def search(
             print("\nstopped; the same command goes on from here", file=sys.stderr)
             return 1
         finally:
-            write_table(out, file.stem, cells)
+            write_table(planned, cells)
         return report(planned, cells)

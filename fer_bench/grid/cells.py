@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import functools
 import hashlib
 import json
@@ -18,8 +19,8 @@ from fer_bench.cards import Augmentation, Recipe, Track
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.stream import to_stream
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
-from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, combinations, method_options, read_axes
+from fer_bench.files import atomic_write, track_folder
+from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, Axes, combinations, method_options, read_axes
 from fer_bench.methods import METHODS, Method
 from fer_bench.protocols import RECIPES, recipe_for
 from fer_bench.weights import run_folder
@@ -28,6 +29,8 @@ Fit = Callable[[Method, Recipe, Any, Mapping[str, Any]], Path]
 """(method, recipe, train.Options, settings) -> model.safetensors. Given by fer_bench.train, which stands above."""
 
 OFF = Augmentation(flip=False)
+TRACK = "fer2013"
+"""The track of a call that names none."""
 NOT_FINISHED = "not finished"
 FAILED = "failed: "
 
@@ -100,6 +103,8 @@ class Plan:
     """Content hashes of the training and the validation split: over other pictures, a cell is another."""
     pictures: int
     """How many validation pictures there are."""
+    name: str
+    """Of its table, without .csv: the file's, then what the command line changes, so that a try-out has another."""
 
     def cell(self, number: int) -> Cell:
         """Cell `number`, from 0. Raises UserError where the recipe or the network refuses a value."""
@@ -113,17 +118,50 @@ class Plan:
 
 
 def plan(file: Path, methods: Sequence[Method], track: Track, recipe: str | None, options: Any, out: Path) -> Plan:
-    """Read and check the file. methods, recipe and options are what it leaves open.
+    """Read and check the file. methods, recipe and options: what it leaves open; a line says where that is nothing.
 
     Raises UserError and DataError, before anything is trained, for every fault of the file that shows without its
-    networks; `Plan.cells` finds the others.
+    networks (`Plan.cells` finds the others), and UserError where its table would replace another file's.
     """
-    combined = combinations(file, read_axes(file), [method.card.name for method in methods])
+    grids, names = read_axes(file), [method.card.name for method in methods]
+    combined = combinations(file, grids, names)
     listed = to_stream(track.dataset, track.train, options.stream)
     train = (load_dataset(track.dataset, track.train) if listed is None else listed).restrict(track.emotions)
     validation = load_dataset(track.dataset, track.validation).restrict(train.emotions, lacking=True)
     data = (train.content_hash(), validation.content_hash())
-    return Plan(file, tuple(combined), track, recipe, options, out, data, len(validation))
+    name = _table_name(file, grids, {"method": "+".join(names) or None, "recipe": recipe}, track, options)
+    _refuse_anothers(out / f"{name}.csv", file)
+    return Plan(file, tuple(combined), track, recipe, options, out, data, len(validation), name)
+
+
+def _table_name(file: Path, grids: list[Axes], given: dict[str, str | None], track: Track, options: Any) -> str:
+    """The file's name, its track (but TRACK) and all that the command line gives and the file leaves open.
+
+    What every grid of the file names itself changes nothing, which is said on standard error.
+    """
+    taken = ("epochs", "patience", "limit", "limit_validation")
+    asked = given | {name: getattr(options, name) for name in taken} | {"seed": options.seed or None}
+    parts = [] if track.name == TRACK else [track_folder(track.name)]
+    for name, value in asked.items():
+        if value is not None and all(name in grid for grid in grids):
+            option = name.replace("_", "-")
+            print(f"{file} names {name} itself, so that --{option} {value} changes nothing", file=sys.stderr)
+        elif value is not None:
+            parts += [name, str(value)]
+    told = "-".join(parts)
+    short = told if len(told) <= 120 else hashlib.sha256(told.encode()).hexdigest()[:10]
+    return f"{file.stem}-{short}" if parts else file.stem
+
+
+def _refuse_anothers(table: Path, file: Path) -> None:
+    """Raise UserError where the table that is there was written for another file of the same name."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, csv.Error), table.open(newline="") as rows:
+        owner = next(csv.DictReader(rows), {}).get("file")
+        if owner and owner != str(file.resolve()):
+            raise UserError(
+                f"{table}: this is the table of {owner}, which that of {file} would replace; give another --out or "
+                "rename the file, or delete the table where the file was moved."
+            )
 
 
 def cell_of(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from fer_bench.files import atomic_write
 from fer_bench.grid.cells import FAILED, Cell, Plan
+from fer_bench.statistics import wilson
 
 RESULTS = ("validation_accuracy", "best_epoch", "epochs_run", "ended", "minutes", "folder")
 Row = Mapping[str, Any]
@@ -59,12 +59,12 @@ def groups(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Group]:
     return sorted(found, key=lambda g: -g.mean) if any(group.seeds > 1 for group in found) else []
 
 
-def by_cell(cells: Sequence[Cell], rows: Sequence[Row]) -> Lines:
-    """The axes, then RESULTS; the best validation accuracy first, cells without one last."""
+def by_cell(cells: Sequence[Cell], rows: Sequence[Row], file: Path) -> Lines:
+    """The axes, RESULTS and the file of the grid; the best validation accuracy first, cells without one last."""
     axes = list(dict.fromkeys(name for cell in cells for name in cell.settings))
     pairs = sorted(zip(cells, rows, strict=True), key=lambda pair: -pair[1].get("validation_accuracy", -1.0))
     lines = [[cell.settings.get(n, "") for n in axes] + [row.get(n, "") for n in RESULTS] for cell, row in pairs]
-    return [*axes, *RESULTS], [[str(value) for value in line] for line in lines]
+    return [*axes, *RESULTS, "file"], [[*map(str, line), str(file.resolve())] for line in lines]
 
 
 def by_seeds(found: Sequence[Group]) -> Lines:
@@ -79,13 +79,16 @@ def by_seeds(found: Sequence[Group]) -> Lines:
     return [*axes, "seeds", "finished", "mean", "sd"], lines
 
 
-def write_table(out: Path, stem: str, cells: Sequence[Cell]) -> Path:
-    """out/STEM.csv, and STEM-seeds.csv where there are several seeds: each whole or not at all. Returns the first."""
+def write_table(plan: Plan, cells: Sequence[Cell]) -> Path:
+    """NAME.csv in the plan's `out`, and NAME-seeds.csv where there are several seeds: each whole or not at all.
+
+    Returns the first.
+    """
     rows = [cell.row() for cell in cells]
     found = groups(cells, rows)
     if found:
-        _write(out / f"{stem}-seeds.csv", by_seeds(found))
-    return _write(out / f"{stem}.csv", by_cell(cells, rows))
+        _write(plan.out / f"{plan.name}-seeds.csv", by_seeds(found))
+    return _write(plan.out / f"{plan.name}.csv", by_cell(cells, rows, plan.file))
 
 
 def _write(path: Path, lines: Lines) -> Path:
@@ -95,8 +98,8 @@ def _write(path: Path, lines: Lines) -> Path:
 
 
 def markdown(lines: Lines) -> str:
-    """The table as Markdown, without the folders."""
-    keep = [index for index, name in enumerate(lines[0]) if name != "folder"]
+    """The table as Markdown, without the folders and the file."""
+    keep = [index for index, name in enumerate(lines[0]) if name not in ("folder", "file")]
     every = [lines[0], ["---"] * len(lines[0]), *lines[1]]
     return "\n".join("| " + " | ".join(line[index] for index in keep) + " |" for line in every)
 
@@ -106,10 +109,10 @@ def report(plan: Plan, cells: Sequence[Cell]) -> int:
 
     0: every cell was run and one has weights; 1: none has, or some failed in a way that another try may mend.
     """
-    table = write_table(plan.out, plan.file.stem, cells)
+    table = write_table(plan, cells)
     rows = [cell.row() for cell in cells]
     found = groups(cells, rows)
-    print(markdown(by_seeds(found) if found else by_cell(cells, rows)))
+    print(markdown(by_seeds(found) if found else by_cell(cells, rows, plan.file)))
     pictures = [min(plan.pictures, cell.options.limit_validation or plan.pictures) for cell in cells]
     told = seeds_verdict(found) if found else verdict(rows, pictures)
     failed = sum(row["ended"].startswith(FAILED) for row in rows)
@@ -128,15 +131,6 @@ def seeds_verdict(found: Sequence[Group]) -> str:
     near = sum(group.mean >= best.mean - 2 * (best.sd or 0.0) for group in known) - 1
     of = f"mean {best.mean:.4f} (sd {best.sd:.4f} over {len(best.values)} seeds)"
     return f"; the best has {of}; {near} other setting(s) lie within two sd of it"
-
-
-def wilson(accuracy: float, pictures: int) -> tuple[float, float]:
-    """The 95 % interval of a fraction that was measured on so many pictures (Wilson, JASA 1927)."""
-    z = 1.96
-    scale = 1 + z * z / pictures
-    middle = (accuracy + z * z / (2 * pictures)) / scale
-    half = z / scale * math.sqrt(accuracy * (1 - accuracy) / pictures + z * z / (4 * pictures * pictures))
-    return middle - half, middle + half
 
 
 def verdict(rows: Sequence[Row], pictures: Sequence[int]) -> str:

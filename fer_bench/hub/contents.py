@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from fer_bench.card_files import read_cards
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
 from fer_bench.hub.client import WEIGHTS_FILE, Tree
@@ -86,7 +87,7 @@ def parquet(results: Sequence[Result], leaderboard: Path) -> bytes:
     """All rows of all tracks, one per result: the table's columns, each metric and recall with its interval."""
     import pandas as pd  # heavy, and pulling weights does without it
 
-    from fer_bench.leaderboard import read_cards, table
+    from fer_bench.leaderboard import table
 
     keys = ["track", "method", "recipe", "seed", "tta"]
     cards = read_cards(leaderboard)
@@ -112,7 +113,7 @@ def _measured(result: Result) -> dict[str, object]:
 
 def space_tree(root: Path) -> dict[str, bytes | Path]:
     """The demo's repository: app, package, leaderboard, weights, README with front matter, requirements.txt."""
-    from fer_bench.leaderboard import markdown, read_cards
+    from fer_bench.leaderboard import markdown
 
     # Weights of someone's own pictures stay here, as their results do: their names tell of the machine.
     index = {key: entry for key, entry in read_index().items() if ":" not in entry["track"]}

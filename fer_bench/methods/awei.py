@@ -6,11 +6,14 @@ adds a skip: a 3x3 convolution with 512 filters on the input, 32x32 max pooling,
 
 Not stated in the paper; we use: ReLU after every convolution and after the hidden layer, He initialisation, no change
 of the guide's scale ahead of the sum, division by the Euclidean norm for "normalised", Adam at 1e-4. The guide sees
-ImageNet's normalisation, which is applied inside. The guide is first fine-tuned on the training split (stage "guide")
-through a linear layer on its pooled features, which is no part of the method, at a tenth of the recipe's rate, then
-frozen (stage "main"). The paper's own recipe leaves the guide as ImageNet made it. `guide_side` 112 runs the guide on
-halved pictures, where its last convolutions are 7x7 already and pool5 is left out: a quarter of the work, for faces
-that were small to begin with.
+ImageNet's normalisation, which is applied inside. `guide_side` 112 runs the guide on halved pictures, where its last
+convolutions are 7x7 already and pool5 is left out: a quarter of the work, for faces that were small to begin with.
+
+There are two guides, and `trained.stages` of a result says which one it has:
+- fine-tuned, under `common-v1` alone: for a quarter of the epochs (15 of 60, stage "guide") the guide is trained on the
+  training split through a linear layer on its pooled features, which is no part of the method, at a tenth of the
+  recipe's rate; then it is frozen, and stage "main" has the other 45, fewer than the 60 of `awei_residual`;
+- ImageNet's, under every other recipe, the paper's among them: there is no stage "guide", and "main" has all epochs.
 """
 
 from __future__ import annotations

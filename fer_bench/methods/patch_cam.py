@@ -4,7 +4,7 @@ A face of 40x40 becomes four patches of 20x20, each one vector (a 20x20 convolut
 trained with a triplet loss gives deep features and, by Grad-CAM, one weight ("token") per patch; the weighted patch
 vectors pass through a CNN block and, with the deep features, give the class.
 
-Not stated in the paper; we use:
+Not stated in the paper; we use, with one epoch of each stage at least, so that one epoch asked for makes two:
 - CNN: a small ResNet (stem 32; two blocks of 64 at 20x20, two of 128 and one of 256 at 10x10), global average pooling,
   one linear layer. So Grad-CAM has a closed form: the class's linear weights over the feature maps, then ReLU.
 - stage "cnn" (.7 of the epochs): cross-entropy + .5 x batch-hard triplet loss (squared distances of the normalised deep

@@ -42,19 +42,31 @@ for _track in (
     TRACKS.add(_track.name, _track)
 
 
-_CHOSEN_BY = {"fer2013-merged": ("fer2013", "fer2013-clean", "ferplus")}
-"""Data set -> those whose weights are selected on pictures that it tests on."""
+_SELECTED, _TRAINED = "were selected on PublicTest, which", "were trained on pictures that"
+_SEEN = {
+    "fer2013-merged": dict.fromkeys(("fer2013", "fer2013-clean", "ferplus"), _SELECTED),
+    "ckplus": {"ckplus-random": _TRAINED},
+    "ckplus-random": {"ckplus": _TRAINED},
+    "mmi": {"mmi-random": _TRAINED},
+    "mmi-random": {"mmi": _TRAINED},
+}
+"""Data set -> those whose training or validation pictures it tests on, and what that makes of weights of theirs.
+
+FER2013's sets are not here otherwise: they keep its official splits, of which PrivateTest only tests.
+"""
 
 
-def selected_on_test(record: Mapping, track: Track) -> str:
-    """Why weights cannot be judged on a track: they, or weights that they started from, were selected on its test.
+def seen_test(record: Mapping, track: Track) -> str:
+    """Why weights cannot be judged on a track: they, or weights that they started from, have seen pictures of its test.
 
-    record: what a weight file says of itself. Returns the beginning of a sentence, or "" where they can be.
+    record: what a weight file says of itself. Returns the beginning of a sentence, or "" where they can be. What
+    weights of a user's own pictures have seen is not known here.
     """
     before = (record.get("trained", {}).get("earlier") or {}).get("weights", ())
     for name in (record.get("track"), *(row.split("/")[1] for row in before)):
-        if name in TRACKS and TRACKS[name].dataset in _CHOSEN_BY.get(track.dataset, ()):
-            return f"weights of {name} were selected on PublicTest, which {track.name} tests on"
+        how = _SEEN.get(track.dataset, {}).get(TRACKS[name].dataset) if name in TRACKS else None
+        if how:
+            return f"weights of {name} {how} {track.name} tests on"
     return ""
 
 
@@ -67,6 +79,7 @@ def track_named(name: str) -> Track:
     """
     kind, _, path = name.partition(":")
     if kind in ("folder", "csv") and path:
+        name = f"{kind}:{path.rstrip('/') or '/'}"  # as completed by a shell, it is the same folder
         return Track(name, f"Your pictures ({name})", name, (), trained_on="fer2013")
     kind = "folder" if os.path.isdir(name) else "csv" if name.endswith(".csv") and os.path.isfile(name) else ""
     if name not in TRACKS and kind:

@@ -129,7 +129,7 @@ def taken_name(
     manifest: Manifest, model: Path | None, board: Path | None = None, replace: bool = False
 ) -> list[Problem]:
     """Whether the name is a method's, or another model's on a board; `check` says what the arguments are."""
-    from fer_bench.leaderboard import read_cards
+    from fer_bench.card_files import read_cards
     from fer_bench.methods import METHODS
 
     text = f"submission.yaml: the name {manifest.name!r} stands on the board already"

@@ -203,7 +203,7 @@ def evaluate_submission(
         passed.append(replace(answers, result=from_place(answers.result, place.pin)))
     written = []
     for answers in passed:
-        write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
+        write_logits(answers.result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
         written.append(write_result(answers.result, out))
     if written:
         write_leaderboard(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from fer_bench.datasets import forbid_split
 from fer_bench.errors import UserError
 from fer_bench.grid import plan, report, write_table
+from fer_bench.infer import best_device
 from fer_bench.methods import METHODS
 from fer_bench.options import Options, minutes, not_negative, positive
 from fer_bench.protocols import TRACKS, track_named
@@ -38,7 +40,7 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--engine", default="auto", choices=["auto", *ENGINES], help="auto: ray if there, else process")
     parser.add_argument("--workers", type=positive, metavar="N", help="cells at a time (Ray, Slurm: as many as fit)")
     parser.add_argument("--cpus", type=positive, metavar="N", help="cores of a cell")
-    parser.add_argument("--gpus", type=float, metavar="X", help="accelerators of a cell (default: 1 if there)")
+    parser.add_argument("--gpus", type=share, metavar="X", help="accelerators of a cell (default: 1 if there)")
     parser.add_argument("--slurm", nargs="+", default=[], metavar="KEY=VALUE", help="partition=gpu time=240 account=me")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and what became of them; train nothing")
     return parser.parse_args(argv)
@@ -70,9 +72,11 @@ def main(argv: list[str] | None = None) -> int:
             for number, cell in enumerate(board.cells, start=1):
                 print(f"{number}: {cell.told()}: {cell.row()['ended']}")
             return 0
-        write_table(given.out, given.file.stem, board.cells)
         if todo:
             name, engine = engine_named("submitit" if given.slurm else given.engine)
+            if name == "process":  # the others' machines may have what this one has not
+                refuse_absent(given.device)
+            write_table(planned, board.cells)
             print(f"engine {name}", file=sys.stderr)
             engine(todo, work_for(planned, given.cpus or threads(given.workers)), board, means)
         return report(planned, board.cells)
@@ -82,6 +86,21 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\nstopped; {given.out} keeps all full epochs, the same command goes on from here", file=sys.stderr)
         return 1
+
+
+def share(text: str) -> float:
+    """An argparse type: how many accelerators, whole ones or a part of one."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number, 0 or more, not {text}")
+    return value
+
+
+def refuse_absent(device: str) -> None:
+    """Raise UserError for a device that this machine has not, without taking memory of one that it has."""
+    number = torch.cuda.device_count()
+    if device not in (*(["cuda"] if number else []), *(f"cuda:{index}" for index in range(number))):
+        best_device(device)
 
 
 def means_from(given: argparse.Namespace) -> Means:

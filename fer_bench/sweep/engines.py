@@ -79,7 +79,7 @@ class Board:
             cell.fail(f"its worker died {self.attempts[number]} times, the last time {fault}")
         row = cell.row()
         accuracy = f", validation accuracy {row['validation_accuracy']:.4f}" if "validation_accuracy" in row else ""
-        write_table(self.plan.out, self.plan.file.stem, self.cells)
+        write_table(self.plan, self.cells)
         done = sum(cell.finished() for cell in self.cells)
         self._say(number, f"{row['ended']}{accuracy}; {done} of {len(self.cells)} cells are finished")
 
@@ -196,11 +196,11 @@ def in_jobs(numbers: Sequence[int], work: Work, board: Board, means: Means) -> N
     Raises UserError where submitit or Slurm is missing or refuses a setting.
     """
     submitit = needed("submitit")
-    folder = board.plan.out / f"{board.plan.file.stem}-jobs"
+    folder = board.plan.out / f"{board.plan.name}-jobs"
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster="slurm" if means.slurm else None)
         executor.update_parameters(
-            name=f"sweep-{board.plan.file.stem}", timeout_min=24 * 60, cpus_per_task=means.cpus,
+            name=f"sweep-{board.plan.name}", timeout_min=24 * 60, cpus_per_task=means.cpus,
             gpus_per_node=math.ceil(means.gpus) or None, **{f"slurm_{name}": value for name, value in means.slurm},
         )  # fmt: skip
     except (NameError, RuntimeError, AssertionError) as error:
@@ -252,7 +252,7 @@ def on_ray(numbers: Sequence[int], work: Work, board: Board, means: Means) -> No
             param_space={"cell": tune.grid_search(list(numbers))},
             tune_config=tune.TuneConfig(max_concurrent_trials=means.workers),
             run_config=tune.RunConfig(
-                name=f"{board.plan.file.stem}-ray", storage_path=str(board.plan.out.resolve()), verbose=0,
+                name=f"{board.plan.name}-ray", storage_path=str(board.plan.out.resolve()), verbose=0,
                 failure_config=tune.FailureConfig(max_failures=RETRIES), callbacks=[Told()],
             ),
         ).fit()  # fmt: skip

@@ -39,8 +39,10 @@ client = Client("http://127.0.0.1:7860")  # or the Space's name
 rows = client.predict(handle_file("face.jpg"), ["small_cnn"], api_name="/predict")
 ```
 
-Without a server, `fer_bench.load("small_cnn").predict("face.jpg")` and
-`python -m fer_bench.predict FOLDER -o scores.csv` give the same figures.
+Without a server, `python -m fer_bench.predict FOLDER -o scores.csv` and
+`fer_bench.load("small_cnn").predict_faces("face.jpg")` find the faces and give the same figures. Where there is none,
+the command takes the whole picture, as the server does, and `predict_faces` gives nothing; `predict` finds no faces: it
+takes pictures that are cropped to one already.
 """
 
 

@@ -43,6 +43,8 @@ def build(root: Path | None = None) -> gr.Blocks:
     found = engine.choices(root)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as demo:
         gr.Markdown(HEADER, elem_classes="fer-title")
+        if not found:
+            gr.Markdown(engine.NO_WEIGHTS)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Try it", id="try"):
                 try_it.build(found)

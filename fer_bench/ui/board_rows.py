@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fer_bench.card_files import read_cards
 from fer_bench.cells import ratio_text
 from fer_bench.comparison import Comparison
 from fer_bench.errors import UserError
@@ -22,7 +23,6 @@ from fer_bench.leaderboard import (
     notes_on,
     percent,
     place,
-    read_cards,
     read_readable,
     short,
     table,
@@ -216,7 +216,8 @@ class Board:
         chosen = [r for r in self.results if r.track == track and recipe in (None, ALL, r.recipe)]
         if not chosen:
             return pd.DataFrame(), {}
-        frame = table(chosen, self.cards, track)
+        # Of all results: how large a training split is can be seen from other tracks' rows too.
+        frame = table(self.results, self.cards, track, None if recipe == ALL else recipe)
         frame["name"] = row_names(frame)
         keys = zip(frame["method"], frame["recipe"], frame["seed"], frame["tta"], strict=True)
         known = {(r.method, r.recipe, r.seed, r.tta): r for r in chosen}

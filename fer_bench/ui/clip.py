@@ -147,11 +147,11 @@ def build(choices: list[Choice]) -> None:
         notes = [look.note(summary(rows, cut)), *(look.note(d.replace(str(path), name), bad=True) for d in damaged)]
         return "".join(notes), shown(plot), shown(str(out)), shown(str(table))
 
-    def live(frame: np.ndarray | None, method: str, history: list) -> tuple[Any, ...]:
+    def live(frame: np.ndarray | None, method: str | None, history: list) -> tuple[Any, ...]:
         """One frame of the camera -> (line, plot, history)."""
         import time
 
-        if frame is None:
+        if frame is None or method is None:
             return "", gr.skip(), history
         scores, found = live_answer(frame, method)
         now = time.monotonic()

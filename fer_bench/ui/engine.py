@@ -17,14 +17,20 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image
 
+from fer_bench.card_files import read_cards
 from fer_bench.emotions import EMOTIONS
 from fer_bench.errors import UserError
-from fer_bench.leaderboard import read_cards, read_readable, table
+from fer_bench.leaderboard import read_readable, table
 
 if TYPE_CHECKING:
     from fer_bench.infer import Model
 
 TRACK = "fer2013"
+NO_WEIGHTS = (
+    f"**No method can answer, for there are no weights of `{TRACK}` here.** Train one and enter it, then start the app "
+    f"again: `python -m fer_bench.train --method small_cnn --track {TRACK}` and `python -m fer_bench.weights add "
+    f"runs/{TRACK}/small_cnn/common-v1-s0`; or name a folder that has some in `$FER_BENCH_WEIGHTS`."
+)
 SIDE = 320
 """Side of the face shown with its overlay, in pixels."""
 F = TypeVar("F", bound=Callable)
@@ -61,22 +67,29 @@ class Choice:
 
 
 def choices(root: Path) -> list[Choice]:
-    """The methods with weights here, best on the main track first. root: the leaderboard's folder."""
-    from fer_bench.weights import read_index
+    """The methods whose weights `_load` finds here, best on the main track first. root: the leaderboard's folder.
 
-    shipped = {entry["method"] for entry in read_index().values() if entry["track"] == TRACK}
+    A figure is that of these very weights: a row of another recipe or seed tells nothing of them.
+    """
+    from fer_bench.methods import METHODS
+    from fer_bench.weights import index_key, read_index
+
+    index = read_index()
+    keys = {name: index_key(name, TRACK, METHODS[name].card.recipe, 0) for name in METHODS}
+    shipped = {name: index[key]["sha256"] for name, key in keys.items() if key in index}
     try:
         cards = read_cards(root)
     except UserError:  # the leaderboard tab says it; what the methods are called is no reason not to serve
         cards = {}
-    frame = table([r for r in read_readable(root)[0] if r.method in shipped], cards, TRACK)
+    frame = table([r for r in read_readable(root)[0] if r.weights.sha256 == shipped.get(r.method)], cards, TRACK)
     found: dict[str, Choice] = {}
     for row in frame.itertuples() if len(frame) else ():
         if row.tta == "none" and row.method not in found:
             title = cards.get(row.method, {}).get("title", row.method)
             half = (row.high - row.low) / 2
             found[row.method] = Choice(row.method, title, row.accuracy, half, not row.complete)
-    rest = [Choice(n, cards.get(n, {}).get("title", n), None, None, True) for n in sorted(shipped - set(found))]
+    missing = sorted(shipped.keys() - found.keys())
+    rest = [Choice(name, cards.get(name, {}).get("title", name), None, None, True) for name in missing]
     return sorted(found.values(), key=lambda c: -c.accuracy) + rest
 
 
@@ -157,7 +170,7 @@ def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> T:
     """
     from fer_bench.infer import best_device
 
-    if not methods:
+    if not any(methods):
         raise UserError("Choose at least one method.")
     return job([SHELF[name].to(best_device()) for name in methods], *arguments)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
 from html import escape
 
+from fer_bench.errors import UserError
+from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
 from fer_bench.results import Result
 
@@ -15,8 +19,11 @@ def plain(text: object) -> str:
     return "".join(c if c.isalnum() or c in " ,;%±×" else f"&#{ord(c)};" for c in line)
 
 
-def method_card(result: Result, card: dict) -> str:
-    """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method)."""
+def method_card(result: Result, card: dict, split: float = 0) -> str:
+    """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method).
+
+    split: pictures in the training split that its weights come from; 0 or NaN where that is not known.
+    """
     i, trained = result.metrics["accuracy"], result.trained
     title = plain(card.get("title", "")) or "a method without a card"
     parts = [f"## `{result.method}`: {title}", plain(card.get("summary", ""))]
@@ -26,6 +33,7 @@ def method_card(result: Result, card: dict) -> str:
         parts.append(f"**Paper:** {paper}{link}")
     half = percent((i.high - i.low) / 2)
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
+    row += "" if result.tta == "none" else f", each picture answered for in several views (tta {plain(result.tta)})"
     how = _weights(result) if card.get("package") else f"trained on {plain(trained.track)}, {_training(result)}"
     parts.append(f"**Measured here:** {row}; {how}.")
     if card.get("reported"):
@@ -46,6 +54,7 @@ def method_card(result: Result, card: dict) -> str:
     elif card:
         ours = plain(card.get("ours") or "nothing is recorded").removesuffix("&#46;")
         parts.append(f"**What is ours**{' (the paper leaves it open)' if _is_link(url) else ''}: {ours}.")
+        parts += [f"**Note:** {plain(card['note'])}"] if card.get("note") else []
     if card.get("input"):
         spec = card["input"]
         colour = "grey" if spec["channels"] == 1 else "RGB"
@@ -53,7 +62,7 @@ def method_card(result: Result, card: dict) -> str:
         parts.append(f"**Input:** a face of {spec['size']} × {spec['size']} pixels, {colour}{layer}.")
     if card.get("licence"):
         parts.append(f"**Licence:** {plain(card['licence'])}")
-    return "\n\n".join(part for part in [*parts, _commands(result, card)] if part)
+    return "\n\n".join(part for part in [*parts, _commands(result, card, split)] if part)
 
 
 def _is_link(url: str) -> bool:
@@ -89,7 +98,25 @@ def _checked(result: Result) -> str:
     return "measured by the project" if result.verified else "not verified by the project"
 
 
-def _commands(result: Result, card: dict) -> str:
+def _training_options(result: Result, split: float) -> str:
+    """What the training of a row was given beside method, track, recipe and seed."""
+    trained, given = result.trained, ""
+    if not trained.complete and trained.epochs and trained.epochs < (trained.budget_epochs or 0):
+        given += f" --epochs {trained.epochs}"
+    given += f" --limit {trained.train_pictures}" if (trained.train_pictures or split) < split else ""
+    looked = re.search(r", (\d+) pictures$", trained.selection)
+    given += f" --limit-validation {looked[1]}" if looked else ""
+    if trained.earlier:
+        start = "FILE"
+        with contextlib.suppress(UserError):  # the run that it went on from, as `start.start_from` names it
+            method, _, rest = trained.earlier.weights[0].rpartition(" (")[0].partition("/")
+            track, _, run = rest.rpartition("/")
+            start = f"runs/{track_folder(track)}/{method}/{run}/model.safetensors"
+        given += f" --start-from {shlex.quote(start)}"
+    return given
+
+
+def _commands(result: Result, card: dict, split: float) -> str:
     """How to train, evaluate, predict and load; for a submitted method or a peer, how to get at its row."""
     if card.get("package"):
         script = f"python leaderboard/peers/run.py {result.method} --track {shlex.quote(result.track)}"
@@ -105,18 +132,21 @@ def _commands(result: Result, card: dict) -> str:
     runs = "" if card.get("shipped") and not how else " --runs runs"
     whose = "" if result.trained.track == "fer2013" else f" --track {home}"
     paper = card.get("paper_recipe")
+    tta = "" if result.tta == "none" else f" --tta {result.tta}"
     lines = [
-        f"python -m fer_bench.train --method {name} --track {home}{how}",
-        f"python -m fer_bench.evaluate --method {name} --track {track}{how}{runs}",
+        f"python -m fer_bench.train --method {name} --track {home}{how}{_training_options(result, split)}",
+        f"python -m fer_bench.evaluate --method {name} --track {track}{how}{tta}{runs}",
         f"python -m fer_bench.predict face.jpg -o scores.csv --method {name}{whose}{how}{runs}",
     ]
     if paper and result.recipe != "paper":
         lines.insert(1, f"python -m fer_bench.train --method {name} --track {home} --recipe paper")
     own = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
+    own += "`--start-from` takes what the run before, which is named above, wrote. " if result.trained.earlier else ""
+    own += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
     which = "" if result.recipe == usual else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
     which += ', runs="runs"' if runs else ""
     python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'
-    python += 'print(model.predict("face.jpg"))'
+    python += 'print(model.predict_faces("face.jpg"))'
     shell = "\n".join(lines)
     return f"**How to run it.** {own}\n\n```bash\n{shell}\n```\n\n```python\n{python}\n```"

@@ -153,12 +153,12 @@ def first_choice(faces: list[Face]) -> int:
 
 
 def method_picker(choices: list[Choice], several: bool = True) -> gr.Dropdown:
-    """The methods that have weights here: the best five chosen, or the best one where only one can be."""
+    """The methods that have weights here: the best five chosen, or the best one where only one can be, if there is."""
     import gradio as gr
 
     chosen = engine.best(choices)
     return gr.Dropdown(
-        [(choice.label, choice.name) for choice in choices], value=chosen if several else chosen[0],
+        [(choice.label, choice.name) for choice in choices], value=chosen if several else next(iter(chosen), None),
         multiselect=several, label="Methods" if several else "Method",
         info="With their accuracy on FER2013's test pictures; ◔ trained for less than its full budget.",
     )  # fmt: skip

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 
 from fer_bench import __version__
+from fer_bench.card_files import read_cards
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order, shared
 from fer_bench.errors import UserError
 from fer_bench.evaluate import Answers, commit
-from fer_bench.leaderboard import read_cards, write_leaderboard
+from fer_bench.leaderboard import write_leaderboard
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
@@ -136,7 +137,7 @@ def judge(name: str, card: dict, said: Said, faces: FaceSet, track_name: str, ve
             skipped=list(faces.skipped), notes=[*faces.notes, *notes],
             duplicates_in_train=None if duplicates is None else int(duplicates.sum()),
         ),
-        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates),
+        protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),
         cost=Cost(parameters=said.parameters, checkpoint_bytes=said.weights.stat().st_size),
         shared_emotions_only=emotions != said.emotions, verified=verified, external=True, commit=commit(),
         versions=Versions(
@@ -144,7 +145,7 @@ def judge(name: str, card: dict, said: Said, faces: FaceSet, track_name: str, ve
         ),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-    return Answers(result, scored.ids, scored.labels, answers)
+    return Answers(result, scored.ids, scored.labels, answers, scored.subjects)
 
 
 def peers(root: Path) -> dict[str, dict]:
@@ -165,7 +166,7 @@ def run(names: list[str], tracks: list[str], venvs: Path, out: Path, cards: dict
         for name in names:
             said = ask(HERE / cards[name]["adapter"], venvs / name, faces.images)
             answers = judge(name, cards[name], said, faces, track_name, verified)
-            write_logits(answers.result, out, answers.ids, answers.targets, answers.logits)
+            write_logits(answers.result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
             path, accuracy = write_result(answers.result, out), answers.result.metrics["accuracy"]
             speed = len(faces) / said.seconds
             print(f"{track_name:10} {name:28} accuracy {accuracy.value:.4f} "

@@ -123,6 +123,19 @@ def test_a_person_has_one_name_however_it_is_written(tmp_path: Path) -> None:
     assert [one.subject for one in mmi.read_sessions(tmp_path / "Sessions")[0]] == [*["S031"] * 4, "S310"]
 
 
+def test_sessions_that_name_nobody_are_counted(one: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By subject, each is a person of its own, who may be on both sides; a note says how many there are."""
+    for number in (2, 3):
+        folder = session(one, number, number, 4)
+        told = folder / "session.xml"
+        told.write_text(told.read_text().replace(f'<subject id="{number}"/>', ""))
+        for name in ("a.avi", "b.avi"):
+            write_avi(folder / name, posed("happiness", number))
+    note = "2 session(s) name no subject; each counts as a person of its own, who may also be in another split"
+    assert load_dataset("mmi-random", "test", one).notes == ()
+    assert load_all(one, monkeypatch).notes == (note,)
+
+
 def test_a_clip_in_two_formats_is_one(tmp_path: Path) -> None:
     """Of S001-001.avi and S001-001.mpg the first is read: their frames would have the same names."""
     folder = session(tmp_path, 1, 1, 4)

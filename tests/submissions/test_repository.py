@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,22 +10,37 @@ import pytest
 
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.results import read_logits, read_result, read_results
-from fer_bench.submissions import check, queue
-from fer_bench.submissions.checks import manifest_of
+from fer_bench.submissions import checks, queue
 from fer_bench.weights import index_key, read_index
+from tests.submissions.models import model, submission
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = ROOT / "leaderboard"
 RESULTS = BOARD / "results"
 
 
-def git(*arguments: str) -> str | None:
-    """What git prints about this checkout; None where it fails or is not there."""
+def git(root: Path, *arguments: str) -> str | None:
+    """What git prints about the checkout `root`; None where it fails or is not there."""
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}  # not a hook's own
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, env=alone, capture_output=True, text=True, timeout=30, check=False
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def lost(root: Path) -> list[str]:
+    """The results that a checkout lacks of those in its last two commits and where its branch left main.
+
+    On main itself the branch has left nothing yet: there the commit before the last is what shows a deletion.
+    """
+    tried = (("rev-parse", "-q", "--verify", commit) for commit in ("HEAD", "HEAD~1"))
+    tried = (*tried, *(("merge-base", "HEAD", branch) for branch in ("origin/main", "main")))
+    commits = sorted({commit for command in tried if (commit := git(root, *command))})
+    listings = (git(root, "ls-tree", "-r", "--name-only", commit, "leaderboard/results") for commit in commits)
+    return vanished(sorted({path for listing in listings for path in (listing or "").splitlines()}), root)
 
 
 def vanished(before: list[str], root: Path) -> list[str]:
@@ -70,15 +86,35 @@ def test_hashes_are_those_of_the_weights() -> None:
 
 
 def test_no_result_vanished() -> None:
-    """Every result that stood where this branch left main still stands."""
-    if git("rev-parse", "--is-inside-work-tree") != "true":
+    """Every result of the last two commits, and of where this branch left main, still stands."""
+    if git(ROOT, "rev-parse", "--is-inside-work-tree") != "true":
         pytest.skip("this is no git checkout")
-    bases = (git("merge-base", "HEAD", branch) for branch in ("origin/main", "main"))
-    base = next((base for base in bases if base), None)
-    if base is None:
-        pytest.skip("git knows no main to compare with (a shallow checkout?)")
-    before = (git("ls-tree", "-r", "--name-only", base, "leaderboard/results") or "").splitlines()
-    assert vanished(before, ROOT) == []
+    if git(ROOT, "rev-parse", "--is-shallow-repository") == "true":
+        pytest.skip("this clone is shallow: what stood before is not in it")
+    assert lost(ROOT) == []
+
+
+def test_a_deletion_is_noticed_on_main_without_a_remote(tmp_path: Path) -> None:
+    """A result that the last commit deletes is named, as is one that is deleted and not committed; nothing else is."""
+    if git(tmp_path, "init", "-q", "-b", "main") is None:
+        pytest.skip("there is no git here")
+    for name, value in (
+        ("user.name", "a"),
+        ("user.email", "a@b"),
+        ("core.hooksPath", "/"),
+        ("commit.gpgsign", "false"),
+    ):
+        git(tmp_path, "config", name, value)
+    results = [tmp_path / "leaderboard/results" / f"{name}.json" for name in ("committed", "not_committed", "kept")]
+    results[0].parent.mkdir(parents=True)
+    for path in results:
+        path.write_text("{}")
+    assert git(tmp_path, "add", "-A") == git(tmp_path, "commit", "-qm", "made") == ""
+    assert lost(tmp_path) == []
+    results[0].unlink()
+    assert git(tmp_path, "commit", "-qam", "deleted") == ""
+    results[1].unlink()
+    assert lost(tmp_path) == [f"leaderboard/results/{name}.json" for name in ("committed", "not_committed")]
 
 
 def test_a_vanished_result_would_be_noticed(tmp_path: Path) -> None:
@@ -87,10 +123,36 @@ def test_a_vanished_result_would_be_noticed(tmp_path: Path) -> None:
     assert vanished(["kept.json", "lost.json", "lost.npz", "README.md"], tmp_path) == ["lost.json", "lost.npz"]
 
 
+def faults(submissions: Path) -> list[str]:
+    """What keeps waiting submissions from the board: a folder that is broken, bears another name or fails `check`."""
+    found = []
+    for item in queue(submissions):
+        manifest, _ = checks.manifest_of(submissions / item.name)
+        if manifest is None or item.state.startswith("broken"):
+            found.append(f"{item.name}: {item.state}")
+        else:
+            found += [f"{item.name}: it is named {manifest.name}"] if manifest.name != item.name else []
+            problems = (problem.code for problem in checks.check(submissions / item.name))
+            found += [f"{item.name}: {code}" for code in problems if code != "model_elsewhere"]
+    return found
+
+
 def test_every_submission_that_waits_passes_its_check() -> None:
     """This is CI's part of the road: each folder under leaderboard/submissions carries its name and passes `check`."""
-    for item in queue(BOARD / "submissions"):
-        folder = BOARD / "submissions" / item.name
-        assert not item.state.startswith("broken"), (item.name, item.state)
-        assert manifest_of(folder)[0].name == item.name
-        assert [problem for problem in check(folder) if problem.code != "model_elsewhere"] == [], item.name
+    assert faults(BOARD / "submissions") == []
+
+
+@pytest.mark.usefixtures("not_run")
+def test_a_submission_that_waits_and_fails_would_be_noticed(tmp_path: Path) -> None:
+    """A made queue: a sound entry has no fault, one without a model, of another name or without a manifest has."""
+    submission(tmp_path / "my_model", model())
+    assert [item.name for item in queue(tmp_path)] == ["my_model"]
+    assert faults(tmp_path) == []
+    (tmp_path / "my_model" / "model.onnx").unlink()
+    submission(tmp_path / "another", model())
+    submission(tmp_path / "broken", manifest="name: [")
+    told = sorted(faults(tmp_path))
+    assert [line.partition(":")[0] for line in told] == ["another", "broken", "my_model"], told
+    assert told[0] == "another: it is named my_model"
+    assert told[1].startswith("broken: broken: submission.yaml: it is not valid YAML")
+    assert told[2] == "my_model: no_model"

@@ -16,6 +16,7 @@ import pytest
 
 from fer_bench import leaderboard as lb
 from fer_bench import results as r
+from fer_bench.card_files import write_cards
 from fer_bench.comparison import compare
 from fer_bench.records import Earlier
 from fer_bench.ui import board, board_rows
@@ -44,9 +45,7 @@ def root(tmp_path):
         answers = np.where(np.arange(100) < wrong, 1 - targets, targets)
         r.write_logits(result, tmp_path, [f"p{i:03}" for i in range(100)], targets, logits_of(answers))
     r.write_result(made("awei", 40, track="rendered", recipe="paper"), tmp_path)
-    lb.write_cards(
-        tmp_path, [card("awei", reported=()), card("small_cnn", ours="the optimiser", summary="Six layers.")]
-    )
+    write_cards(tmp_path, [card("awei", reported=()), card("small_cnn", ours="the optimiser", summary="Six layers.")])
     return tmp_path
 
 
@@ -103,7 +102,7 @@ def test_a_folder_that_has_not_changed_is_not_made_into_a_table_again(root):
     later = Board.read(root)
     assert later is not seen
     assert later.cells("fer2013").values[1][2] == 71.0
-    lb.write_cards(root, [card("awei")])
+    write_cards(root, [card("awei")])
     assert set(Board.read(root).cards) == {"awei"} != set(later.cards)
 
 

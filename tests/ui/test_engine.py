@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import threading
@@ -22,9 +23,13 @@ import fer_bench
 from fer_bench.datasets.rendered import render
 from fer_bench.errors import UserError
 from fer_bench.infer import logits
+from fer_bench.methods import METHODS
 from fer_bench.metrics import softmax
 from fer_bench.registry import UnknownNameError
-from fer_bench.ui import app, engine
+from fer_bench.results import read_result, write_result
+from fer_bench.ui import about, app, engine
+from fer_bench.weights import index_key, run_folder, write_index
+from tests.test_leaderboard import made
 
 ROOT = app.board_folder()
 
@@ -76,6 +81,68 @@ def test_choices_are_the_methods_with_weights_best_first() -> None:
 
     assert {c.name for c in found} == {e["method"] for e in read_index().values() if e["track"] == "fer2013"}
     assert engine.best(found) == [choice.name for choice in found[:5]]
+
+
+def test_a_choices_figure_is_that_of_the_weights_that_answer(tmp_path: Path) -> None:
+    """Better rows of another recipe, another seed or other weights are not what the picker shows."""
+    ours = read_result(ROOT / "results" / "fer2013" / "small_cnn" / "common-v1-s0.json")
+    for result in (
+        ours,
+        made("small_cnn", 99, recipe="paper"),
+        made("small_cnn", 98, seed=1),
+        made("deep_emotion", 97),
+    ):
+        write_result(result, tmp_path)
+    shown = {choice.name: choice.accuracy for choice in engine.choices(tmp_path)}
+    assert shown["small_cnn"] == ours.metrics["accuracy"].value
+    assert ours.weights.sha256 == fer_bench.load("small_cnn").record["sha256"]
+    assert shown["deep_emotion"] is None
+
+
+def test_weights_that_the_app_would_not_load_are_no_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A method that has weights of another recipe, seed or track alone cannot be chosen."""
+    entry = {"file": "x", "bytes": 1, "sha256": "0" * 64, "hub": None, "revision": None, "method": "small_cnn"}
+    rows = [("fer2013", "paper", 0), ("fer2013", "common-v1", 1), ("ferplus", "common-v1", 0)]
+    index = {
+        index_key("small_cnn", *row): {**entry, **dict(zip(("track", "recipe", "seed"), row, strict=True))}
+        for row in rows
+    }
+    write_index(index, tmp_path)
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path))
+    assert engine.choices(ROOT) == []
+
+
+def test_without_weights_the_app_opens_and_says_how_to_get_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tab is there, the page says what to do, and a question gets a sentence instead of an error."""
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path))
+    blocks = app.build(ROOT).blocks.values()
+    assert [block.value for block in blocks if type(block).__name__ == "Markdown"].count(engine.NO_WEIGHTS) == 1
+    run = run_folder(Path("runs"), "small_cnn", engine.TRACK, METHODS["small_cnn"].card.recipe, 0)
+    assert f"`python -m fer_bench.weights add {run}`" in engine.NO_WEIGHTS
+    pickers = [block for block in blocks if getattr(block, "label", None) in ("Method", "Methods")]
+    assert len(pickers) == 3
+    assert not any(picker.value for picker in pickers)
+    for nothing in ([], [None]):
+        with pytest.raises(UserError, match="at least one method"):
+            engine.ask(print, nothing)
+
+
+def test_what_the_about_tab_names_gives_the_apps_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python that the tab says gives the same figures does, on a photograph that is more than a face."""
+    from skimage.data import astronaut
+
+    Image.fromarray(astronaut()).save(tmp_path / "face.png")
+    (tmp_path / "face.png").rename(tmp_path / "face.jpg")  # the name that the text has, without JPEG's loss
+    monkeypatch.chdir(tmp_path)
+    (named,) = re.findall(r"`(fer_bench\.load\(.*?face\.jpg\"\))`", about.TEXT)
+    answers = eval(named, {"fer_bench": fer_bench})
+    rows = engine.score([("face.jpg", Image.fromarray(astronaut()))], ["small_cnn"])
+    assert len(answers) == len(rows) == 1
+    for (face, scores), row in zip(answers, rows, strict=True):
+        assert tuple(face.box) == tuple(row[edge] for edge in ("left", "top", "right", "bottom"))
+        assert scores == pytest.approx({emotion: row[emotion] for emotion in scores}, abs=1e-4)
 
 
 def test_choices_without_results(tmp_path: Path) -> None:

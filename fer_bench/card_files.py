@@ -1,0 +1,68 @@
+"""The methods' and the peers' cards as files of the board, so that it opens without the networks behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from fer_bench.cards import MethodCard
+from fer_bench.errors import UserError
+from fer_bench.files import atomic_write
+
+
+def write_cards(
+    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Sequence[str]] | None = None
+) -> Path:
+    """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path.
+
+    weights: method -> the tracks with weights of its card's recipe; left out where None.
+    """
+    plain = {
+        card.name: {
+            "title": card.title,
+            "paper": card.paper,
+            "url": card.url,
+            "summary": card.summary,
+            "ours": card.ours,
+            **({"note": card.note} if card.note else {}),
+            "licence": card.licence,
+            "input": card.input.to_dict(),
+            "cam_layer": card.cam_layer,
+            "recipe": card.recipe,
+            "paper_recipe": None if card.paper_recipe is None else asdict(card.paper_recipe),
+            "reported": [asdict(reported) for reported in card.reported],
+            "shipped": card.shipped,
+            "parameters": {str(classes): count for classes, count in card.parameters},
+            **({} if weights is None else {"weights": list(weights[card.name])}),
+        }
+        for card in cards
+    }
+    return atomic_write(Path(root) / "methods.json", (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_cards(root: Path | str) -> dict[str, dict]:
+    """The methods by name as `write_cards` wrote them, then the peers of `peers.json`, whose cards name a `package`.
+
+    Empty where there is neither file. Raises UserError where one is broken.
+    """
+    cards, problems = readable_cards(root)
+    if problems:
+        raise UserError(problems[0])
+    return cards
+
+
+def readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
+    """The cards of the files that can be read, and a sentence for each that cannot."""
+    cards: dict[str, dict] = {}
+    problems = []
+    mends = {"methods.json": "delete it, and the next evaluation writes it again", "peers.json": "mend it by hand"}
+    for name, mend in mends.items():
+        path = Path(root) / name
+        try:
+            found = json.loads(path.read_bytes()) if path.exists() else {}
+            cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
+        except (ValueError, AttributeError) as error:
+            problems.append(f"{path} is broken ({error}); {mend}.")
+    return cards, problems

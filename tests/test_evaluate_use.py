@@ -1,0 +1,118 @@
+"""What evaluation refuses: pictures that were learned from, splits that are no test, options that do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import fer_bench
+from fer_bench import evaluate, leaderboard
+from fer_bench.cards import Recipe, Track
+from fer_bench.errors import UserError
+from fer_bench.evaluate import main
+from fer_bench.infer import Model, load
+from fer_bench.methods import METHODS
+from fer_bench.train import Options, Run
+from tests.helpers import write_folder
+
+NEVER = Recipe(name="grid-0123456789", epochs=1, batch_size=16)
+"""A recipe of a grid's cell: only its own folder of runs knows it."""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data` (7 emotions, splits) and `runs`, deep_emotion trained on it under `NEVER`."""
+    base = tmp_path_factory.mktemp("used")
+    name = f"folder:{write_folder(base / 'data')}"
+    Run(METHODS["deep_emotion"], Track(name, name, name, (), name), NEVER, Options(device="cpu"), base / "runs").fit()
+    return base
+
+
+@pytest.fixture
+def model(base: Path) -> Model:
+    return load("deep_emotion", f"folder:{base / 'data'}", NEVER.name, runs=base / "runs")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_only_the_test_split_is_judged(model: Model, base: Path, split: str) -> None:
+    """Pictures that were trained on or selected by never pass for a test; a part of the test does."""
+    track = f"folder:{base / 'data'}"
+    with pytest.raises(UserError, match=f"of its {split} split, and only its test split is judged on; give load_"):
+        fer_bench.benchmark(model, fer_bench.load_dataset(track, split))
+    assert fer_bench.benchmark(model, fer_bench.load_dataset(track, "test").limit(14)).data.test_pictures == 14
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_weights_that_saw_the_test_are_not_judged_on_it(model: Model, base: Path, started: bool) -> None:
+    """Of frames drawn at random among all people, whether trained on them or started from such weights."""
+    faces = replace(fer_bench.load_dataset(f"folder:{base / 'data'}"), name="ckplus")
+    row = {"weights": ["deep_emotion/ckplus-random/common-v1-s0 (0)"], "track": "ckplus-random"}
+    model.record["track"] = "fer2013" if started else "ckplus-random"
+    model.record["trained"] |= {"earlier": {**row, "epochs": 1, "pictures_seen": 1} if started else None}
+    told = "deep_emotion cannot be judged on ckplus: weights of ckplus-random were trained on pictures that ckplus"
+    with pytest.raises(UserError, match=told):
+        fer_bench.benchmark(model, faces)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--recipe", "comon-v1"], "Did you mean 'common-v1'"),
+        (["--method", "resnet18", "--recipe", "paper"], "resnet18 has no recipe of its own in its paper"),
+        (["--costs", "--verified", "--tta", "flip"], "measures costs alone, of rows that stand; leave out --verified"),
+        (["--costs", "--robustness"], "leave out --robustness."),
+        (["--costs", "--explanation"], "leave out --explanation."),
+    ],
+)
+def test_what_cannot_be_meant_is_one_sentence_and_exit_code_2(
+    more: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Recipes that do not exist and options that would be passed over: nothing is judged and nothing recommended."""
+    monkeypatch.setattr(evaluate, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(evaluate, "measure_costs", lambda *_: pytest.fail("costs were measured"))
+    assert main(["--method", "deep_emotion", "--track", "rendered", "--out", str(tmp_path / "out"), *more]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """As training does, which could not make such weights."""
+    with pytest.raises(SystemExit, match="2"):
+        main(["--method", "deep_emotion", "--seed", "-1"])
+    assert "must be 0 or more" in capsys.readouterr().err
+
+
+def test_a_recipe_that_only_the_runs_know_is_judged_once(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A grid's cell is found in --runs; what lacks it gets no command that training would refuse; names count once."""
+    monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
+    monkeypatch.setattr("fer_bench.costs.latency_pair", lambda _: (0.001, 0.5))
+    track = f"folder:{base / 'data'}"
+    asked = ["--method", "deep_emotion", "small_cnn", "deep_emotion", "--track", track, track, "--recipe", NEVER.name]
+    assert main([*asked, "--runs", str(base / "runs"), "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [f"skipped {track}: no weights of small_cnn ({NEVER.name}, seed 0)."]
+    assert len([line for line in said.out.splitlines() if "accuracy" in line]) == 1
+
+
+def test_a_papers_recipe_is_recommended_where_there_is_one(tmp_path: Path) -> None:
+    """Methods whose paper gives none are named as missing, and left out of the command."""
+    _, (line,) = evaluate.evaluate(["resnet18", "deep_emotion"], ["fer2013"], tmp_path, recipe="paper")
+    assert line == (
+        "fer2013: no weights of resnet18, deep_emotion (paper, seed 0); train them with: python -m fer_bench.train "
+        "--method deep_emotion --track fer2013 --recipe paper"
+    )
+
+
+def test_all_methods_under_their_papers_recipes_pass_over_those_without(tmp_path: Path, capsys) -> None:
+    """As `train --all --recipe paper` does: a method without one does not refuse the others."""
+    assert main(["--all", "--recipe", "paper", "--track", "fer2013", "--out", str(tmp_path)]) == 2
+    line, _ = capsys.readouterr().err.splitlines()
+    assert line == (
+        "skipped fer2013: no weights of any method (paper, seed 0); train them with: "
+        "python -m fer_bench.train --missing --track fer2013 --recipe paper"
+    )

@@ -1,0 +1,37 @@
+"""From a data set that knows its people to the board: intervals over people, and words that say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_bench import costs, evaluate, leaderboard
+from fer_bench.datasets.rendered import draw_split
+from fer_bench.results import read_logits, read_result
+from fer_bench.statistics import bootstrap_interval
+from tests.test_leaderboard import made
+
+
+def test_an_evaluation_draws_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record's intervals are over the people of the data set, and its logits say who is who."""
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
+    few = replace(draw_split("test", 42), subjects=np.arange(42) // 7)
+    monkeypatch.setattr(evaluate, "load_dataset", lambda *_: few)
+    assert evaluate.evaluate(["reference_tiny"], ["rendered"], tmp_path) == (1, [])
+    (path,) = (tmp_path / "results").glob("rendered/reference_tiny/*.json")
+    result, stored = read_result(path), read_logits(path)
+    assert result.subjects == 6
+    assert stored.subjects.tolist() == few.subjects.tolist()
+    expected = bootstrap_interval(stored.targets, stored.logits, subjects=stored.subjects)
+    assert result.metrics["accuracy"] == expected != bootstrap_interval(stored.targets, stored.logits)
+
+
+def test_the_board_says_where_intervals_are_over_people() -> None:
+    """The text on reading the table names the tracks; a track whose records know their people has a note of its own."""
+    assert "on CK+, MMI, DISFA and TFEID over the people in them (all pictures of a person" in leaderboard.HOW_TO_READ
+    note = "- ± is over the 24 people, not their pictures."
+    assert note in leaderboard.markdown([made("a", track="ckplus", subjects=24)])
+    assert "people, not their pictures" not in leaderboard.markdown([made("a", track="ckplus")])

@@ -1,0 +1,122 @@
+"""What a row's card says of how to make the row again, and of what its figure is of."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fer_bench import leaderboard as lb
+from fer_bench import results as r
+from fer_bench.card_files import read_cards, write_cards
+from fer_bench.files import track_folder
+from fer_bench.methods import METHODS
+from fer_bench.options import arguments_from
+from fer_bench.records import Earlier
+from fer_bench.ui import board
+from fer_bench.ui.board_rows import Board, notes
+from fer_bench.ui.method_card import method_card, plain
+from fer_bench.weights import run_folder
+from tests.test_leaderboard import made
+
+SHORT = replace(made("a").trained, epochs=8, complete=False, train_pictures=100)
+
+
+def command(text: str, name: str) -> str:
+    """The card's first command of that module."""
+    return next(line for line in text.splitlines() if line.startswith(f"python -m fer_bench.{name} "))
+
+
+def test_the_card_trains_the_row_it_is_of() -> None:
+    """A row that started from weights, had fewer epochs or fewer pictures has these options in its command."""
+    earlier = Earlier(
+        weights=["a/fer2013/light-v1-s0 (0123)", "a/b/c (4)"], track="fer2013", epochs=51, pictures_seen=9
+    )
+    trained = replace(SHORT, earlier=earlier, track="ferplus", selection="validation accuracy, 30 pictures")
+    text = method_card(made("a", track="ferplus", trained=trained), {"shipped": True}, split=100.0)
+    start = run_folder(Path("runs"), "a", "fer2013", "light-v1", 0) / "model.safetensors"
+    train = command(text, "train")
+    assert train == (
+        f"python -m fer_bench.train --method a --track ferplus --epochs 8 --limit-validation 30 --start-from {start}"
+    )
+    assert arguments_from(shlex.split(train)[3:]).start_from == str(start)
+    assert "`--start-from` takes what the run before, which is named above, wrote" in text
+    part = method_card(made("a", trained=SHORT), {"shipped": True}, split=5000.0)
+    assert command(part, "train").endswith("--track fer2013 --epochs 8 --limit 100")
+
+
+def test_a_start_from_ones_own_pictures_is_found_again() -> None:
+    """The run that a start came from is named by its folder; one that cannot be told is a FILE to fill in."""
+    for weights, start in (
+        (
+            "a/folder:/my/faces/light-v1-s0 (0123)",
+            f"runs/{track_folder('folder:/my/faces')}/a/light-v1-s0/model.safetensors",
+        ),
+        ("weights of old", "FILE"),
+    ):
+        earlier = Earlier(weights=[weights], track="t", epochs=1, pictures_seen=9)
+        text = method_card(made("a", trained=replace(SHORT, earlier=earlier)), {"shipped": True})
+        assert command(text, "train").endswith(f" --start-from {start}")
+
+
+def test_a_full_run_needs_no_further_options() -> None:
+    """A row with its recipe's full budget, by early stopping too, is trained by method and track alone."""
+    for trained in (made("a").trained, replace(SHORT, complete=True)):
+        text = method_card(made("a", trained=trained), {"shipped": True}, split=float("nan"))
+        assert command(text, "train") == "python -m fer_bench.train --method a --track fer2013"
+
+
+def test_a_row_of_several_views_says_so() -> None:
+    """A row with test-time augmentation is told as one and evaluated as one; the others say nothing of it."""
+    text = method_card(made("a", tta="flip"), {"shipped": True})
+    assert "seed 0, each picture answered for in several views (tta flip); trained on" in text
+    assert command(text, "evaluate") == "python -m fer_bench.evaluate --method a --track fer2013 --tta flip"
+    assert "Only `evaluate` takes several views" in text
+    assert not re.search("views|tta", method_card(made("a"), {"shipped": True}))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A board: a row of a whole split on fer2013, and on the transfer track one that was trained on a part of it."""
+    r.write_result(made("b", trained=replace(made("b").trained, train_pictures=5000)), tmp_path)
+    r.write_result(made("a", track="rendered", trained=replace(SHORT, track="fer2013")), tmp_path)
+    write_cards(tmp_path, [replace(METHODS["awei"].card, name=name) for name in "ab"])
+    return tmp_path
+
+
+def test_the_page_gives_the_card_the_size_of_the_split(root: Path) -> None:
+    """That a row was trained on a part of a split is seen by another track's rows, and stands in its command."""
+    assert "--epochs 8 --limit 100\n" in board.view_row(Board.read(root), "rendered", "all", "a")[0]
+
+
+def test_the_apps_table_is_the_leaderboards(root: Path) -> None:
+    """On every track the tab's rows, the training's share among them, say the very same as those of LEADERBOARD.md."""
+    seen, results, cards = Board.read(root), r.read_results(root), read_cards(root)
+    assert seen.cells("rendered").shown[0][8] == "◔ 8 epochs of 100 pictures, not 60 of 5,000"
+    for track in ("fer2013", "rendered"):
+        for recipe in ("all", "common-v1"):
+            assert seen.rows(track, recipe)[0].drop(columns="name").equals(lb.table(results, cards, track))
+    assert seen.rows("rendered", "paper")[0].empty
+
+
+def test_a_cards_note_is_told_with_its_row(tmp_path: Path) -> None:
+    """That sep_se_aug is sep_se but for one recipe stands below each table with its row, once, and on its card."""
+    name = "sep_se_aug"
+    write_cards(tmp_path, [METHODS[name].card, METHODS["sep_se"].card])
+    cards, results = read_cards(tmp_path), [made(name), made(name, seed=1), made("sep_se")]
+    note = "differ in nothing but how long they were trained."
+    assert METHODS[name].card.note.endswith(note)
+    assert lb.markdown(results, cards).count(note) == 1
+    frame = lb.table(results, cards, "fer2013").assign(name="a")
+    assert notes(frame, results, []).count(note) == 1
+    assert plain(note) in method_card(results[0], cards[name])
+    assert note not in lb.markdown(results[2:], cards)
+    assert "**Note:**" not in method_card(results[2], cards["sep_se"])
+
+
+def test_parameters_are_said_to_be_the_trainable_ones() -> None:
+    """awei's column does not count its frozen guide; how to read the table says so, in the app as in LEADERBOARD.md."""
+    assert "*Parameters* are the trainable ones, without those that are held fixed." in lb.HOW_TO_READ
