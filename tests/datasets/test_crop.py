@@ -13,6 +13,7 @@ from fer_bench.datasets.__main__ import main
 from fer_bench.datasets.own import largest_face
 from fer_bench.datasets.rendered import render
 from fer_bench.errors import UserError
+from fer_bench.faces import HEIC_MEND
 from fer_bench.faces import crop as cut_out
 
 SIDE = 128
@@ -62,7 +63,7 @@ def test_what_gives_no_face_is_named(photographs: Path, tmp_path: Path, capsys: 
     assert said.out == f"{tmp_path / 'a'}: 3 faces; 1 without a face and 0 unreadable left out\n"
     assert said.err.splitlines() == [
         f"skipped {photographs}/happy/wall.png: no face was found in it.",
-        "files whose names do not end as those of pictures were left out: .heic (1)",
+        f"files whose names do not end as those of pictures were left out: .heic (1); {HEIC_MEND}",
     ]
     (photographs / "torn.jpg").write_text("hello")
     assert main(["crop", str(photographs), str(tmp_path / "b")]) == 1
