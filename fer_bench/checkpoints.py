@@ -35,7 +35,7 @@ def read_checkpoint(path: Path, identity: dict) -> tuple[dict[str, Tensor], dict
     known = record.get("identity", {})
     if {"validation": identity["validation"], **known} != identity:  # older checkpoints do not say what they chose by
         raise UserError(
-            f"{path}: this checkpoint is of another run (recipe, epochs, start, data or seed differ); leave out "
-            "--resume to start anew, or use another --out."
+            f"{path}: this checkpoint is of another run (recipe, epochs, start, data or seed differ); use another "
+            "--out, or, to start anew in its place, remove its folder or leave out --resume."
         )
     return tensors, record

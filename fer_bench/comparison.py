@@ -111,9 +111,10 @@ def compare(
     """Compare two models' logits (float (N, K) each) over the same pictures.
 
     targets: int (N,), indices into `emotions` (K names). ids: N sample names, by default their positions. subjects:
-    (N,), whom each picture shows: interval and test then take all pictures of a person together.
+    (N,), whom each picture shows: interval and test then take all pictures of a person together, where there are two.
     Raises ValueError where shapes contradict each other.
     """
+    subjects = None if subjects is None or len(np.unique(subjects)) < 2 else subjects
     targets, first = checked(targets, first)
     _, second = checked(targets, second)
     if not first.shape[1] == second.shape[1] == len(emotions):

@@ -23,7 +23,7 @@ from fer_bench import __version__
 from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
 from fer_bench.costs import cost, for_passes, measure_costs
-from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
+from fer_bench.datasets import DATASETS, FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
@@ -100,10 +100,10 @@ def judge(
     pictures of it, where fewer than two emotions are shared and where an answer is not finite.
     """
     if faces.split != track.test:
-        raise UserError(
-            f"{faces.name}: these are pictures of its {faces.split} split, and only its {track.test} split is judged "
-            f"on; give load_dataset({faces.name!r}, {track.test!r})."
-        )
+        known = faces.name in DATASETS or faces.name.startswith(("folder:", "csv:"))
+        mend = f"give load_dataset({faces.name!r}, {track.test!r})" if known else f"make it with split={track.test!r}"
+        text = f"these are pictures of its {faces.split} split, and only its {track.test} split is judged on"
+        raise UserError(f"{faces.name}: {text}; {mend}.")
     seen = seen_test(model.record, track)
     if seen:
         raise UserError(f"{model.name} cannot be judged on {track.name}: {seen}.")

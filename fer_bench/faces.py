@@ -167,7 +167,12 @@ def _upright(image: Image.Image) -> Image.Image:
         turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # as with pixels, each kind of damage raises one of its own kinds
         turn = None
-    return image if turn is None else image.transpose(turn)
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for place in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
+        turned.info.pop(place, None)  # what says how to turn it, which would be done again
+    return turned
 
 
 def _to_8bit(image: Image.Image) -> Image.Image:

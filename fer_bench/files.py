@@ -80,27 +80,37 @@ def filled_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, whose content becomes that of `out` at the end; nothing of it where anything is raised.
 
     A folder that is there may be a mount point, which nothing can take the place of: it is filled from inside. Raises
-    UserError for an `out` that holds something; what a killed run left in it does not count.
+    UserError for an `out` that holds something, at the beginning or since; what a killed run left does not count.
     """
-    there = out.is_dir()
-    if out.exists() and not (there and {path.name for path in out.iterdir()} <= {_UNFINISHED}):
-        raise UserError(f"{out}: there is something in this place already; name a new or an empty folder.")
     real = Path(os.path.realpath(out))
-    real.parent.mkdir(parents=True, exist_ok=True)
-    staging = real / _UNFINISHED if there else real.with_name(f".{real.name[:50]}.{secrets.token_hex(8)}.tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    there = real.is_dir()
+
+    def refuse_filled() -> None:
+        names = [path.name for path in real.iterdir()] if real.is_dir() else [""] * os.path.lexists(real)
+        if not all(name.startswith(_UNFINISHED) for name in names):
+            raise UserError(f"{out}: there is something in this place already; name a new or an empty folder.")
+
+    refuse_filled()
+    made = [] if there else [parent for parent in real.parents if not parent.exists()]
+    staging = (real if there else real.parent) / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    staging.mkdir(parents=True)
     try:
         yield staging
+        refuse_filled()
         for path in sorted(staging.iterdir()) if there else ():
             os.replace(path, real / path.name)
         if not there:
             os.replace(staging, real)
-    finally:
+    except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # another run's by now
+                parent.rmdir()
+        raise
+    shutil.rmtree(staging, ignore_errors=True)
 
 
-_UNFINISHED = ".unfinished"
+_UNFINISHED = ".unfinished-"
 
 
 def replace_with(written: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
@@ -116,8 +126,8 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> P
     A link stays one, and what it leads to is written; a pipe or a device is written to. Raises OutputError, naming the
     path, where that fails: a folder in it is a file, say, or the disk is full.
     """
-    real = Path(os.path.realpath(path))
-    plain = os.path.isfile(real) or not os.path.exists(real)
+    plain = os.path.isfile(path) or os.path.isdir(path) or not os.path.exists(path)
+    real = Path(os.path.realpath(path)) if plain else path
     temporary = real.with_name(f".{real.name[:50]}.{secrets.token_hex(8)}.tmp") if plain else real
     try:
         real.parent.mkdir(parents=True, exist_ok=True)

@@ -93,13 +93,14 @@ def what_makes_the_rows(models: Sequence[Model], arguments: argparse.Namespace) 
     """All that the rows of a run depend on, by name, as JSON has it; for the messages of `ScoreFile`.
 
     Folders and globs are named and not listed, so that a resumed run scores what came to them since. The device is left
-    out: it changes last digits only, and where a GPU is gone a run should go on without.
+    out: it changes last digits only, and where a GPU is gone a run should go on without. The working folder is told
+    from the output's, so that both may be moved together.
     """
     yunet = None if arguments.no_detect else yunet_file()
     every = None if arguments.video or arguments.representative else PER_SECOND
     return {
         "inputs": arguments.inputs,
-        "working folder": None if all(map(os.path.isabs, arguments.inputs)) else os.getcwd(),
+        "working folder": None if all(map(os.path.isabs, arguments.inputs)) else _home(arguments.out),
         "--method": [model.name for model in models],
         **{f"weights of {model.name}": model.record.get("sha256") for model in models},
         "--no-detect": arguments.no_detect,
@@ -109,6 +110,11 @@ def what_makes_the_rows(models: Sequence[Model], arguments: argparse.Namespace) 
         "--representative": arguments.representative,
         "--runtime": arguments.runtime,
     }
+
+
+def _home(out: Path | None) -> str:
+    """The working folder as seen from the output's."""
+    return os.path.relpath(os.getcwd(), os.path.dirname(os.path.abspath(out)) if out else os.getcwd())
 
 
 def score_files(
@@ -254,6 +260,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError(f"{arguments.out}: scores are written as {', '.join(FORMATS)}; give a name that ends so.")
     if arguments.out and arguments.out.is_dir():
         raise UserError(f"{arguments.out}: this is a folder; give a file to -o.")
+    if arguments.out and arguments.out.exists() and not arguments.out.is_file():
+        raise UserError(f"{arguments.out}: this is a pipe or a device; give a file to -o.")
     if arguments.representative and (arguments.per_second or arguments.limit or arguments.video):
         raise UserError("--representative chooses the frames itself: leave out --per-second, --limit and --video.")
     if arguments.cam and not arguments.video:

@@ -210,9 +210,9 @@ def measure(
     Gives `metrics`, `per_class_recall`, `confusion_matrix`, `calibration` and `subjects`, to be passed to
     `Result(**...)`.
     duplicates: bool (N,), the pictures that also stand in train; with it, accuracy without them is measured too.
-    subjects: (N,), whom each picture shows; with it, intervals are over people, not over pictures.
+    subjects: (N,), whom each picture shows; with it, intervals are over people, not over pictures, where there are two.
     """
-    people = None if subjects is None else np.asarray(subjects)
+    people = None if subjects is None or len(np.unique(subjects)) < 2 else np.asarray(subjects)
     found = bootstrap_metrics(targets, logits, samples=samples, seed=seed, subjects=people)
     if duplicates is not None and not np.all(duplicates):
         kept = ~np.asarray(duplicates, dtype=bool)

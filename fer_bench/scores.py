@@ -103,7 +103,7 @@ class ScoreFile:
             before = None
         if not isinstance(before, dict):
             raise UserError(f"{self.beside}: this is not readable as JSON; leave out --resume to begin anew.")
-        others = [name for name in {**self.run, **before} if before.get(name) != self.run.get(name)]
+        others = [name for name in {**self.run, **before} if not _goes_on(before.get(name), self.run.get(name), name)]
         if others:
             raise UserError(
                 f"{self.path}: the run that began it differs from this one in {', '.join(others)} (see "
@@ -195,3 +195,9 @@ def _ends_line(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
+
+
+def _goes_on(before: object, now: object, name: str) -> bool:
+    """Whether a run with this value makes the rows of one with that: the same or, of inputs, more."""
+    more = name == "inputs" and isinstance(before, list) and isinstance(now, list)
+    return set(before) <= set(now) if more else before == now

@@ -96,9 +96,10 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
 
 
 def check_standing(folder: Path, start: Path | None, asked: int) -> None:
-    """Raise UserError where a run would replace a finished one that saw more pictures, or that started elsewhere.
+    """Raise UserError where a run would replace one that saw clearly more pictures, or that started elsewhere.
 
-    folder: of both. start: the new run's weight file. asked: how many pictures it will see, 0 where that is open.
+    folder: of both. start: the new run's weight file. asked: how many pictures it will see, 0 where that is open. A
+    tenth fewer may be: some pictures were taken out of the same data.
     """
     path = folder / "record.json"
     if not path.is_file():
@@ -111,14 +112,11 @@ def check_standing(folder: Path, start: Path | None, asked: int) -> None:
     came = earlier["weights"][0].split()[-1] if earlier else ""  # its last word is the weights' hash in brackets
     if came != ("" if start is None else f"({sha256(start)[:12]})"):
         why = "had another start (--start-from)"
-    elif seen > asked:
+    elif 0.9 * seen > asked:
         why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if asked else "may end sooner")
     else:
         return
-    raise UserError(
-        f"{folder} holds a finished run, which {why}; give another --out, remove that folder, or go on with that run "
-        "by --resume and its own options."
-    )
+    raise UserError(f"{folder} holds a run already, which {why}; give another --out, or remove that folder first.")
 
 
 def per_class(method: Method, classes: int) -> set[str]:

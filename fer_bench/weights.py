@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -199,8 +200,13 @@ def index_key(method: str, track: str, recipe: str, seed: int) -> str:
 
 
 def run_folder(out: Path, method: str, track: str, recipe: str, seed: int) -> Path:
-    """Where training writes: out/<track>/<method>/<recipe>-s<seed>."""
-    return out / track_folder(track) / method / f"{recipe}-s{seed}"
+    """Where training writes: out/<track>/<method>/<recipe>-s<seed>, <track> as `track_folder` has it.
+
+    Runs on own pictures under the name that was theirs before that are found there.
+    """
+    run = f"{method}/{recipe}-s{seed}"
+    before, now = out / re.sub("[/:]", "_", track) / run, out / track_folder(track) / run
+    return before if before.is_dir() and not now.exists() else now
 
 
 @contextlib.contextmanager

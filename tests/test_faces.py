@@ -86,6 +86,18 @@ def test_a_malformed_tag_costs_neither_the_picture_nor_its_rotation(other: tuple
     np.testing.assert_array_equal(np.asarray(picture), np.rot90(RGB, -1))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_turned_picture_is_turned_once(kind: str) -> None:
+    """What comes out is upright and says so: opened once more, or cut and opened, it stays as it is."""
+    exif = Image.Exif()
+    exif[0x112] = 6
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5)
+    once = open_picture(encoded(image, kind, exif=exif))
+    assert once.size == (6, 8)
+    np.testing.assert_array_equal(np.asarray(open_picture(once)), np.asarray(once))
+    np.testing.assert_array_equal(np.asarray(open_picture(once.crop((0, 0, 6, 8)))), np.asarray(once))
+
+
 @pytest.mark.parametrize("exif", [b"II*\0", b"no EXIF at all", directory((0x112, 2, 2, b"6\0"))])
 def test_exif_that_cannot_be_read_leaves_the_picture_as_it_is(exif: bytes) -> None:
     """Without an orientation that can be read, the picture is taken as it is stored."""

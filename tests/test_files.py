@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write, files_below, label, track_folder
+from fer_bench.files import atomic_write, files_below, filled_folder, label, track_folder
 from tests.datasets.own_pictures import close
 
 
@@ -120,6 +120,24 @@ def test_threads_may_write_the_same_file(tmp_path: Path) -> None:
     assert len(written) == 200
     assert len((tmp_path / "a").read_bytes()) == 3
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_two_runs_into_one_folder_do_not_mix(tmp_path: Path) -> None:
+    """The one that ends first fills it; the other is refused and leaves nothing, not even the folders it made."""
+    for out in (tmp_path / "there", tmp_path / "new" / "deep"):
+        if out.name == "there":
+            out.mkdir()
+        late = filled_folder(out)
+        (late.__enter__() / "late.txt").write_text("")
+        with filled_folder(out) as first:
+            (first / "first.txt").write_text("")
+        with pytest.raises(UserError, match="there is something in this place"):
+            late.__exit__(None, None, None)
+        assert [path.name for path in out.iterdir()] == ["first.txt"]
+        assert not [path for path in out.parent.iterdir() if path.name.startswith(".")]
+    with pytest.raises(KeyError), filled_folder(tmp_path / "a" / "b" / "c"):
+        raise KeyError
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_track_s_folder_is_its_own() -> None:

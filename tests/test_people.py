@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from fer_bench import costs, evaluate, leaderboard
+from fer_bench.comparison import compare
 from fer_bench.datasets.rendered import draw_split
-from fer_bench.results import read_logits, read_result
+from fer_bench.results import measure, read_logits, read_result
 from fer_bench.statistics import bootstrap_interval
 from tests.test_leaderboard import made
 
@@ -27,6 +28,16 @@ def test_an_evaluation_draws_people(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stored.subjects.tolist() == few.subjects.tolist()
     expected = bootstrap_interval(stored.targets, stored.logits, subjects=stored.subjects)
     assert result.metrics["accuracy"] == expected != bootstrap_interval(stored.targets, stored.logits)
+
+
+def test_one_person_alone_is_no_sample_of_people() -> None:
+    """Their pictures are then all there is to draw from, as where it is not known whom they show."""
+    targets, rng = np.arange(20) % 2, np.random.default_rng(0)
+    logits, others = rng.normal(size=(2, 20, 2))
+    alone = np.full(20, "S1")
+    assert measure(targets, logits, ("anger", "fear"), subjects=alone) == measure(targets, logits, ("anger", "fear"))
+    found, plain = (compare(targets, logits, others, ("anger", "fear"), subjects=who) for who in (alone, None))
+    assert (found.difference, found.p_value, found.test) == (plain.difference, plain.p_value, "McNemar")
 
 
 def test_the_board_says_where_intervals_are_over_people() -> None:

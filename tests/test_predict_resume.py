@@ -210,6 +210,23 @@ def test_pictures_that_came_since_are_no_other_run(tmp_path: Path, monkeypatch: 
         Image.fromarray(picture(2, 99)).save(root / name)
     assert run(root, "-o", out, "--resume") == 0
     assert sorted(row["filepath"] for row in read(out)) == sorted(str(path) for path in find_inputs([str(root)]))
+    listed = find_inputs([str(root)])  # as a shell lists them for *.png
+    interrupt(monkeypatch, *listed[:-1], "-o", out)
+    assert run(*listed[1:], "-o", out, "--resume") == 2
+    assert run(*listed, "-o", out, "--resume") == 0
+    assert sorted(row["filepath"] for row in read(out)) == sorted(map(str, listed))
+
+
+def test_a_run_goes_on_where_all_was_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inputs and output that are told from the working folder may lie elsewhere by then, together."""
+    monkeypatch.setattr(predict, "GROUP", 2)
+    album(tmp_path / "here" / "in", 5)
+    monkeypatch.chdir(tmp_path / "here")
+    interrupt(monkeypatch, "in", "-o", "s.csv")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path / "there")
+    assert run("in", "-o", "s.csv", "--resume") == 0
+    assert len(read(tmp_path / "there" / "s.csv")) == 5
 
 
 def test_resume_without_a_word_on_how_it_began(

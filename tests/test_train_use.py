@@ -60,9 +60,10 @@ def test_a_try_out_does_not_replace_a_finished_run(
     capsys.readouterr()
     assert main([*command, *less]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{model.parent} holds a finished run, which {says} give another --out, remove that folder")
+    assert line.startswith(f"{model.parent} holds a run already, which {says} give another --out, or remove")
     assert {path.name: path.read_bytes() for path in model.parent.iterdir()} == before
     assert main([*command, "--epochs", "2"]) == main([*command, "--epochs", "1", "--seed", "1"]) == 0
+    assert main([*command, "--epochs", "2", "--limit", "13"]) == 0  # a picture was taken out
     assert main([*command, "--epochs", "3"]) == 0
 
 
@@ -70,10 +71,10 @@ def test_a_run_from_another_start_does_not_replace_a_finished_one(track: Track, 
     """Fine-tuned weights do not take the place of those that they began with, nor the other way round."""
     first = run(track, tmp_path / "out", epochs=1).fit()
     start = Path(shutil.copy(first, tmp_path / "start.safetensors"))
-    with pytest.raises(UserError, match="finished run, which had another start"):
+    with pytest.raises(UserError, match="holds a run already, which had another start"):
         run(track, tmp_path / "out", start_from=str(start), epochs=4).fit()
     tuned = run(track, tmp_path / "tuned", start_from=str(start), epochs=1).fit()
-    with pytest.raises(UserError, match="finished run, which had another start"):
+    with pytest.raises(UserError, match="holds a run already, which had another start"):
         run(track, tmp_path / "tuned", epochs=4).fit()
     with pytest.raises(UserError, match="another start"):
         run(track, tmp_path / "tuned", start_from=str(tuned), epochs=4).fit()

@@ -141,6 +141,14 @@ def test_runs_entered_at_the_same_time_all_stand_in_the_index(tmp_path: Path, mo
     assert len(read(tmp_path / "weights")) == 8
 
 
+def test_runs_under_the_name_of_before_are_found(tmp_path: Path) -> None:
+    """Where a run on own pictures lies under its folder's old name, it is there that training goes on."""
+    old = tmp_path / "folder_mine" / "m" / "common-v1-s0"
+    assert weights.run_folder(tmp_path, "m", "folder:mine", "common-v1", 0).parts[-3].startswith("folder-mine-")
+    old.mkdir(parents=True)
+    assert weights.run_folder(tmp_path, "m", "folder:mine", "common-v1", 0) == old
+
+
 def test_weights_of_own_pictures_get_a_safe_name(tmp_path: Path) -> None:
     """The file's name holds nothing of the folder's path but its last part; the index knows the track in full."""
     record = {"method": "m", "track": "folder:/home/ada/friends", "recipe": "common-v1", "seed": 0}

@@ -51,8 +51,8 @@ class FaceSet:
             raise ValueError("images must be uint8 (N, H, W) or (N, H, W, 3)")
         if len(self.labels) != count or len(self.ids) != count:
             raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
-        if self.subjects is not None and len(self.subjects) != count:
-            raise ValueError(f"{count} images and {len(self.subjects)} subjects do not agree")
+        if self.subjects is not None and getattr(self.subjects, "shape", None) != (count,):
+            raise ValueError(f"subjects must be an array of {count}, one for each image")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
         if len(set(self.ids)) != count:

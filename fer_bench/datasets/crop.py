@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer_bench.datasets.own import largest_face, other_endings, pictures_below
+from fer_bench.datasets.own import largest_face, other_endings, pictures_below, place_of
 from fer_bench.errors import DataError
 from fer_bench.faces import UnreadablePictureError, crop, open_picture
 from fer_bench.files import filled_folder, label
@@ -31,7 +31,15 @@ def crop_folder(source: Path, out: Path, say: Callable[[str], None] = print) -> 
         raise DataError(f"{source}: there is no such folder; give one of pictures.")
     with filled_folder(out) as staging:
         others: Counter[str] = Counter()
-        pictures = pictures_below(source, others)
+        pictures: list[str] = []
+        known: dict[str, str] = {}  # where a picture really lies -> the first way to it
+        real: dict[str, str] = {}
+        for file in pictures_below(source, others):
+            first = known.setdefault(place_of(file, real), file)
+            if first == file:
+                pictures.append(file)
+            else:
+                say(f"skipped {label(file)}: a link leads from it to {label(first)}, which is cut already.")
         cut = [staging / name for name in _names(os.path.relpath(file, source) for file in pictures)]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         with ThreadPoolExecutor(min(WORKERS, cores)) as pool:

@@ -92,9 +92,9 @@ def write_merged(
     """
     if form not in WRITERS:
         raise ValueError(f"the forms are {', '.join(WRITERS)}, not {form!r}")
+    sources = sources_of(specs)
+    emotions = in_order(emotion for source in sources for emotion in source.emotions)
     with filled_folder(out) as staging:
-        sources = sources_of(specs)
-        emotions = in_order(emotion for source in sources for emotion in source.emotions)
         seen: dict[bytes, tuple[str, int]] = {}
         tally = Tally()
         for split in ORDER:

@@ -101,7 +101,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
             strangers.append(label(folder.name))
             continue
         for file in pictures_below(folder, others):
-            place = _place(file, real)
+            place = place_of(file, real)
             if place in known and known[place] != emotion:
                 raise DataError(
                     f"{label(file)}: this picture stands under {known[place]} too, through a link; keep one of them."
@@ -121,6 +121,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
     if not files:
         seen = f" (it has {', '.join(strangers[:5])})" if strangers else ""
         mend = _near_miss(split, strangers) or f"e.g. {base.name}/happy/1.jpg"
+        mend = _emotions_beside({} if base == path else {split: base}, beside) or mend
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     return base, files, emotions, notes
 
@@ -147,7 +148,7 @@ def other_endings(others: Counter[str]) -> tuple[str, ...]:
     return (f"files whose names do not end as those of pictures were left out: {kinds}{mend}",) if others else ()
 
 
-def _place(file: str | os.PathLike[str], folders: dict[str, str]) -> str:
+def place_of(file: str | os.PathLike[str], folders: dict[str, str]) -> str:
     """Where a file really lies. folders: where those met so far do, as to find that out takes ten times as long."""
     folder, name = os.path.split(file)
     if os.path.islink(file):
@@ -175,7 +176,7 @@ def load_csv(path: Path, split: str) -> FaceSet:
             raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
         with path.open(newline="", encoding="utf-8-sig") as file:
             for line, picture, emotion, its_split in _rows(file, path, unread):
-                other, other_split = listed.setdefault(_place(picture, real), (line, its_split))
+                other, other_split = listed.setdefault(place_of(picture, real), (line, its_split))
                 if other != line:
                     both = "" if other_split == its_split else f", in {other_split} and in {its_split}"
                     raise DataError(
@@ -281,8 +282,22 @@ def _split_folder(path: Path, split: str) -> tuple[Path, list[str]]:
     if found or split != "test":
         add = f"add a sub-folder {split} beside those that are there"
         mend = _near_miss(split, others) or (add if found else "sub-folders train, validation and test make one each")
+        mend = _emotions_beside(found, others) or mend
         raise DataError(f"{path}: no {split} split; {mend}.")
     return path, []
+
+
+def _emotions_beside(found: dict[str, Path], names: list[str]) -> str:
+    """The mend where folders of emotions stand beside one that is called like a split, else ""."""
+    emotions = []
+    for name in names:
+        with contextlib.suppress(ValueError):
+            canonical(name)
+            emotions.append(name)
+    if not found or not emotions:
+        return ""
+    taken = ", ".join(folder.name for folder in found.values())
+    return f"{taken} is taken for a split and {', '.join(emotions[:3])} left out: put them into test, or rename {taken}"
 
 
 def _near_miss(split: str, names: list[str]) -> str:

@@ -16,8 +16,8 @@ from fer_bench.errors import UserError
 from fer_bench.files import make_folder
 from fer_bench.hub.client import COMMIT, HubError, checked_repo, connect, patiently, same
 
-IGNORED = {".gitattributes"}
-"""What the Hub itself puts into every repository; never fetched."""
+IGNORED = {".gitattributes", ".DS_Store"}
+"""What the Hub puts into every repository, and macOS into every folder; never fetched."""
 LISTED = 50
 """Entries of a repository that are looked at; one with more is refused for those it should not have."""
 NAMED = 3

@@ -116,6 +116,12 @@ def _training_options(result: Result, split: float) -> str:
     return given
 
 
+def _runs(result: Result) -> str:
+    """The folder that its training wrote to: where it went on from its own row, not the one that it read."""
+    own = f"{result.method}/{result.trained.track}/{result.recipe}-s{result.seed}"
+    return "tuned" if result.trained.earlier and result.trained.earlier.weights[0].startswith(f"{own} ") else "runs"
+
+
 def _commands(result: Result, card: dict, split: float) -> str:
     """How to train, evaluate, predict and load; for a submitted method or a peer, how to get at its row."""
     if card.get("package"):
@@ -129,12 +135,14 @@ def _commands(result: Result, card: dict, split: float) -> str:
     how = ("" if result.recipe == usual else f" --recipe {result.recipe}") + (
         f" --seed {result.seed}" if result.seed else ""
     )
-    runs = "" if card.get("shipped") and not how else " --runs runs"
+    folder = _runs(result)
+    runs = "" if card.get("shipped") and not how and folder == "runs" else f" --runs {folder}"
     whose = "" if result.trained.track == "fer2013" else f" --track {home}"
     paper = card.get("paper_recipe")
     tta = "" if result.tta == "none" else f" --tta {result.tta}"
     lines = [
-        f"python -m fer_bench.train --method {name} --track {home}{how}{_training_options(result, split)}",
+        f"python -m fer_bench.train --method {name} --track {home}{how}{_training_options(result, split)}"
+        + ("" if folder == "runs" else f" --out {folder}"),
         f"python -m fer_bench.evaluate --method {name} --track {track}{how}{tta}{runs}",
         f"python -m fer_bench.predict face.jpg -o scores.csv --method {name}{whose}{how}{runs}",
     ]
@@ -145,7 +153,7 @@ def _commands(result: Result, card: dict, split: float) -> str:
     own += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
     which = "" if result.recipe == usual else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
-    which += ', runs="runs"' if runs else ""
+    which += f', runs="{folder}"' if runs else ""
     python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'
     python += 'print(model.predict_faces("face.jpg"))'
     shell = "\n".join(lines)

@@ -88,6 +88,17 @@ def test_wrong_use_of_crop(photographs: Path, tmp_path: Path, capsys: pytest.Cap
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_link_makes_no_second_face(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A picture that is met twice is cut once, and the line says by which way."""
+    whole = sorted(path for path in photographs.rglob("*") if path.is_file())
+    (photographs / "zz").mkdir()
+    (photographs / "zz" / "again.png").symlink_to(whole[0])
+    assert main(["crop", str(photographs), str(tmp_path / "out")]) == 0
+    line = f"skipped {photographs}/zz/again.png: a link leads from it to {whole[0]}, which is cut already."
+    assert line in capsys.readouterr().err.splitlines()
+    assert not (tmp_path / "out" / "zz").exists()
+
+
 def test_a_crop_that_fails_leaves_nothing(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

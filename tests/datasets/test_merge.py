@@ -236,7 +236,7 @@ def test_into_the_empty_folder_one_stands_in(tmp_path: Path, two: list[str], mon
 
 def test_into_an_empty_folder_that_cannot_be_replaced(tmp_path: Path, two: list[str]) -> None:
     """A link stays one, its folder the same (it may be a mount point); what a killed run left there is no hindrance."""
-    (tmp_path / "real" / ".unfinished" / "half").mkdir(parents=True)
+    (tmp_path / "real" / ".unfinished-1" / "half").mkdir(parents=True)
     (tmp_path / "link").symlink_to("real")
     before = (tmp_path / "real").stat().st_ino
     assert main(["merge", *two, "--size", "16", "-o", str(tmp_path / "link"), "--as", "folder"]) == 0
@@ -244,7 +244,13 @@ def test_into_an_empty_folder_that_cannot_be_replaced(tmp_path: Path, two: list[
     assert (tmp_path / "real").stat().st_ino == before
     names = {path.name for path in (tmp_path / "real").iterdir()}
     assert {"merge.json", "README.md", "test"} <= names
-    assert ".unfinished" not in names
+    assert [name for name in names if name.startswith(".")] == [".unfinished-1"]
+
+
+def test_wrong_use_makes_no_folders(tmp_path: Path) -> None:
+    """A source that is not there is said before the place of the result is touched."""
+    assert main(["merge", "nosuch", "-o", str(tmp_path / "a" / "b")]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sizes_out_of_range_are_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

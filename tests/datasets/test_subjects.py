@@ -35,7 +35,7 @@ def test_subjects_stay_with_their_pictures() -> None:
 
 def test_subjects_of_another_number_than_the_pictures_are_refused() -> None:
     """Every picture has a subject, or none has."""
-    with pytest.raises(ValueError, match="14 images and 3 subjects do not agree"):
+    with pytest.raises(ValueError, match="subjects must be an array of 14, one for each image"):
         replace(faces(), subjects=np.array(["a", "b", "c"]))
 
 

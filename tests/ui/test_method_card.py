@@ -62,6 +62,16 @@ def test_a_start_from_ones_own_pictures_is_found_again() -> None:
         assert command(text, "train").endswith(f" --start-from {start}")
 
 
+def test_a_row_that_went_on_from_itself_writes_elsewhere() -> None:
+    """Its training cannot write to the folder that it starts from, so that all commands name another."""
+    earlier = Earlier(weights=["a/fer2013/common-v1-s0 (0123)"], track="fer2013", epochs=1, pictures_seen=9)
+    text = method_card(made("a", trained=replace(SHORT, earlier=earlier)), {"shipped": True})
+    assert command(text, "train").endswith("runs/fer2013/a/common-v1-s0/model.safetensors --out tuned")
+    assert command(text, "evaluate").endswith(" --runs tuned")
+    assert command(text, "predict").endswith(" --runs tuned")
+    assert 'runs="tuned")' in text
+
+
 def test_a_full_run_needs_no_further_options() -> None:
     """A row with its recipe's full budget, by early stopping too, is trained by method and track alone."""
     for trained in (made("a").trained, replace(SHORT, complete=True)):
