@@ -136,7 +136,7 @@ def _commands(result: Result, card: dict, split: float) -> str:
         f" --seed {result.seed}" if result.seed else ""
     )
     folder = _runs(result)
-    runs = "" if card.get("shipped") and not how and folder == "runs" else f" --runs {folder}"
+    runs = "" if card.get("shipped") and not how else f" --runs {folder}"
     whose = "" if result.trained.track == "fer2013" else f" --track {home}"
     paper = card.get("paper_recipe")
     tta = "" if result.tta == "none" else f" --tta {result.tta}"

@@ -1,0 +1,28 @@
+"""Every method in the arithmetic of accelerators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fer_bench.infer import evaluating
+from fer_bench.methods import METHODS, build, list_methods
+from tests.methods.test_every_method import LARGE, pictures
+
+HALF = ("small_cnn", "deep_emotion_sequential", "deep_emotion", "sep_se", "sep_se_residual", "patch_cam", "alexnet")
+"""One row per kind of layer: CPUs without bfloat16 units take ten times as long over it."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in HALF else pytest.mark.slow) for n in list_methods()])
+def test_bfloat16_autocast(name: str) -> None:
+    """A network runs forward and backward under bfloat16 autocast, with logits near those of float32."""
+    torch.manual_seed(0)
+    method, network = METHODS[name], build(name, 5)
+    inputs = pictures(method, 1 if name in LARGE else 2)
+    with evaluating(network):
+        usual = network(inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = network(inputs)
+        half.float().sum().backward()
+    assert (half - usual).abs().max() < 0.05 * usual.abs().max() + 0.05
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
