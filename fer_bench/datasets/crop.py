@@ -48,6 +48,8 @@ def crop_folder(source: Path, out: Path, say: Callable[[str], None] = print) -> 
         for line in (*(line for _, line in ends if line), *other_endings(others)):
             say(line)
         found = Counter(end for end, _ in ends)
+        if not pictures:
+            raise DataError(f"{source}: there are no pictures in it; give a folder of some.")
         if not found["cropped"]:
             raise DataError(f"{source}: none of its {len(pictures):,} pictures gave a face; name others.")
     return found

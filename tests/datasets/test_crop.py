@@ -77,10 +77,18 @@ def test_wrong_use_of_crop(photographs: Path, tmp_path: Path, capsys: pytest.Cap
     """A folder that is not there, one without faces and a place that is taken are a sentence and 2, and no file."""
     Image.new("L", (200, 200), 90).save(tmp_path / "wall.png")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "plain").mkdir()
+    Image.new("L", (200, 200), 90).save(tmp_path / "plain" / "wall.png")
     before = sorted(tmp_path.rglob("*"))
     for source, out, says in (
         ("gone", "out", f"{tmp_path / 'gone'}: there is no such folder; give one of pictures.\n"),
-        ("empty", "out", f"{tmp_path / 'empty'}: none of its 0 pictures gave a face; name others.\n"),
+        ("empty", "out", f"{tmp_path / 'empty'}: there are no pictures in it; give a folder of some.\n"),
+        (
+            "plain",
+            "out",
+            f"skipped {tmp_path / 'plain' / 'wall.png'}: no face was found in it.\n"
+            f"{tmp_path / 'plain'}: none of its 1 pictures gave a face; name others.\n",
+        ),
         ("in", "in", f"{tmp_path / 'in'}: there is something in this place already; name a new or an empty folder.\n"),
     ):
         assert main(["crop", str(tmp_path / source), str(tmp_path / out)]) == 2
