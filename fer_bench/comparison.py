@@ -22,7 +22,7 @@ from fer_bench.files import atomic_write
 from fer_bench.metrics import checked
 from fer_bench.registry import Registry, UnknownNameError
 from fer_bench.results import Logits, Result, read_logits, read_readable, result_path, track_folder
-from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, sign_flip
+from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, several, sign_flip
 
 LEVEL = 0.05
 """Two models are told apart where the p of their test (`Comparison.test`) is below this."""
@@ -114,7 +114,7 @@ def compare(
     (N,), whom each picture shows: interval and test then take all pictures of a person together, where there are two.
     Raises ValueError where shapes contradict each other.
     """
-    subjects = None if subjects is None or len(np.unique(subjects)) < 2 else subjects
+    subjects = several(subjects)
     targets, first = checked(targets, first)
     _, second = checked(targets, second)
     if not first.shape[1] == second.shape[1] == len(emotions):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from fer_bench.infer import Model, logits
 from fer_bench.metrics import softmax
 from fer_bench.records import Faithfulness, Regions
 from fer_bench.sampling import mean_interval, stratified
+from fer_bench.statistics import several
 
 PICTURES = 70
 """Pictures of the test split that are measured on at most."""
@@ -42,13 +44,15 @@ def measure_faithfulness(
     (its sum) inside them, the area that they cover, which is what an even map would get, and the pointing game: the
     share of maps whose maximum lies inside (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An
     empty map counts as outside.
-    Intervals are 95 % bootstrap intervals over the pictures. About 44 forward passes a picture; progress wraps the loop
-    over the four orders. Raises UserError as `explain` does, and where there are no pictures.
+    Intervals are 95 % bootstrap intervals over the pictures, or over the people where they are known. About 44 forward
+    passes a picture; progress wraps the loop over the four orders. Raises UserError as `explain` does, and where there
+    are no pictures.
     """
     if not len(faces):
         raise UserError(f"{faces.name} has no pictures in its {faces.split} split; there is nothing to explain.")
     faces = faces.take(stratified(faces.labels, pictures, seed))
     size = faces.images.shape[1:3]
+    people = several(faces.subjects)
     found = explain(model, faces.images, cam)
     classes = np.array([model.emotions.index(emotion) for emotion in found.targets])
     chance = random_maps(len(faces), size, seed)
@@ -61,9 +65,9 @@ def measure_faithfulness(
     return Faithfulness(
         cam=cam, pictures=len(faces), seed=seed, empty_maps=float((found.maps.max((1, 2)) == 0).mean()),
         deletion=float(deleted.mean()), deletion_random=float(deleted_random.mean()),
-        deletion_gain=mean_interval(deleted_random - deleted, seed),
+        deletion_gain=mean_interval(deleted_random - deleted, seed, people),
         insertion=float(inserted.mean()), insertion_random=float(inserted_random.mean()),
-        insertion_gain=mean_interval(inserted - inserted_random, seed),
+        insertion_gain=mean_interval(inserted - inserted_random, seed, people),
         regions=_regions(model, faces, cam, seed),
     )  # fmt: skip
 
@@ -78,9 +82,10 @@ def _regions(model: Model, faces: FaceSet, cam: str, seed: int) -> Regions | Non
         return None
     emotions = [shown.emotions[label] for label in shown.labels]
     maps = resized(explain(model, shown.images, cam, emotions).maps, shown.images.shape[1:3])
+    mean = partial(mean_interval, seed=seed, subjects=several(shown.subjects))
     return Regions(
-        pictures=len(shown), energy=mean_interval(energy_in_regions(maps, shown.masks), seed),
-        area=float(shown.masks.mean()), pointing_game=mean_interval(points_inside(maps, shown.masks), seed),
+        pictures=len(shown), energy=mean(energy_in_regions(maps, shown.masks)),
+        area=float(shown.masks.mean()), pointing_game=mean(points_inside(maps, shown.masks)),
     )  # fmt: skip
 
 

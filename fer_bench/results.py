@@ -34,7 +34,7 @@ from fer_bench.records import (
     Versions,
     Weights,
 )
-from fer_bench.statistics import Interval, bootstrap_interval, bootstrap_metrics, bootstrap_recalls
+from fer_bench.statistics import Interval, bootstrap_interval, bootstrap_metrics, bootstrap_recalls, several
 
 SCHEMA = 1
 REQUIRED_METRICS = tuple(m.METRICS)
@@ -212,13 +212,13 @@ def measure(
     duplicates: bool (N,), the pictures that also stand in train; with it, accuracy without them is measured too.
     subjects: (N,), whom each picture shows; with it, intervals are over people, not over pictures, where there are two.
     """
-    people = None if subjects is None or len(np.unique(subjects)) < 2 else np.asarray(subjects)
+    people = several(subjects)
     found = bootstrap_metrics(targets, logits, samples=samples, seed=seed, subjects=people)
     if duplicates is not None and not np.all(duplicates):
         kept = ~np.asarray(duplicates, dtype=bool)
         rest = bootstrap_interval(
             np.asarray(targets)[kept], np.asarray(logits)[kept], "accuracy", samples, seed,
-            subjects=None if people is None else people[kept],
+            subjects=None if people is None else several(people[kept]),
         )  # fmt: skip
         found["accuracy_without_duplicates"] = rest
     recalls = zip(emotions, bootstrap_recalls(targets, logits, samples, seed, subjects=people), strict=True)

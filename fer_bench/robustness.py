@@ -35,6 +35,7 @@ from fer_bench.protocols import track_named
 from fer_bench.records import Robustness
 from fer_bench.registry import UnknownNameError
 from fer_bench.sampling import percentile_interval, resampled_means, stratified
+from fer_bench.statistics import several
 
 SUITE = "faces-1"
 """The name of the corruptions below with their levels; figures of two suites are not comparable."""
@@ -203,9 +204,9 @@ def measure_robustness(
     Every picture of the sample is answered once as it is and once for each corruption and severity, so len(CORRUPTIONS)
     x len(severities) + 1 passes over the sample. `corrupted` is the mean over all of these accuracies but the clean,
     `relative_drop` is 1 - corrupted / clean; None where no clean picture is right. Intervals are 95 % bootstrap
-    intervals over the sample's pictures, all cells of a picture drawn together. Emotions that model and data do not
-    share are left out. progress wraps the loop over the cells (a tqdm, say). Raises UserError where there are fewer
-    than two shared emotions or no pictures.
+    intervals over the sample's pictures, or over its people where they are known, all cells of one drawn together.
+    Emotions that model and data do not share are left out. progress wraps the loop over the cells (a tqdm, say). Raises
+    UserError where there are fewer than two shared emotions or no pictures.
     """
     emotions = shared(model.emotions, faces.emotions)
     if len(emotions) < 2:
@@ -224,17 +225,19 @@ def measure_robustness(
     right[:, 0] = correct(sample.images)
     for column, cell in enumerate(progress(cells), start=1):
         right[:, column] = correct(corrupt(sample.images, *cell, seed))
-    means, draws = right.mean(0), resampled_means(right, seed)
+    people = several(sample.subjects)
+    means, draws = right.mean(0), resampled_means(right, seed, subjects=people)
+    interval = partial(percentile_interval, subjects=people)
     found: dict[str, dict[str, object]] = {name: {} for name in CORRUPTIONS}
     for column, (name, severity) in enumerate(cells, start=1):
-        found[name][str(severity)] = percentile_interval(means[column], draws[:, column])
+        found[name][str(severity)] = interval(means[column], draws[:, column])
     spoiled = draws[:, 1:].mean(1)
     drop = 1 - np.divide(spoiled, draws[:, 0], out=np.full(len(draws), np.nan), where=draws[:, 0] > 0)
     return Robustness(
         suite=SUITE, pictures=len(sample), seed=seed,
-        clean=percentile_interval(means[0], draws[:, 0]),
-        corrupted=percentile_interval(means[1:].mean(), spoiled),
-        relative_drop=percentile_interval(1 - means[1:].mean() / means[0], drop) if means[0] > 0 else None,
+        clean=interval(means[0], draws[:, 0]),
+        corrupted=interval(means[1:].mean(), spoiled),
+        relative_drop=interval(1 - means[1:].mean() / means[0], drop) if means[0] > 0 else None,
         corruptions=found,
     )  # fmt: skip
 

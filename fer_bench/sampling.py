@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.statistics import Interval
+from fer_bench.statistics import Interval, covered_level, per_subject
 
 RESAMPLES = 1000
 
@@ -30,23 +30,36 @@ def stratified(labels: np.ndarray, count: int | None, seed: int = 0) -> np.ndarr
     return np.sort(np.concatenate(chosen))
 
 
-def resampled_means(values: np.ndarray, seed: int = 0, samples: int = RESAMPLES) -> np.ndarray:
+def resampled_means(
+    values: np.ndarray, seed: int = 0, samples: int = RESAMPLES, subjects: np.ndarray | None = None
+) -> np.ndarray:
     """float64 (samples, D): the columns' means over bootstrap resamples of the rows of float (N, D).
 
+    subjects: (N,), whom each row's picture shows; people are resampled then, each with all their rows (`statistics`).
     All columns share their resamples, so that differences and ratios of them may be formed (Efron & Tibshirani, 1993).
     """
-    count = len(values)
+    ones = np.ones((len(values), 1))
+    parts = per_subject(np.hstack([np.asarray(values, dtype=np.float64), ones]), subjects)
+    count = len(parts)
     weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples)
-    return weights.astype(np.float64) @ np.asarray(values, dtype=np.float64) / count
+    sums = weights.astype(np.float64) @ parts
+    return sums[:, :-1] / sums[:, -1:]
 
 
-def percentile_interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:
-    """A figure with the percentile interval of its resamples (S,); those that are not a number are left out."""
-    low, high = np.nanpercentile(draws, (50 * (1 - level), 50 * (1 + level)))
+def percentile_interval(
+    value: float, draws: np.ndarray, level: float = 0.95, subjects: np.ndarray | None = None
+) -> Interval:
+    """A figure with the percentile interval of its resamples (S,); those that are not a number are left out.
+
+    subjects: as `resampled_means` had them, since an interval over few people is made wider (`covered_level`).
+    """
+    covered = covered_level(level, None if subjects is None else len(np.unique(subjects)))
+    low, high = np.nanpercentile(draws, (50 * (1 - covered), 50 * (1 + covered)))
     return Interval(float(value), float(low), float(high))
 
 
-def mean_interval(values: np.ndarray, seed: int = 0) -> Interval:
-    """The mean of (N,) values, one per picture, with its 95 % bootstrap interval."""
+def mean_interval(values: np.ndarray, seed: int = 0, subjects: np.ndarray | None = None) -> Interval:
+    """The mean of (N,) values, one per picture, with its 95 % bootstrap interval; subjects as `resampled_means`."""
     values = np.asarray(values, dtype=np.float64)
-    return percentile_interval(values.mean(), resampled_means(values[:, None], seed)[:, 0])
+    draws = resampled_means(values[:, None], seed, subjects=subjects)[:, 0]
+    return percentile_interval(values.mean(), draws, subjects=subjects)

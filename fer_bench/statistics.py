@@ -40,8 +40,13 @@ class _Statistic:
     """For a fraction of pictures: the formula for how many it is a fraction of, shaped as `combine`'s."""
 
 
-def _per_subject(parts: np.ndarray, subjects: np.ndarray | None) -> np.ndarray:
-    """Sums over pictures (N, D) -> sums over each subject's pictures (S, D); as they are without subjects.
+def several(subjects: np.ndarray | None) -> np.ndarray | None:
+    """The subjects (N,) as an array; None where they are not known or one alone, who is no sample of people."""
+    return None if subjects is None or len(np.unique(subjects)) < 2 else np.asarray(subjects)
+
+
+def per_subject(parts: np.ndarray, subjects: np.ndarray | None) -> np.ndarray:
+    """Sums over pictures (N, D) -> sums over each subject's pictures (S, D); as they are without subjects (N,).
 
     Raises ValueError where there are not as many subjects as pictures.
     """
@@ -55,14 +60,17 @@ def _per_subject(parts: np.ndarray, subjects: np.ndarray | None) -> np.ndarray:
     return sums
 
 
-def _expanded(level: float, subjects: int) -> float:
-    """The level of a percentile interval over few subjects that covers the truth as often as `level` says.
+def covered_level(level: float, subjects: int | None) -> float:
+    """The level of a percentile interval over so many subjects that covers the truth as often as `level` says; `level`
+    itself where pictures are resampled (None), which are many.
 
     Resamples of n spread too little by sqrt((n - 1) / n), and by the normal's quantile in place of Student's t
     (Hesterberg, What Teachers Should Know About the Bootstrap, The American Statistician 2015: expanded percentiles).
     """
     from scipy.special import ndtr, stdtrit  # a board opens without scipy
 
+    if subjects is None:
+        return level
     if subjects < 2:
         return 1.0
     return 1 - 2 * ndtr(-math.sqrt(subjects / (subjects - 1)) * stdtrit(subjects - 1, (1 + level) / 2))
@@ -92,7 +100,7 @@ def _bootstrap(
     """
     if samples < 2 or not 0 < level < 1:
         raise ValueError(f"samples must be at least 2 and level in (0, 1), not {samples} and {level}")
-    units = {name: _per_subject(statistic.parts, subjects) for name, statistic in statistics.items()}
+    units = {name: per_subject(statistic.parts, subjects) for name, statistic in statistics.items()}
     count = len(next(iter(units.values())))
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // count)
@@ -103,7 +111,7 @@ def _bootstrap(
         weights = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
         for name, statistic in statistics.items():
             draws[name].append(statistic.combine(weights @ units[name]))
-    covered = level if subjects is None else _expanded(level, count)
+    covered = covered_level(level, None if subjects is None else count)
     bounds = (50 * (1 - covered), 50 * (1 + covered))
     intervals = {}
     for name, statistic in statistics.items():
@@ -215,7 +223,7 @@ def sign_flip(targets: np.ndarray, first: np.ndarray, second: np.ndarray, subjec
     (Fisher, The Design of Experiments, 1935, section 21). With a picture of each person it is McNemar's exact test.
     """
     one, other = _both_correct(targets, first, second)
-    gains = _per_subject((one.astype(np.float64) - other)[:, None], subjects)[:, 0].astype(np.int64)
+    gains = per_subject((one.astype(np.float64) - other)[:, None], subjects)[:, 0].astype(np.int64)
     chances = np.ones(1)  # of each sum, from the least to the largest possible, in steps of 1
     for gain in np.abs(gains):
         chances = (np.pad(chances, (0, 2 * gain)) + np.pad(chances, (2 * gain, 0))) / 2

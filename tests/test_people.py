@@ -11,7 +11,10 @@ import pytest
 from fer_bench import costs, evaluate, leaderboard
 from fer_bench.comparison import compare
 from fer_bench.datasets.rendered import draw_split
+from fer_bench.faithfulness import measure_faithfulness
+from fer_bench.infer import load
 from fer_bench.results import measure, read_logits, read_result
+from fer_bench.robustness import measure_robustness
 from fer_bench.statistics import bootstrap_interval
 from tests.test_leaderboard import made
 
@@ -28,6 +31,23 @@ def test_an_evaluation_draws_people(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert stored.subjects.tolist() == few.subjects.tolist()
     expected = bootstrap_interval(stored.targets, stored.logits, subjects=stored.subjects)
     assert result.metrics["accuracy"] == expected != bootstrap_interval(stored.targets, stored.logits)
+
+
+def test_robustness_and_explanation_draw_people_too() -> None:
+    """Where people are known their intervals are others than over pictures; one person alone is no sample of people."""
+    model = load("reference_tiny", "fer2013")
+    few = draw_split("test", 28)
+    six, alone = replace(few, subjects=np.arange(28) // 5), replace(few, subjects=np.zeros(28, int))
+    found = [measure_robustness(model, faces, severities=(3,)) for faces in (few, alone, six)]
+    assert found[0] == found[1]
+    assert found[0].clean.value == found[2].clean.value
+    assert found[0].clean != found[2].clean
+    assert found[0].relative_drop != found[2].relative_drop
+    told = [measure_faithfulness(model, faces) for faces in (few, alone, six)]
+    assert told[0] == told[1]
+    assert told[0].insertion_gain.value == told[2].insertion_gain.value
+    assert told[0].insertion_gain != told[2].insertion_gain
+    assert told[0].regions.energy != told[2].regions.energy
 
 
 def test_one_person_alone_is_no_sample_of_people() -> None:
