@@ -9,7 +9,8 @@ from pathlib import Path
 
 from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, rendered, tfeid
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
-from fer_bench.datasets.own import load_csv, load_folder
+from fer_bench.datasets.own import load_folder
+from fer_bench.datasets.own_csv import load_csv
 
 __all__ = [
     "DATASETS", "Dataset", "FaceSet", "affectnet", "ckplus", "data_folder", "disfa", "duplicated_in", "fer2013",

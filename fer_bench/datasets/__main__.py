@@ -33,19 +33,23 @@ def side(text: str) -> int:
 def write_splits(name: str, path: Path) -> dict[str, int]:
     """Write id, emotion and split of every picture of a data set as a CSV, and return split -> pictures.
 
+    Where the data set tells whom its pictures show, a column subject says so.
     The same copy gives the same file byte for byte, so that two files show whether two figures have one split.
     Raises UserError where the path does not end in .csv, DataError and UnknownNameError as `load_dataset`.
     """
     if path.suffix.lower() != ".csv":
         raise UserError(f"{path}: splits are written as .csv; give a name that ends so.")
-    text, counts = io.StringIO(), {}
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "emotion", "split"])
+    rows: list[tuple[str, str, str, str]] = []
+    counts = {}
     for split in SPLITS:
         faces = load_dataset(name, split)
         counts[split] = len(faces)
+        people = [""] * len(faces) if faces.subjects is None else map(str, faces.subjects)
         names = (faces.emotions[label] for label in faces.labels.tolist())
-        writer.writerows((sample, emotion, split) for sample, emotion in zip(faces.ids, names, strict=True))
+        rows += zip(faces.ids, names, [split] * len(faces), people, strict=True)
+    columns = ("id", "emotion", "split", "subject")[: 4 if any(row[3] for row in rows) else 3]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *(row[: len(columns)] for row in rows)])
     atomic_write(path, text.getvalue().encode())
     return counts
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from fer_bench.datasets import own
 from fer_bench.datasets.base import DATASETS, FaceSet
+from fer_bench.datasets.own_csv import read_rows
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, UserError
 from fer_bench.faces import square
@@ -55,6 +56,8 @@ class Picture:
     source_id: str
     source_split: str
     file: str
+    subject: str
+    """Whom it shows, "" where the source does not tell; no two sources share a person."""
 
 
 @dataclass
@@ -147,12 +150,12 @@ def _folder_parts(path: Path) -> dict[str, set[str]]:
 
 
 def _csv_parts(path: Path) -> dict[str, set[str]]:
-    """split -> the emotions in its rows. Raises DataError as `own.load_csv`."""
+    """split -> the emotions in its rows. Raises DataError as `own_csv.load_csv`."""
     parts: dict[str, set[str]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            for _, _, emotion, split in own._rows(file, path):
-                parts.setdefault(split, set()).add(emotion)
+            for row in read_rows(file, path):
+                parts.setdefault(row.split, set()).add(row.emotion)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.") from None
     except OSError as error:
@@ -180,6 +183,7 @@ def _pictures(
         label_of = [emotions.index(emotion) for emotion in faces.emotions]
         prefix = f"{number}-{re.sub('[^A-Za-z0-9]+', '-', source.name)}"
         kept = removed = 0
+        people = [""] * len(faces) if faces.subjects is None else [f"{prefix}/{who}" for who in faces.subjects]
         for index, (pixels, label, name) in enumerate(zip(faces.images, faces.labels, faces.ids, strict=True)):
             image = square(Image.fromarray(pixels), size)
             digest = hashlib.blake2b(np.asarray(image.convert("RGB")).tobytes(), digest_size=16).digest()
@@ -195,7 +199,8 @@ def _pictures(
             kept += 1
             encoded = io.BytesIO()
             image.save(encoded, "PNG", compress_level=3)  # twice as fast as 6, a twentieth larger
-            yield Picture(encoded.getvalue(), merged, source.name, name, faces.split, f"{prefix}-{index:06d}.png")
+            file = f"{prefix}-{index:06d}.png"
+            yield Picture(encoded.getvalue(), merged, source.name, name, faces.split, file, people[index])
         tally.skipped[source.name, split] = len(faces.skipped)
         tally.notes.setdefault(source.name, {}).update(dict.fromkeys(faces.notes))
         say(f"{source.name} {split}: {kept:,} pictures, {removed:,} removed that stand elsewhere already")
@@ -205,7 +210,7 @@ def _pictures(
 
 
 def _write_parquet(folder: Path, split: str, pictures: Iterator[Picture], emotions: tuple[str, ...]) -> None:
-    """folder/split.parquet with the columns image, label, source, source_id, source_split; nothing for no pictures."""
+    """folder/split.parquet with image, label, source, source_id, source_split and subject; nothing for no pictures."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import ClassLabel, Features, Value
@@ -213,8 +218,9 @@ def _write_parquet(folder: Path, split: str, pictures: Iterator[Picture], emotio
 
     text = Value("string")
     features = Features(
-        image=ImageFeature(), label=ClassLabel(names=list(emotions)), source=text, source_id=text, source_split=text
-    )
+        image=ImageFeature(), label=ClassLabel(names=list(emotions)), source=text, source_id=text, source_split=text,
+        subject=text,
+    )  # fmt: skip
     schema = features.arrow_schema
     with contextlib.ExitStack() as stack:
         writer = None
@@ -227,6 +233,7 @@ def _write_parquet(folder: Path, split: str, pictures: Iterator[Picture], emotio
                 "source": [one.source for one in batch],
                 "source_id": [one.source_id for one in batch],
                 "source_split": [one.source_split for one in batch],
+                "subject": [one.subject for one in batch],
             }
             writer.write_table(pa.table(columns, schema=schema))
 
@@ -250,10 +257,10 @@ def _write_folder(folder: Path, split: str, pictures: Iterator[Picture], emotion
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(one.png)
         name = path.relative_to(folder / split).as_posix()
-        rows.append([name, emotions[one.label], one.source, one.source_id, one.source_split])
+        rows.append([name, emotions[one.label], one.source, one.source_id, one.source_split, one.subject])
     if rows:
         with (folder / split / "metadata.csv").open("w", newline="", encoding="utf-8") as file:
-            header = ["file_name", "emotion", "source", "source_id", "source_split"]
+            header = ["file_name", "emotion", "source", "source_id", "source_split", "subject"]
             csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
 
@@ -316,7 +323,11 @@ def readme(summary: dict[str, Any]) -> str:
         use = f'```python\ndatasets.load_dataset("parquet", data_files={{{given}}})\n```\n'
     else:
         head = ""
-        use = "As `folder:PATH` wherever fer_bench takes a data set; metadata.csv says where each picture is from.\n"
+        use = (
+            "As `folder:PATH` wherever fer_bench takes a data set; each split's metadata.csv says where its pictures "
+            "are from and, where the source tells, whom they show. `csv:PATH/test/metadata.csv` is the test split with "
+            "its people, over which intervals are then drawn.\n"
+        )
     return (
         f"{head}# A merged set of faces with emotions, {size} x {size} pixels\n\n"
         f"Written by `python -m fer_bench.datasets merge`. It is under all the licences below at once.\n\n{use}\n"

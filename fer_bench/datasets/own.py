@@ -1,4 +1,4 @@
-"""Anyone's own pictures: `folder:PATH` (one sub-folder per emotion) and `csv:PATH` (paths and labels).
+"""Anyone's own pictures: `folder:PATH`, one sub-folder per emotion; `csv:PATH` is in `own_csv`.
 
 Each picture is one cropped face, as those of every data set here are: no face is looked for in it, and a photograph of
 which a face is a small part is answered near chance. `crop` (`python -m fer_bench.datasets crop`) cuts the faces out.
@@ -7,13 +7,12 @@ which a face is a small part is answered near chance. `crop` (`python -m fer_ben
 from __future__ import annotations
 
 import contextlib
-import csv
 import difflib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from itertools import chain, combinations
+from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +41,6 @@ SPLIT_NAMES = {
     "test": ("test", "testing", "privatetest"),
 }
 """What a split is called, in any case; FER2013's names are among them."""
-COLUMNS = {
-    "path": ("path", "filepath", "file", "image"),
-    "emotion": ("emotion", "label"),
-    "split": ("split", "usage", "set", "subset", "partition"),
-}
-"""What the columns of a CSV are called; of several, the first is read."""
-SEPARATORS = ",;\t"
-"""What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
 SIDES = (48, 224)
 """Pictures are stored as squares with the median side of the set, within these bounds."""
 
@@ -73,7 +64,7 @@ def load_folder(path: Path, split: str) -> FaceSet:
     listed, where two folders are one split or one folder two, and for a picture under two emotions.
     """
     base, files, emotions, notes = list_pictures(path, split)
-    return _decode(f"folder:{path}", split, list(zip(map(Path, files), emotions, strict=True)), base, notes)
+    return decode_files(f"folder:{path}", split, list(zip(map(Path, files), emotions, strict=True)), base, notes)
 
 
 def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], tuple[str, ...]]:
@@ -158,98 +149,7 @@ def place_of(file: str | os.PathLike[str], folders: dict[str, str]) -> str:
     return os.path.join(folders[folder], name)
 
 
-def load_csv(path: Path, split: str) -> FaceSet:
-    """A CSV with the columns path and emotion (COLUMNS), of cropped faces; paths are relative to the file.
-
-    Commas, semicolons or tabs stand between them. A column split (SPLIT_NAMES) chooses; without it, all rows are the
-    test split. A note names the columns that were not read. Raises DataError, naming the file and line, for a file that
-    is missing or cannot be read, missing columns, an unknown emotion or split, or a picture that is listed twice, in
-    one split or in two, by whatever names and links.
-    """
-    check_allowed(split)
-    files: list[tuple[Path, str]] = []
-    listed: dict[str, tuple[int, str]] = {}  # where a picture really lies -> its line and split
-    real: dict[str, str] = {}
-    unread: list[str] = []
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            for line, picture, emotion, its_split in _rows(file, path, unread):
-                other, other_split = listed.setdefault(place_of(picture, real), (line, its_split))
-                if other != line:
-                    both = "" if other_split == its_split else f", in {other_split} and in {its_split}"
-                    raise DataError(
-                        f"{path}, line {line}: {picture} is listed twice{both}; keep one row per picture (line {other} "
-                        "has it too)."
-                    )
-                if its_split == split:
-                    files.append((picture, emotion))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
-    except OSError as error:
-        raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
-    if not files:
-        raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
-    notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
-    return _decode(f"csv:{path}", split, files, path.parent, notes)
-
-
-def _rows(lines: Iterable[str], path: Path, unread: list[str] | None = None) -> Iterator[tuple[int, Path, str, str]]:
-    """(line, picture, emotion, split) of every row; DataError, naming the line, for a bad one.
-
-    unread: gets the names of the columns that none of these comes from.
-    """
-    lines = iter(lines)
-    first = next(lines, "")
-    reader = csv.reader(chain([first], lines), delimiter=_separator(first))
-    header = [column.strip().lower() for column in next(reader, [])]
-    column = _columns(header)
-    if "path" not in column or "emotion" not in column:
-        raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
-    if unread is not None:
-        unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]
-    for cells in reader:
-        row = [cell.strip() for cell in cells]
-        where = f"{path}, line {reader.line_num}"
-        if not any(row):
-            continue
-        if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line 1.")
-        if not row[column["path"]]:
-            raise DataError(f"{where}: the path is empty; name a picture.")
-        try:
-            shown = canonical(row[column["emotion"]])
-        except ValueError as error:
-            raise DataError(f"{where}: {error}.") from None
-        named = row[column["split"]] if "split" in column else "test"
-        split = _split_named(named)
-        if split is None:
-            called = header[column["split"]]
-            other = "" if called == "split" else "; give this column another name if it tells something else"
-            raise DataError(f"{where}: the {called} must be train, validation or test, not {named.lower()!r}{other}.")
-        picture = path.parent / row[column["path"]]
-        if "\\" in row[column["path"]] and not picture.exists():  # written on Windows
-            picture = path.parent / row[column["path"]].replace("\\", "/")
-        yield reader.line_num, picture, shown, split
-
-
-def _separator(line: str) -> str:
-    """What stands between the columns in a CSV's first line: the one with which it has those that it must have."""
-    for separator in SEPARATORS:
-        found = _columns([cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])])
-        if "path" in found and "emotion" in found:
-            return separator
-    return SEPARATORS[0]
-
-
-def _columns(header: list[str]) -> dict[str, int]:
-    """path, emotion and split -> its place in the header; without those that it does not have."""
-    found = {what: [header.index(name) for name in names if name in header] for what, names in COLUMNS.items()}
-    return {what: places[0] for what, places in found.items() if places}
-
-
-def _split_named(name: str) -> str | None:
+def split_named(name: str) -> str | None:
     """The split that is called so, in any case; None where none is."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
 
@@ -259,7 +159,7 @@ def split_folders(path: Path) -> tuple[dict[str, Path], list[str]]:
     found: dict[str, Path] = {}
     others: list[str] = []
     for folder in sorted(entry for entry in path.iterdir() if entry.is_dir()):
-        its_split = _split_named(folder.name)
+        its_split = split_named(folder.name)
         if its_split is None:
             others += [] if folder.name.startswith(".") else [label(folder.name)]
         elif its_split in found:
@@ -311,16 +211,27 @@ def _is_loose(entry: Path) -> bool:
     return picture and not entry.is_dir()
 
 
-def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, notes: tuple[str, ...]) -> FaceSet:
+def decode_files(
+    name: str,
+    split: str,
+    files: Sequence[tuple[Path, str]],
+    base: Path,
+    notes: tuple[str, ...],
+    subjects: Sequence[str] | None = None,
+) -> FaceSet:
+    """The pictures that can be read of these files and emotions, as one array; the others are named in `skipped`.
+
+    base: what ids are relative to. subjects: whom each file shows. Raises DataError where none can be read.
+    """
     # Sizes first (from the files' heads alone), so that no more than one picture is ever in memory at its full size.
     sides = [side for file, _ in files if (side := _shorter_side(file))]
     side = int(np.clip(np.median(sides or SIDES[:1]), *SIDES))
     images = room(name, split, (len(files), side, side))
-    kept: list[tuple[Path, str]] = []
+    kept: list[int] = []
     skipped: list[str] = []
     looked = set(np.linspace(0, len(files) - 1, min(len(files), LOOKED)).round().astype(int).tolist())
     cropped: list[bool] = []
-    for index, (file, emotion) in enumerate(files):
+    for index, (file, _) in enumerate(files):
         try:
             opened = open_picture(file)
         except UnreadablePictureError as error:
@@ -335,7 +246,7 @@ def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, no
             grey, images = images, room(name, split, (len(files), side, side, 3))
             images[: len(kept)] = grey[: len(kept), :, :, None]
         images[len(kept)] = picture[:, :, None] if picture.ndim == 2 and images.ndim == 4 else picture
-        kept.append((file, emotion))
+        kept.append(index)
     if not kept:
         place = name.partition(":")[2]
         raise DataError(f"{place}: none of its {len(files):,} pictures could be read; the first: {skipped[0]}")
@@ -345,11 +256,13 @@ def _decode(name: str, split: str, files: list[tuple[Path, str]], base: Path, no
             "whole photographs, out of which python -m fer_bench.datasets crop cuts the faces",
         )
         print(f"{name}: {notes[-1]}", file=sys.stderr)
-    emotions = in_order(emotion for _, emotion in kept)
-    labels = np.array([emotions.index(emotion) for _, emotion in kept], dtype=np.int64)
-    names = (file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file) for file, _ in kept)
+    known = None if subjects is None else np.array([subjects[index] for index in kept])
+    files = [files[index] for index in kept]
+    emotions = in_order(emotion for _, emotion in files)
+    labels = np.array([emotions.index(emotion) for _, emotion in files], dtype=np.int64)
+    names = (file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file) for file, _ in files)
     ids = tuple(map(label, names))
-    return FaceSet(name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped), notes)
+    return FaceSet(name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped), notes, subjects=known)
 
 
 def largest_face(image: Image.Image) -> Box | None:

@@ -14,6 +14,7 @@ from fer_bench.datasets import DATASETS, load_dataset, merge
 from fer_bench.datasets.__main__ import main
 from fer_bench.datasets.base import Dataset, FaceSet
 from fer_bench.emotions import SEVEN
+from tests.datasets.own_pictures import table
 
 SPLITS = ("train", "validation", "test")
 
@@ -96,6 +97,24 @@ def test_a_folder_is_read_back_with_the_same_counts(tmp_path: Path, two: list[st
                 assert row["file_name"] in faces.ids
                 provenance[split, row["source"].removeprefix("folder:"), row["source_id"]] = row["emotion"]
     assert provenance == EXPECTED
+
+
+def test_people_stay_with_their_pictures(tmp_path: Path, two: list[str]) -> None:
+    """Both forms say whom a picture shows where its source does, no two sources share a person, and the test split's
+    metadata.csv gives them back."""
+    from datasets import load_dataset as hf_load
+
+    rows = ("path,emotion,split,subject", "train/happy/b.png,happy,train,Ann", "test/happy/a.png,happy,test,Bob")
+    sources = [table(tmp_path / "one" / "who.csv", *rows), two[1]]
+    out = merged(tmp_path, sources, "--as", "folder")
+    faces = load_dataset(f"csv:{out / 'test' / 'metadata.csv'}")
+    assert [name.split("/")[0] for name in faces.ids] == ["happiness", "anger"]
+    assert faces.subjects[0] == "0-csv-who-csv/Bob"
+    assert "1 test picture(s) name no subject" in " ".join(faces.notes)
+    parquet = tmp_path / "parquet"
+    assert main(["merge", *sources, "-o", str(parquet)]) == 0
+    found = hf_load("parquet", data_files=str(parquet / "train.parquet"), cache_dir=str(tmp_path / "cache"))["train"]
+    assert sorted(found["subject"]) == ["", "0-csv-who-csv/Ann"]
 
 
 def test_both_forms_hold_the_same(tmp_path: Path, two: list[str]) -> None:

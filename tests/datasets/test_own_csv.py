@@ -68,6 +68,46 @@ def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
     assert load_dataset(name).notes == ("columns of the CSV that were not read: one without a name, phase",)
 
 
+@pytest.mark.parametrize("column", ["subject", "Person", "identity", "subject_id", "person_id"])
+def test_people_in_a_column(column: str, tmp_path: Path) -> None:
+    """Whom each picture shows is kept with it, also where a picture before it cannot be read."""
+    for name in "ac":
+        draw(tmp_path / f"{name}.png")
+    name = table(tmp_path / "a.csv", f"path,emotion,{column}", "a.png,sad,Ann", "b.png,sad,Bob", "c.png,joy,7")
+    faces = load_dataset(name)
+    assert (faces.ids, faces.subjects.tolist(), faces.notes) == (("a.png", "c.png"), ["Ann", "7"], ())
+
+
+def test_pictures_that_name_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where some rows name a subject, each of the others is a person of its own, and a note says so; where none does,
+    nothing is known of people."""
+    for name in "abc":
+        draw(tmp_path / f"{name}.png")
+    name = table(tmp_path / "a.csv", "path,emotion,subject", "a.png,sad,Ann", "b.png,sad,", "c.png,joy, ")
+    faces = load_dataset(name)
+    assert len(set(faces.subjects.tolist())) == 3
+    assert faces.notes == ("2 test picture(s) name no subject; each counts as a person of its own",)
+    assert capsys.readouterr().err == f"{name}: {faces.notes[0]}\n"
+    nobody = load_dataset(table(tmp_path / "b.csv", "path,emotion,subject", "a.png,sad,", "b.png,joy,"))
+    assert (nobody.subjects, nobody.notes) == (None, ())
+
+
+def test_people_on_both_sides_of_a_split_are_told_of(tmp_path: Path) -> None:
+    """Testing on people who were trained on flatters a method: every figure then says how many they are."""
+    rows = ("train,Ann", "train,Bob", "train,", "val,Ann", "val,Cy", "test,Ann", "test,Bob", "test,Di", "test,Di")
+    for index in range(len(rows)):
+        draw(tmp_path / f"{index}.png", index)
+    listed = (f"{index}.png,sad,{row}" for index, row in enumerate(rows))
+    name = table(tmp_path / "a.csv", "path,emotion,split,subject", *listed)
+    told = {split: load_dataset(name, split).notes for split in ("train", "validation", "test")}
+    more = "; a figure on people who were trained on says little of others"
+    assert told["test"] == (f"2 of the 3 people of the test split are in train and validation too{more}",)
+    assert told["validation"] == (f"1 of the 2 people of the validation split are in train and test too{more}",)
+    assert told["train"][0] == f"2 of the 2 people of the train split are in validation and test too{more}"
+    apart = table(tmp_path / "b.csv", "path,emotion,split,subject", "0.png,sad,train,Ann", "1.png,sad,test,Bob")
+    assert load_dataset(apart).notes == ()
+
+
 @pytest.mark.parametrize("separator", [";", "\t"])
 def test_semicolons_and_tabs(separator: str, tmp_path: Path) -> None:
     """What spreadsheets of other languages write is read alike, with commas in its paths."""

@@ -118,6 +118,15 @@ def test_splits_are_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert lines == wanted
 
 
+def test_splits_say_who_is_who(tmp_path: Path) -> None:
+    """Where a data set knows its people, a fourth column names them."""
+    folder = write_folder(tmp_path / "faces", per_class=1)
+    lines = [f"{split}/fear/0.png,fear,{split},{who}" for split, who in zip(SPLITS, "abc", strict=True)]
+    (folder / "who.csv").write_text("\n".join(["path,emotion,split,subject", *lines]))
+    assert main(["splits", f"csv:{folder / 'who.csv'}", "-o", str(tmp_path / "a.csv")]) == 0
+    assert (tmp_path / "a.csv").read_text().splitlines() == ["id,emotion,split,subject", *lines]
+
+
 def test_a_name_that_is_no_utf_8_is_written_with_escapes(tmp_path: Path) -> None:
     """A picture whose name holds a Latin-1 é stands in the file as caf\\udce9.png."""
     folder = write_folder(tmp_path / "faces", per_class=1)

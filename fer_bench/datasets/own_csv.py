@@ -1,0 +1,153 @@
+"""Anyone's own pictures in a table: `csv:PATH`, the paths, emotions and, where known, splits and people of pictures."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+from fer_bench.datasets.base import SPLITS, FaceSet, check_allowed
+from fer_bench.datasets.own import decode_files, place_of, split_named
+from fer_bench.emotions import canonical
+from fer_bench.errors import DataError
+from fer_bench.files import label
+
+COLUMNS = {
+    "path": ("path", "filepath", "file", "image", "file_name"),
+    "emotion": ("emotion", "label"),
+    "split": ("split", "usage", "set", "subset", "partition"),
+    "subject": ("subject", "person", "identity", "subject_id", "person_id"),
+}
+"""What the columns of a CSV are called; of several, the first is read."""
+SEPARATORS = ",;\t"
+"""What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
+NAMELESS = "unnamed "
+"""How the subject of a row that names none begins; its line follows."""
+
+
+class Row(NamedTuple):
+    """One line of the table. subject: whom the picture shows, "" where that is not told."""
+
+    line: int
+    picture: Path
+    emotion: str
+    split: str
+    subject: str
+
+
+def load_csv(path: Path, split: str) -> FaceSet:
+    """A CSV with the columns path and emotion (COLUMNS), of cropped faces; paths are relative to the file.
+
+    Commas, semicolons or tabs stand between them. A column split (own.SPLIT_NAMES) chooses; without it, all rows are
+    the test split. A column subject says whom each picture shows: intervals are over people then, and a note says so
+    where some of them are in another split too. A note names the columns that were not read. Raises DataError, naming
+    the file and line, for a file that is missing or cannot be read, missing columns, an unknown emotion or split, or a
+    picture that is listed twice, in one split or in two, by whatever names and links.
+    """
+    check_allowed(split)
+    rows: list[Row] = []
+    people: dict[str, set[str]] = {}  # subject -> the splits in which they are
+    listed: dict[str, tuple[int, str]] = {}  # where a picture really lies -> its line and split
+    real: dict[str, str] = {}
+    unread: list[str] = []
+    try:
+        if not path.is_file():
+            raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            for row in read_rows(file, path, unread):
+                other, other_split = listed.setdefault(place_of(row.picture, real), (row.line, row.split))
+                if other != row.line:
+                    both = "" if other_split == row.split else f", in {other_split} and in {row.split}"
+                    raise DataError(
+                        f"{path}, line {row.line}: {row.picture} is listed twice{both}; keep one row per picture (line "
+                        f"{other} has it too)."
+                    )
+                people.setdefault(row.subject, set()).add(row.split)
+                rows += [row] if row.split == split else []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
+    except OSError as error:
+        raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
+    if not rows:
+        raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
+    subjects = [row.subject or f"{NAMELESS}{row.line}" for row in rows] if any(row.subject for row in rows) else None
+    notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
+    told = _about_people(rows, people, split)
+    for note in told:
+        print(f"csv:{path}: {note}", file=sys.stderr)
+    files = [(row.picture, row.emotion) for row in rows]
+    return decode_files(f"csv:{path}", split, files, path.parent, notes + told, subjects)
+
+
+def _about_people(rows: list[Row], people: dict[str, set[str]], split: str) -> tuple[str, ...]:
+    """What a reader of a figure must know of the people in a split; nothing where no row of it names one."""
+    here = {row.subject for row in rows} - {""}
+    shared = {who for who in here if len(people[who]) > 1}
+    unnamed = sum(not row.subject for row in rows)
+    notes = []
+    if shared:
+        others = [other for other in SPLITS if other != split and any(other in people[who] for who in shared)]
+        notes.append(
+            f"{len(shared):,} of the {len(here):,} people of the {split} split are in {' and '.join(others)} too; a "
+            "figure on people who were trained on says little of others"
+        )
+    if here and unnamed:
+        notes.append(f"{unnamed:,} {split} picture(s) name no subject; each counts as a person of its own")
+    return tuple(notes)
+
+
+def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None) -> Iterator[Row]:
+    """Every row of a table whose file is `path`; DataError, naming the line, for a bad one.
+
+    unread: gets the names of the columns that none of these comes from.
+    """
+    lines = iter(lines)
+    first = next(lines, "")
+    reader = csv.reader(chain([first], lines), delimiter=_separator(first))
+    header = [column.strip().lower() for column in next(reader, [])]
+    column = _columns(header)
+    if "path" not in column or "emotion" not in column:
+        raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
+    if unread is not None:
+        unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]
+    for cells in reader:
+        row = [cell.strip() for cell in cells]
+        where = f"{path}, line {reader.line_num}"
+        if not any(row):
+            continue
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line 1.")
+        if not row[column["path"]]:
+            raise DataError(f"{where}: the path is empty; name a picture.")
+        try:
+            shown = canonical(row[column["emotion"]])
+        except ValueError as error:
+            raise DataError(f"{where}: {error}.") from None
+        named = row[column["split"]] if "split" in column else "test"
+        split = split_named(named)
+        if split is None:
+            called = header[column["split"]]
+            other = "" if called == "split" else "; give this column another name if it tells something else"
+            raise DataError(f"{where}: the {called} must be train, validation or test, not {named.lower()!r}{other}.")
+        picture = path.parent / row[column["path"]]
+        if "\\" in row[column["path"]] and not picture.exists():  # written on Windows
+            picture = path.parent / row[column["path"]].replace("\\", "/")
+        yield Row(reader.line_num, picture, shown, split, row[column["subject"]] if "subject" in column else "")
+
+
+def _separator(line: str) -> str:
+    """What stands between the columns in a CSV's first line: the one with which it has those that it must have."""
+    for separator in SEPARATORS:
+        found = _columns([cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])])
+        if "path" in found and "emotion" in found:
+            return separator
+    return SEPARATORS[0]
+
+
+def _columns(header: list[str]) -> dict[str, int]:
+    """path, emotion, split and subject -> its place in the header; without those that it does not have."""
+    found = {what: [header.index(name) for name in names if name in header] for what, names in COLUMNS.items()}
+    return {what: places[0] for what, places in found.items() if places}
