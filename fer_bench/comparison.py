@@ -19,7 +19,7 @@ import pandas as pd
 from fer_bench.cells import markdown_table, percent
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
-from fer_bench.metrics import checked
+from fer_bench.metrics import checked, confusion_matrix
 from fer_bench.registry import Registry, UnknownNameError
 from fer_bench.results import Logits, Result, read_logits, read_readable, result_path, track_folder
 from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, several, sign_flip
@@ -184,6 +184,10 @@ def compare_results(root: Path | str, first: Result, second: Result) -> Comparis
     for result, found in zip((first, second), logits, strict=True):
         if found.logits.shape[1] != len(result.emotions):
             raise UserError(f"The saved logits of {result.method} do not match its emotions; evaluate it again.")
+        if not np.array_equal(confusion_matrix(found.targets, found.logits), result.confusion_matrix):
+            raise UserError(
+                f"The saved logits of {result.method} are not those that its record was measured on; evaluate it again."
+            )
     return compare_logits(*logits, first.emotions)
 
 

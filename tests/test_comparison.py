@@ -23,6 +23,12 @@ def logits_of(answers: np.ndarray, classes: int = 2) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[answers] - 1
 
 
+def of(method: str, answers: np.ndarray) -> r.Result:
+    """A record of these answers to the six pictures."""
+    measured = r.measure(TARGETS, logits_of(answers), ("anger", "happiness"), samples=20)
+    return made(method, data=r.Data(hash="d" * 64, counts={"test": 6}, test_pictures=6), **measured)
+
+
 def saved(ids, targets, answers) -> r.Logits:
     """Logits as they are read from a file."""
     return r.Logits(np.array(ids), np.array(targets), logits_of(np.array(answers)))
@@ -84,9 +90,8 @@ def test_either_file_tells_whom_the_pictures_show():
 
 def test_the_table_names_the_test(tmp_path):
     """The heading says what p is of, and a column says it for each pair where they differ."""
-    rows = {name: made(name) for name in ("old", "older", "new")}
+    rows = {name: of(name, a) for name, a in (("old", FIRST), ("older", SECOND), ("new", TARGETS))}
     for (name, result), answers in zip(rows.items(), (FIRST, SECOND, TARGETS), strict=True):
-        r.write_result(result, tmp_path)
         subjects = np.array(list("aabbbc")) if name == "new" else None
         r.write_logits(result, tmp_path, [f"p{i}" for i in range(6)], TARGETS, logits_of(answers), subjects)
     pairs = [("old", "new"), ("old", "older")]
@@ -136,14 +141,15 @@ def test_shapes_that_contradict_each_other_are_refused():
 
 def test_results_are_compared_by_the_files_beside_them(tmp_path):
     """Two results on disk are compared through their logits; one without logits is named."""
-    for method, answers in (("a", FIRST), ("b", SECOND)):
-        result = made(method)
-        r.write_result(result, tmp_path)
+    first, second = of("a", FIRST), of("b", SECOND)
+    for result, answers in ((first, FIRST), (second, SECOND)):
         r.write_logits(result, tmp_path, [f"p{i}" for i in range(6)], TARGETS, logits_of(answers))
-    found = c.compare_results(tmp_path, made("a"), made("b"))
+    found = c.compare_results(tmp_path, first, second)
     assert found.agreement.tolist() == [[2, 2], [1, 1]]
+    with pytest.raises(UserError, match="logits of b are not those that its record was measured on; evaluate it again"):
+        c.compare_results(tmp_path, first, of("b", FIRST))
     with pytest.raises(UserError, match=r"none.common-v1-s0\.npz cannot be read"):
-        c.compare_results(tmp_path, made("a"), made("none"))
+        c.compare_results(tmp_path, first, of("none", FIRST))
 
 
 def test_results_of_other_data_or_emotions_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pandas as pd
 import pytest
 
 from fer_bench.comparison import main, pairs_of, rows_of_board
+from fer_bench.metrics import confusion_matrix
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import Result, write_logits, write_result
-from fer_bench.statistics import mcnemar, paired_difference
+from fer_bench.statistics import Interval, mcnemar, paired_difference
 from tests.test_leaderboard import made
 
 TARGETS = np.repeat([0, 1], 50)
@@ -25,7 +27,10 @@ def answers(hits: int, first_wrong: int = 0) -> np.ndarray:
 
 
 def enter(board: Path, result: Result, logits: np.ndarray) -> None:
-    """Put a result and its answers on a board."""
+    """Put a result and its answers on a board; which pictures it had right are those that the answers say."""
+    matrix = confusion_matrix(TARGETS, logits)
+    recalls = {name: Interval(matrix[place, place] / 50, 0, 1) for place, name in enumerate(result.emotions)}
+    result = replace(result, confusion_matrix=matrix.tolist(), per_class_recall=recalls)
     write_result(result, board)
     write_logits(result, board, IDS, TARGETS, logits)
 
