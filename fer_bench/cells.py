@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fer_bench.records import full_epochs
+
 
 def percent(value: float, sign: str = "") -> str:
     """0.6932 -> "69.3"; a dash for NaN. sign: "+" writes it for positive values too."""
@@ -57,9 +59,8 @@ def epochs_text(row: NamedTuple) -> str:
     Epochs of a part of the training split are no fraction of the recipe's: "4 epochs of 1,000 pictures, not 60 of
     28,678".
     """
-    epochs, part = row.epochs, row.train_pictures < row.split_pictures
-    if row.pictures_seen < (epochs - 0.5) * row.train_pictures:  # older records count an epoch that was cut short
-        epochs = max(1.0, row.pictures_seen // row.train_pictures)
+    part = row.train_pictures < row.split_pictures
+    epochs = full_epochs(row.epochs, row.pictures_seen, row.train_pictures)
     fewer = epochs < row.budget_epochs
     told = f"{epochs:.0f} of {row.budget_epochs:.0f} epochs"
     if part or not fewer:

@@ -7,6 +7,7 @@ anything: weights come finished, and each figure is computed once, without test-
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from fer_bench import __version__
 from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
 from fer_bench.costs import cost, for_passes, measure_costs
-from fer_bench.datasets import DATASETS, FaceSet, duplicated_in, load_dataset
+from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
@@ -121,6 +122,8 @@ def judge(
             f"{model.name} answers {broken:,} of {len(scored):,} pictures of {track.name} with NaN or infinity; "
             "its weights are broken: fetch them again or train anew."
         )
+    folder = data_folder(faces.name)  # records are published: no path of this machine
+    skipped = [line if folder is None else line.replace(f"{folder}{os.sep}", "") for line in faces.skipped]
     record = model.record
     known = {field.name for field in fields(Trained)}
     trained = {name: value for name, value in record["trained"].items() if name in known}
@@ -133,7 +136,7 @@ def judge(
         ),
         data=Data(
             hash=scored.content_hash(), counts={track.test: len(faces) + len(faces.skipped)}, test_pictures=len(scored),
-            skipped=list(faces.skipped), notes=list(faces.notes),
+            skipped=skipped, notes=list(faces.notes),
             duplicates_in_train=int(duplicates.sum()) if duplicates is not None else None,
         ),
         protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),

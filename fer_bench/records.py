@@ -55,6 +55,12 @@ class Trained:
     """
 
 
+def full_epochs(epochs: int, pictures_seen: int, train_pictures: int | None) -> int:
+    """How many epochs were run in full, at least 1: older records count one that was cut short as well."""
+    cut = bool(train_pictures) and pictures_seen < (epochs - 0.5) * train_pictures  # nothing is less than a NaN
+    return max(1, int(pictures_seen // train_pictures)) if cut else epochs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """The checkpoint the figures belong to."""

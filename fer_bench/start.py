@@ -12,8 +12,10 @@ from fer_bench.cards import Track
 from fer_bench.datasets import FaceSet, forbid_split, load_dataset
 from fer_bench.datasets.stream import Listed, to_stream
 from fer_bench.errors import DataError, UserError
+from fer_bench.files import track_folder
 from fer_bench.methods.base import Method
 from fer_bench.protocols import seen_test
+from fer_bench.records import full_epochs
 from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
 
 SHIPPED = "shipped"
@@ -82,14 +84,16 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     except RuntimeError as error:
         raise UserError(f"{path}: {method.card.name} has changed since these weights ({error}).") from None
     trained = record["trained"]
-    row = f"{record['method']}/{record['track']}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
+    track_name = track_folder(record["track"])  # records are published: no path of one's own pictures
+    row = f"{record['method']}/{track_name}/{record['recipe']}-s{record['seed']} ({sha256(path)[:12]})"
     before = trained.get("earlier") or {"weights": [], "epochs": 0, "pictures_seen": 0}
     seen = seen_test(record, track)
     if seen:
         raise UserError(f"{path}: {seen}; leave out --start-from, or give it another file.")
+    epochs = full_epochs(trained["epochs"], trained["pictures_seen"], trained.get("train_pictures"))
     earlier = {
-        "weights": [row, *before["weights"]], "track": record["track"],
-        "epochs": before["epochs"] + trained["epochs"],
+        "weights": [row, *before["weights"]], "track": track_name,
+        "epochs": before["epochs"] + epochs,
         "pictures_seen": before["pictures_seen"] + trained["pictures_seen"],
     }  # fmt: skip
     return {"pretrained": trained.get("pretrained"), "earlier": earlier, "stages": trained.get("stages")}

@@ -16,12 +16,14 @@ import fer_bench
 from fer_bench import costs, evaluate, infer, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import FaceSet
+from fer_bench.datasets.rendered import draw_split
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.errors import DataError, UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import softmax
+from fer_bench.protocols import TRACKS
 from fer_bench.records import Faithfulness
 from fer_bench.results import read_logits, read_result, read_results, result_path, write_result
 from fer_bench.statistics import Interval
@@ -352,6 +354,16 @@ def test_an_unreadable_picture_is_named_in_the_result(model: Model, tmp_path: Pa
     assert result.data.test_pictures == 7
     assert len(result.data.skipped) == 1
     assert "torn.png" in result.data.skipped[0]
+
+
+def test_no_record_tells_where_the_data_lies(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are published: a picture that was left out is named from the data set's own folder on."""
+    (tmp_path / "rafdb").mkdir()
+    monkeypatch.setenv("FER_BENCH_DATA", str(tmp_path))
+    line = f"{tmp_path / 'rafdb' / 'deep' / '1.png'}: there is no such file"
+    faces = replace(draw_split("test", 14), name="rafdb", skipped=(line,))
+    result = judge(model, faces, TRACKS["rendered"]).result
+    assert result.data.skipped == [f"{Path('deep') / '1.png'}: there is no such file"]
 
 
 def test_macs_are_the_layers_own() -> None:

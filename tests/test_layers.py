@@ -12,12 +12,12 @@ import fer_bench
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors"},
-    {"emotions", "registry", "torchvision_repair", "figures", "files", "progress", "cells", "receptive"},
+    {"emotions", "registry", "torchvision_repair", "figures", "files", "progress", "receptive"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files"},
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
-    {"results", "beyond_accuracy", "checkpoints"},
-    {"datasets", "methods", "protocols", "comparison", "charts"},
+    {"results", "cells", "checkpoints"},
+    {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start"},
     {"missing"},
     {"train", "explain", "robustness", "hub"},

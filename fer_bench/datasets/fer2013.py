@@ -6,6 +6,7 @@ How the usual copies are read: `fer_bench.datasets.fer2013_copies`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -118,14 +119,16 @@ def load_clean(root: Path | None, split: str) -> FaceSet:
 def load_merged(root: Path | None, split: str) -> FaceSet:
     """One split as papers have it that test on PublicTest and PrivateTest together (P2): uint8 (N, 48, 48).
 
-    A fixed tenth of Training (`splits.a_tenth`) validates and the rest trains. Raises DataError as `load_fer2013`.
+    A fixed tenth of Training (`splits.a_tenth`), the same in every copy, validates and the rest trains. Raises
+    DataError as `load_fer2013`.
     """
     check_allowed(split)
     official = ("validation", "test") if split == "test" else ("train",)
     parts = [read(root, name) for name in official]
     notes = tuple(note for part, name in zip(parts, official, strict=True) for note in _check_count(part, name, root))
     ids = [name for part in parts for name in part.ids]
-    kept = np.ones(len(ids), dtype=bool) if split == "test" else a_tenth(ids) == (split == "validation")
+    rows = [re.sub("_0+(?=[0-9])", "_", name) for name in ids]  # some copies' names have zeros before the row's number
+    kept = np.ones(len(ids), dtype=bool) if split == "test" else a_tenth(rows) == (split == "validation")
     images, labels = (np.concatenate([getattr(part, name) for part in parts])[kept] for name in ("images", "labels"))
     chosen = tuple(name for name, keep in zip(ids, kept, strict=True) if keep)
     skipped = tuple(line for part in parts for line in part.skipped)

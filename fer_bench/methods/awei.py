@@ -182,7 +182,16 @@ def guide_loss(network: Awei, inputs: Tensor, targets: Tensor, criterion: Criter
     return criterion(network.guide_head(network.guide_maps(inputs).mean((2, 3))), targets)
 
 
-def _card(name: str, title: str, summary: str, seven: int, *reported: Reported, ours: str = "") -> MethodCard:
+def _card(
+    name: str,
+    title: str,
+    summary: str,
+    seven: int,
+    *reported: Reported,
+    ours: str = "",
+    note: str = "",
+    licence: str = "MIT (this implementation)",
+) -> MethodCard:
     return MethodCard(
         name=name,
         title=title,
@@ -194,7 +203,10 @@ def _card(name: str, title: str, summary: str, seven: int, *reported: Reported, 
         reported=reported,
         # Batch and epochs are the paper's; the optimiser and its rate are ours.
         paper_recipe=Recipe(name="paper", epochs=20, batch_size=8, optimizer="adam", lr=1e-4, schedule="constant"),
-        ours="optimiser, activations, initialisation" + ours,
+        ours="optimiser, activations, initialisation; no decay of the 45M weights ahead of the hidden layer, which are "
+        "stored as a rank-64 update of a seeded start" + ours,
+        note=note,
+        licence=licence,
     )
 
 
@@ -208,7 +220,10 @@ RESIDUAL = _card(
 AWEI = _card(
     "awei", "Awei", "The residual network guided by a frozen VGG16, whose last maps are added to its own.", 46_554_951,
     Reported("rafdb", 0.70, "validation settles at or above .70"),
-    ours=", fine-tuning of the guide before it is frozen",
+    ours="; fine-tuning of the guide before it is frozen",
+    note="awei's guide, ImageNet's VGG16, is fine-tuned for the first quarter of common-v1's epochs, then held "
+    "fixed; its 14.7M weights are not among the parameters.",
+    licence="MIT (this implementation); its guide is torchvision's VGG16 (BSD-3-Clause)",
 )  # fmt: skip
 
 

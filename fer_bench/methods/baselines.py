@@ -68,7 +68,10 @@ def _card(
 RESNET18 = _card(
     "resnet18", "ResNet-18", "He, Zhang, Ren & Sun, CVPR 2016",
     "The usual strong baseline: ResNet-18 with a stem for small pictures.", 48, "layer4", 11_171_271,
-    Reported("ferplus", 0.8855, "Salimov & Yoo 2021, Table 5: RAN-ResNet18, which adds region attention"),
+    Reported(
+        "ferplus", 0.8855, "Salimov & Yoo 2021, Table 5: RAN-ResNet18, which adds region attention",
+        why="the paper's figure is of a network that adds region attention.",
+    ),
     shipped=True,
 )  # fmt: skip
 VGG13 = _card(
@@ -80,11 +83,14 @@ VGG16 = _card(
     "vgg16", "VGG-16", "Simonyan & Zisserman, ICLR 2015",
     "Thirteen 3x3 convolutions and a wide head, with batch norm.", 64, "features.42", 134_296_519,
     Reported("fer2013", 0.7211, "Salimov & Yoo 2021, Table 4: VGG-face, fine-tuned from face recognition"),
-    Reported("ferplus", 0.8916, "Salimov & Yoo 2021, Table 5: RAN-VGG16, which adds region attention"),
     Reported("ferplus", 0.8479, "Salimov & Yoo 2021, Table 5: VGG-face, fine-tuned from face recognition"),
+    Reported("ferplus", 0.8916, "Salimov & Yoo 2021, Table 5: RAN-VGG16, which adds region attention"),
     Reported("fer2013-6", 0.494, "arXiv 2402.15662, test: PublicTest and PrivateTest merged"),
     Reported("fer2013-6-merged", 0.494, "arXiv 2402.15662, test: PublicTest and PrivateTest merged"),
-    Reported("rafdb", 0.833, "arXiv 2402.15662, test, 6 classes without neutral"),
+    Reported(
+        "rafdb", 0.833, "arXiv 2402.15662, test, 6 classes without neutral",
+        why="the paper's figure is of six classes, without neutral.",
+    ),
 )  # fmt: skip
 ALEXNET = _card(
     "alexnet", "AlexNet", "Krizhevsky, Sutskever & Hinton, NIPS 2012",

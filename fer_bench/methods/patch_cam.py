@@ -208,7 +208,15 @@ CARD = MethodCard(
     input=InputSpec(size=40, channels=1, mean=(0.508,), std=(0.255,)),
     cam_layer="features",
     parameters=((7, 1_765_109),),
-    reported=(Reported("mmi", 0.9606, "validation, random 70/30 split of frames: one video's frames on both sides"),),
+    reported=(
+        Reported("mmi-random", 0.9606, "validation, random 70/30 split of frames: one video's frames on both sides"),
+        Reported(
+            "mmi",
+            0.9606,
+            "validation, random 70/30 split of frames: one video's frames on both sides",
+            why="the paper's split has frames of one video on both sides, which mmi-random repeats.",
+        ),
+    ),
     paper_recipe=Recipe(name="paper", epochs=250, batch_size=256, optimizer="sgd", lr=0.01, schedule="constant"),
     ours="sizes of all layers, PCA rank, margin and weights of the losses, training in two stages, fusion",
 )

@@ -98,7 +98,8 @@ class SepCNN(nn.Module):
 INPUT = InputSpec(size=64, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 PAPER = "Jaschkowitz, Kawka, Mohammadi & Wang, SEP-CVDL report, LMU; later GiMeFive, arXiv 2402.15662"
 URL = "https://arxiv.org/abs/2402.15662"
-SEP_AUGMENTATION = Augmentation(flip=True, scale=0.2, perspective=0.2, brightness=0.2, contrast=0.2)
+SIX_ONLY = "the paper's figure is of six classes, without neutral."
+SEP_AUGMENTATION = Augmentation(flip=False, scale=0.2, perspective=0.2, brightness=0.2, contrast=0.2)
 
 
 def _recipe(augmentation: Augmentation | None = None) -> Recipe:
@@ -132,9 +133,10 @@ def _card(
     if final:
         tested = "arXiv 2402.15662, test: PublicTest and PrivateTest merged, 5,945 pictures"
         reported += [Reported(track, final[0], tested) for track in ("fer2013-6", "fer2013-6-merged")]
-        reported.append(Reported("rafdb", final[1], "arXiv 2402.15662, test, 6 classes without neutral"))
+        reported.append(Reported("rafdb", final[1], "arXiv 2402.15662, test, 6 classes without neutral", SIX_ONLY))
     if table1:
-        reported.append(Reported("ferplus", table1, "report's Table 1, test, FER+ labels, 6 classes without neutral"))
+        tested = "report's Table 1, test, FER+ labels, 6 classes without neutral"
+        reported.append(Reported("ferplus", table1, tested, SIX_ONLY))
     return MethodCard(
         name=name,
         title=title,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,22 @@ def test_both_tests_as_one(tmp_path: Path) -> None:
         np.testing.assert_array_equal(faces.images, PIXELS[rows])
         assert faces.labels.tolist() == [LABELS[row] for row in rows]
         assert faces.ids == tuple(f"Training_{row}" for row in rows)
+
+
+def test_every_copy_holds_the_same_tenth_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies whose names have zeros before the row's number divide the same pictures as those without."""
+    write_csv(tmp_path)
+    plain = load_dataset("fer2013-merged", "validation", tmp_path)
+
+    def padded(root: Path, split: str) -> fer2013_copies.Raw:
+        raw = fer2013_copies.read(root, split)
+        numbered = (name.split("_") for name in raw.ids)
+        return replace(raw, ids=tuple(f"{usage}_{int(row):05d}" for usage, row in numbered))
+
+    monkeypatch.setattr(fer2013, "read", padded)
+    found = load_dataset("fer2013-merged", "validation", tmp_path)
+    assert found.content_hash() == plain.content_hash()
+    assert found.ids != plain.ids
 
 
 def test_an_incomplete_copy_has_no_merged_test(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from fer_bench.methods import METHODS, Method, build, count_parameters, list_met
 from fer_bench.methods.base import plain_loss
 
 TRACKS = {"fer2013", "ferplus", "fer2013-6", "fer2013-6-merged", "fer2013-4", "fer2013-4-clean"}
-TRACKS |= {"rafdb", "mmi", "ckplus"}
+TRACKS |= {"rafdb", "mmi", "mmi-random", "ckplus"}
 QUICK = ("deep_emotion_sequential", "deep_emotion_parallel", "deep_emotion")
 LARGE = {"awei_plain", "awei_residual", "awei", "vgg13", "vgg16", "alexnet"}
 """Over 45M parameters: a step takes gigabytes, so their gradients are tested with two pictures."""
