@@ -15,9 +15,11 @@ from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.weights import find, index_held, index_key, read_index, sha256, weights_folder
 
+RESULTS = ("results/",)
+"""Of the data set of results: others may have pushed some that are not here, which only --delete takes away."""
 OWNED = {
     "model": ("results/", ".eval_results/"),
-    "dataset": ("results/",),
+    "dataset": (),
     "space": ("fer_bench/", "leaderboard/", "weights/"),
 }
 """The folders of each kind of repository that a push keeps equal to what is here, deletions included."""
@@ -51,8 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     push.set_defaults(run=_push)
     results = commands.add_parser("push-results", parents=[sending], help="all results, as a dataset")
+    results.add_argument("--delete", action="store_true", help="also delete the results there that are not here")
     results.set_defaults(run=_push_results)
+    push.epilog = "Results there that are not of these weights are deleted, and named."
+    results.epilog = "Results there that are not here are left, and named, unless --delete is given."
     space = commands.add_parser("push-space", parents=[sending], help="the demo, as a Space")
+    space.epilog = "What is not here is deleted there from fer_bench/, leaderboard/ and weights/, and named."
     space.set_defaults(run=_push_space)
 
     pull = commands.add_parser("pull", help="fetch weights, by pinned commit and SHA-256, into the cache")
@@ -85,7 +91,15 @@ def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -
         write_tree(tree, Path(folder).expanduser())
         print(f"{len(tree)} files written to {folder}")
         return None
-    sent = send(repo, kind, tree, message, OWNED[kind])
+    owned, kept = OWNED[kind], RESULTS if kind == "dataset" else ()
+    if getattr(options, "delete", False):
+        owned, kept = kept, ()
+    sent = send(repo, kind, tree, message, owned, kept)
+    for path in sent.removed:
+        print(f"deleted {path}")
+    if sent.left:
+        shown = ", ".join(sent.left[:5]) + (" and others" if len(sent.left) > 5 else "")
+        print(f"{repo}: {len(sent.left)} files there are not here and were left: {shown} (--delete deletes them)")
     if sent.changed or sent.removed:
         removed = f", {len(sent.removed)} deleted" if sent.removed else ""
         print(f"{repo}: {len(sent.changed)} of {len(tree)} files sent{removed}; commit {sent.revision}")

@@ -57,6 +57,8 @@ class Sent(NamedTuple):
     """40 hex digits: the commit that holds the tree."""
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    left: tuple[str, ...] = ()
+    """Remote files in folders of the tree that it does not hold, and which were not to be deleted."""
 
 
 def checked_repo(repo: str, where: str = "--repo") -> str:
@@ -122,11 +124,14 @@ def fetch(entry: Mapping) -> Path:
     return target
 
 
-def send(repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] = ()) -> Sent:
+def send(
+    repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] = (), kept: tuple[str, ...] = ()
+) -> Sent:
     """Make the repository if need be, then bring it to `tree` in one commit; unchanged files are not sent.
 
     kind: "model", "dataset" or "space". owned: folders, such as "results/", in which remote files that are not in
-    the tree are deleted; all others are left alone. Where nothing differs there is no commit. Raises HubError.
+    the tree are deleted; all others are left alone, and those in the folders `kept` are told of. Where nothing differs
+    there is no commit. Raises HubError.
     """
     api = connect()
     sdk = "gradio" if kind == "space" else None
@@ -137,14 +142,17 @@ def send(repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] 
         files = api.list_repo_tree(repo, recursive=True, revision=head, repo_type=kind)
         remote = {file.path: file for file in files if isinstance(file, RepoFile)}
         changed = tuple(path for path, content in tree.items() if not same(remote.get(path), content))
-        removed = tuple(path for path in remote if path not in tree and path.startswith(owned)) if owned else ()
+        removed, left = (
+            tuple(path for path in sorted(remote) if path not in tree and path.startswith(folders))
+            for folders in (owned, kept)
+        )
         if not changed and not removed:
-            return Sent(head, (), ())
+            return Sent(head, (), (), left)
         operations = [CommitOperationAdd(path, tree[path]) for path in changed]
         operations += [CommitOperationDelete(path, is_folder=False) for path in removed]
         # With parent_commit, someone else's commit in between is an error, and the next attempt starts from it.
         done = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head)
-        return Sent(done.oid, changed, removed)
+        return Sent(done.oid, changed, removed, left)
 
     return patiently(attempt, f"pushing to {repo}")
 

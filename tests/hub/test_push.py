@@ -197,6 +197,24 @@ def test_results_become_a_data_set_that_datasets_loads(checkout: Path, hub: Hub,
         assert (row["method"], row["rank"], row["epochs"]) == ("deep_emotion", 1, result.trained.epochs)
 
 
+def test_results_of_others_are_left_unless_they_are_to_go(
+    checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result there that is not here, as from an older checkout, stays and is named; --delete takes it away."""
+    push = ["push-results", "--repo", "ada/fer-results"]
+    main(push)
+    repo, theirs = hub.repo("ada/fer-results", "datasets"), "results/fer2013/newer/common-v1-s0.json"
+    repo.commit(repo.commits[repo.head] | {theirs: (b"{}", False)})
+    capsys.readouterr()
+    assert main(push) == 0
+    assert theirs in hub.files("ada/fer-results", "datasets")
+    told = f"ada/fer-results: 1 files there are not here and were left: {theirs} (--delete deletes them)"
+    assert capsys.readouterr().out.splitlines()[0] == told
+    assert main([*push, "--delete"]) == 0
+    assert theirs not in hub.files("ada/fer-results", "datasets")
+    assert capsys.readouterr().out.splitlines()[0] == f"deleted {theirs}"
+
+
 def test_results_are_the_same_bytes_each_time(checkout: Path) -> None:
     """Nothing in the tree depends on when it was made, or a second push could not be empty."""
     first, second = (contents.listing(contents.results_tree("ada/r", checkout)) for _ in range(2))
