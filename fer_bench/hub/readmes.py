@@ -112,6 +112,9 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
     text += f"The checkpoint was selected by {trained.get('selection', 'validation accuracy')}"
     text += f" ({trained['selected_value']:.4f})" if trained.get("selected_value") is not None else ""
     text += "; the test split was touched once, at the end. "
+    stages = trained.get("stages") or {}
+    if len(stages) > 1:  # of awei they say which guide it has
+        text += f"Full epochs of its stages: {', '.join(f'{name} {count}' for name, count in stages.items())}. "
     earlier, start = trained.get("earlier"), trained.get("pretrained")
     if earlier:
         text += f"It went on from {', which went on from '.join(earlier['weights'])}: {earlier['epochs']} epochs and "

@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from packaging.requirements import Requirement
 
-from fer_bench.hub import contents, main
+from fer_bench.hub import contents, main, readmes
 from fer_bench.results import read_result, read_results, write_result
 from fer_bench.weights import (
     cached,
@@ -195,6 +195,14 @@ def test_results_become_a_data_set_that_datasets_loads(checkout: Path, hub: Hub,
         assert row["ece_high"] == result.metrics["ece"].high
         assert row["recall_anger"] == result.per_class_recall["anger"].value
         assert (row["method"], row["rank"], row["epochs"]) == ("deep_emotion", 1, result.trained.epochs)
+
+
+def test_the_card_tells_the_stages() -> None:
+    """A method of several stages says how many full epochs each had: so it is known which guide awei has."""
+    row = {"recipe": "common-v1", "seed": 0}
+    text = readmes._training(readmes.data_card("fer2013"), row, {"stages": {"guide": 15, "main": 45}})
+    assert "Full epochs of its stages: guide 15, main 45. " in text
+    assert "stages" not in readmes._training(readmes.data_card("fer2013"), row, {"stages": {"main": 60}})
 
 
 def test_results_of_others_are_left_unless_they_are_to_go(
