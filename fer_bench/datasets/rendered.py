@@ -248,10 +248,10 @@ _draw_once = functools.cache(draw_split)
 def load(root: Path | None, split: str) -> FaceSet:
     """One split, drawn on first use (about 15 ms a picture) and then kept in memory; `root` is not used.
 
-    images uint8 (N, 48, 48), masks bool (N, 48, 48), intensity float32 (N,): 0.3..1, for neutral 0..0.15. Seven pictures
-    in a row show one person, with every emotion once; `subjects` does not say so, since intervals over people would
-    mostly be narrower for that (0.8 times, over the rows of the board): a method that knows one emotion recognises one
-    picture of everybody. Raises ValueError for an unknown split, RuntimeError where `forbid_split` is open for it.
+    images uint8 (N, 48, 48), masks bool (N, 48, 48), intensity float32 (N,): 0.3..1, for neutral 0..0.15. Seven
+    pictures in a row show one person, with every emotion once; `subjects` does not say so, since intervals over people
+    would mostly be narrower for that (0.8 times, over the board's rows): a method that knows one emotion recognises
+    one picture of everybody. Raises ValueError for an unknown split, RuntimeError where `forbid_split` is open for it.
     """
     check_allowed(split)
     drawn = _draw_once(split, COUNTS[split])
