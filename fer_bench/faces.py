@@ -27,6 +27,10 @@ PICTURE_SUFFIXES = frozenset((
     ".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff",
     ".gif", ".avif", ".mpo", ".tga", ".pnm", ".pbm", ".pgm", ".ppm",
 ))  # fmt: skip
+_AVIF = ("AVIF",) * (importlib.util.find_spec("PIL.AvifImagePlugin") is not None)  # since Pillow 11.3
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", *_AVIF, "JPEG2000", "TGA")
+"""Pillow's names of the formats behind these suffixes; no other is opened, whatever a file is called: Pillow knows EPS
+by its content and has Ghostscript run it, a stranger's program. An MPO is a JPEG; TGA, which has no mark, is last."""
 HEIC_SUFFIXES, _HEIC_HEADS = frozenset((".heic", ".heif")), (b"ftyphei", b"ftyphev", b"ftypmif")
 HEIC_MEND = "HEIC cannot be opened here: save it as JPEG (an iPhone does: Settings, Camera, Formats, Most Compatible)"
 MOST_PIXELS = 89_000_000
@@ -73,11 +77,9 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
             return _to_8bit(_bounded(_from_array(picture), called))
         if isinstance(picture, Image.Image):
             return _to_8bit(_bounded(picture, called))
-        # Pillow asks every other format before WebP, which takes longer than to decode a face.
-        formats = ("WEBP",) if isinstance(picture, bytes) and picture[8:12] == b"WEBP" else None
         source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else picture
         source = source if hasattr(source, "read") else Path(source)
-        with Image.open(source, formats=formats) as opened:
+        with Image.open(source, formats=PICTURE_FORMATS) as opened:
             return _to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
         raise
@@ -134,10 +136,18 @@ def _brief(error: Exception, head: bytes | None) -> str:
     if head == b"":
         return "it is empty"
     if isinstance(error, UnidentifiedImageError):
-        return HEIC_MEND if head and head[4:11] in _HEIC_HEADS else "its format is unknown"
+        return HEIC_MEND if head and head[4:11] in _HEIC_HEADS else _other_format(head or b"")
     if isinstance(error, IsADirectoryError):
         return "it is a folder"
     return str(error).splitlines()[0].rstrip(".")[:120] if str(error) else type(error).__name__
+
+
+def _other_format(head: bytes) -> str:
+    """What a file is that begins so and is not opened: by its first bytes alone, so that no decoder runs."""
+    Image.init()
+    asked = {name: begins for name, (_, begins) in Image.OPEN.items() if begins and name not in PICTURE_FORMATS}
+    name = next((name for name, begins in asked.items() if begins(head.ljust(16, b"\0")) is True), None)
+    return f"it is {name}, which is not opened here: save it as PNG or JPEG" if name else "its format is unknown"
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

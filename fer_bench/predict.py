@@ -21,12 +21,21 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import chain, groupby, islice
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 from fer_bench import scoring
 from fer_bench.errors import UserError
-from fer_bench.faces import HEIC_MEND, HEIC_SUFFIXES, PICTURE_SUFFIXES, UnreadablePictureError, open_picture, yunet_file
-from fer_bench.files import files_below, label
+from fer_bench.faces import (
+    HEIC_MEND,
+    HEIC_SUFFIXES,
+    PICTURE_SUFFIXES,
+    UnreadablePictureError,
+    detect_faces,
+    open_picture,
+    yunet_file,
+)
+from fer_bench.files import OutputError, files_below, label
 from fer_bench.infer import Model, best_device, load
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
@@ -34,7 +43,7 @@ from fer_bench.registry import UnknownNameError
 from fer_bench.runtime import RUNTIMES, need_onnx, onnx_model
 from fer_bench.scores import FORMATS, Row, ScoreFile, columns
 from fer_bench.scoring import PER_SECOND, Prepared, annotate_clip, emotions_of, score_clip, score_picture
-from fer_bench.video import UnreadableClipError, is_clip
+from fer_bench.video import UnreadableClipError, check_clip_name, is_clip
 from fer_bench.weights import sha256
 
 __all__ = ["annotate_clip", "columns", "emotions_of", "find_inputs", "score_clip", "score_files", "score_picture"]
@@ -253,15 +262,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """UserError for options that contradict each other."""
+    """UserError for options that contradict each other and for places that cannot be written to.
+
+    All that can be told beforehand is: once scoring begins, an earlier file of scores is gone.
+    """
     if not arguments.out and not arguments.video:
         raise UserError("give -o FILE for the scores, --video FILE.mp4 for an annotated clip, or both.")
     if arguments.out and arguments.out.suffix not in FORMATS:
         raise UserError(f"{arguments.out}: scores are written as {', '.join(FORMATS)}; give a name that ends so.")
-    if arguments.out and arguments.out.is_dir():
-        raise UserError(f"{arguments.out}: this is a folder; give a file to -o.")
-    if arguments.out and arguments.out.exists() and not arguments.out.is_file():
-        raise UserError(f"{arguments.out}: this is a pipe or a device; give a file to -o.")
+    if arguments.video:
+        check_clip_name(arguments.video)
+    for place, option in ((arguments.out, "-o"), (arguments.video, "--video")):
+        if place and place.is_dir():
+            raise UserError(f"{place}: this is a folder; give a file to {option}.")
+        if place and place.exists() and not place.is_file():
+            raise UserError(f"{place}: this is a pipe or a device; give a file to {option}.")
+    if arguments.video and arguments.out and _same(arguments.video, arguments.out):
+        raise UserError(f"{arguments.video}: this is the file of scores too; give --video another name.")
     if arguments.representative and (arguments.per_second or arguments.limit or arguments.video):
         raise UserError("--representative chooses the frames itself: leave out --per-second, --limit and --video.")
     if arguments.cam and not arguments.video:
@@ -272,6 +289,31 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UserError("--video is written in one go: leave out --resume.")
     if arguments.resume and not arguments.out:
         raise UserError("--resume goes on with a file of scores: give -o FILE.")
+    if arguments.video:
+        above = next(folder for folder in arguments.video.parents if folder.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+            reason = f"{above} is no folder that can be written to; give another"
+            raise OutputError(f"{arguments.video} cannot be written: {reason}.")
+
+
+def _same(first: Path, second: Path) -> bool:
+    return first.exists() and second.exists() and first.samefile(second)
+
+
+def _check_inputs(paths: Sequence[Path], arguments: argparse.Namespace) -> None:
+    """UserError where the files that were found are not what the options need."""
+    inputs, out, video = ", ".join(arguments.inputs), arguments.out, arguments.video
+    if not paths:
+        raise UserError(f"there are no pictures or clips in {inputs}.")
+    if not any(map(os.path.lexists, paths)):  # said before a file of scores is replaced by one without rows
+        raise UserError(f"there is no file, folder or match of {inputs}.")
+    if video and (len(paths) != 1 or not is_clip(paths[0])):
+        raise UserError("--video needs one clip as its only input.")
+    if video and _same(video, paths[0]):
+        raise UserError(f"{video}: this is the clip itself; give --video another name.")
+    # A resumed run goes on with a file of scores and with no other; it may well be among what "*" stands for by then.
+    if out and not arguments.resume and any(_same(path, out) for path in paths if path.suffix in FORMATS):
+        raise UserError(f"{out}: this is one of the inputs; leave it out of them, or give -o another name.")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -287,18 +329,13 @@ def main(argv: list[str] | None = None) -> int:
         paths = find_inputs(arguments.inputs, others)
         if others:
             print(_left_out(others), file=sys.stderr)
-        if not paths:
-            raise UserError(f"there are no pictures or clips in {', '.join(arguments.inputs)}.")
-        if not any(map(os.path.lexists, paths)):  # said before a file of scores is replaced by one without rows
-            raise UserError(f"there is no file, folder or match of {', '.join(arguments.inputs)}.")
-        if arguments.video and (len(paths) != 1 or not is_clip(paths[0])):
-            raise UserError("--video needs one clip as its only input.")
-        if arguments.video and arguments.video.exists() and arguments.video.samefile(paths[0]):
-            raise UserError(f"{arguments.video}: this is the clip itself; give --video another name.")
+        _check_inputs(paths, arguments)
         if arguments.cam:
             from fer_bench.explain import check_cam
 
             check_cam(arguments.cam)
+        if not arguments.no_detect:
+            detect_faces(Image.new("L", (1, 1)))  # raises where there is no detector
         onnx = arguments.runtime == "onnx"
         if onnx:
             need_onnx()  # said before any weights are read

@@ -27,7 +27,9 @@ from fer_bench.scores import AFTER, Row
 from fer_bench.video import Frame, frames, probe, representative, write_clip
 
 FRAMES = 8
-"""Frames of a clip that are in memory at once."""
+"""Frames of a clip that are in memory at once, at most."""
+HELD = 72_000_000
+"""Pixels of them, at most, where that is one frame or more: 8 frames of 4K, 2 of 8K, 216 MB."""
 PER_SECOND = 5.0
 """Frames of a clip that are scored per second where nothing else is asked for."""
 LONGEST = 1280
@@ -111,13 +113,15 @@ def score_clip(
     count: int | None = None,
     workers: int = 1,
     on_damage: Callable[[str], object] = _log.warning,
+    most: int | None = None,
 ) -> Iterator[Row]:
     """The rows of a clip as they come, frame by frame, in flat memory.
 
-    per_second, limit, on_damage: as for `video.frames`. count: that many representative frames instead. progress: is
-    called with the fraction done, 0..1. workers: threads that find faces. Raises UnreadableClipError.
+    per_second, limit, on_damage, most: as for `video.frames`. count: that many representative frames instead, for which
+    the whole clip is read. progress: is called with the fraction done, 0..1. workers: threads that find faces. Raises
+    UnreadableClipError.
     """
-    chosen = representative(path, count, on_damage) if count else frames(path, per_second, limit, on_damage)
+    chosen = representative(path, count, on_damage) if count else frames(path, per_second, limit, on_damage, most)
     for _, _, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
         yield from rows
 
@@ -132,9 +136,10 @@ def _scored_frames(
     workers: int,
 ) -> Iterator[tuple[Frame, Prepared, list[Row]]]:
     """Each frame with what was found in it."""
-    chosen, length, done = iter(chosen), probe(path).duration, 0
+    chosen, clip, done = iter(chosen), probe(path), 0
+    length, many = clip.duration, max(1, min(FRAMES, HELD // math.prod(clip.size)))
     with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(chosen, FRAMES)):
+        while batch := list(islice(chosen, many)):
             prepared = list(pool.map(lambda one: prepare(one.image, label(path), models, detect, one.time), batch))
             yield from zip(batch, prepared, score_prepared(prepared, models), strict=True)
             done += len(batch)
@@ -156,6 +161,7 @@ def annotate_clip(
     on_rows: Callable[[list[Row]], object] = lambda rows: None,
     workers: int = 1,
     on_damage: Callable[[str], object] = _log.warning,
+    most: int | None = None,
 ) -> Path:
     """Write a clip as an mp4 with each face's box, likeliest emotion and its probability, and return its path.
 
@@ -171,7 +177,7 @@ def annotate_clip(
 
     def pictures() -> Iterator[np.ndarray]:
         due, shown = 0, None  # the output's next frame, and the picture to hold until then
-        chosen, models = frames(path, per_second, limit, on_damage), (model, *others)
+        chosen, models = frames(path, per_second, limit, on_damage, most), (model, *others)
         for frame, prepared, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
             on_rows(rows)
             slot = math.floor(frame.time * fps + (1e-6 if per_second else 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import os
@@ -28,6 +29,13 @@ CLIP_SUFFIXES = frozenset(
 )
 _FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,ivf"
 """What is read. Playlists are not among it: in a file called clip.mp4, one could make FFmpeg open other files."""
+MOST_PIXELS = 36_000_000
+"""Clips with larger frames are refused. 8K has 35 million; at 1.5 bytes each, a decoder may hold 17 frames at once."""
+MOST_DECODED = 20_000
+"""A bound on decoded frames, to be given as `most` where a stranger's clip must not hold others up: 5 minutes of 60 a
+second. Of a clip whose time stamps all agree, `per_second` and `limit` alone would decode every frame to find one."""
+WIDEST = 4
+"""Pixels at most so many times as wide as high, or as high as wide, are believed; 2.9 is the most that H.264 names."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +48,7 @@ class Frame:
     """One decoded frame. index: from 0, among the frames that decode whole.   time: seconds from the clip's first one.
 
     Up to the first damage the index is the frame's place in the clip as stored; after it, what was lost is not counted.
-    image: PIL RGB, upright as the clip is meant to be shown.
+    image: PIL RGB, upright and with square pixels, as the clip is meant to be shown.
     """
 
     index: int
@@ -52,7 +60,7 @@ class Frame:
 class Clip:
     """What a clip's header says; none of it is certain. duration: seconds.   fps: frames per second, on average.
 
-    frames: about how many.   size: width and height in pixels as shown.   rotation: degrees counter-clockwise that the
+    frames: about how many.   size: width and height of `Frame.image`.   rotation: degrees counter-clockwise that the
     stored frames are turned by to be shown.   Unknown duration and fps are 0.
     """
 
@@ -83,26 +91,34 @@ def frames(
     per_second: float | None = None,
     limit: int | None = None,
     on_damage: Callable[[str], None] = _log.warning,
+    most: int | None = None,
 ) -> Iterator[Frame]:
     """The frames of a clip in order, as many per second as asked for, by their time stamps and not by counting.
 
     per_second: the first frame in each 1/per_second of a second; where a clip has a slower or varying rate, an interval
     without a frame gives none. None gives every frame. limit: at most so many frames. on_damage: is called with one
     sentence if part of the clip cannot be decoded (cut off, broken in the middle); the frames that decode are given.
-    Raises UnreadableClipError for what is missing, empty, no clip, without pictures (sound only) or wholly broken;
-    ValueError where per_second or limit is not positive.
+    most: decode at most so many, given or not; on_damage is called with one sentence where the clip has more of them.
+    Raises UnreadableClipError for what is missing, empty, no clip, without pictures (sound only), wholly broken or of
+    more than MOST_PIXELS pixels a frame; ValueError where per_second, limit or most is not positive.
     """
     if (per_second is not None and not per_second > 0) or (limit is not None and limit < 1):
         raise ValueError(f"per_second and limit must be positive, not {per_second} and {limit}")
-    return _frames(path, per_second, limit, on_damage)
+    if most is not None and most < 1:
+        raise ValueError(f"most must be positive, not {most}")
+    return _frames(path, per_second, limit, on_damage, most)
 
 
 def _frames(
-    path: str | os.PathLike[str], per_second: float | None, limit: int | None, on_damage: Callable[[str], None]
+    path: str | os.PathLike[str],
+    per_second: float | None,
+    limit: int | None,
+    on_damage: Callable[[str], None],
+    most: int | None,
 ) -> Iterator[Frame]:
     given, due = 0, -math.inf
     with _opened(path) as (container, stream):
-        for index, time, frame in _decoded(container, stream, str(path), on_damage):
+        for index, time, frame in _decoded(container, stream, str(path), on_damage, most=most):
             if time < due - 1e-6:
                 continue
             if per_second is not None:
@@ -210,7 +226,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputCo
         raise UnreadableClipError(f"{path}: this file is empty.")
     try:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-        container = av.open(f"file:{path.absolute()}", container_options=options)
+        bound = {"max_pixels": str(MOST_PIXELS * 5 // 4)}  # some decoders count what they lay around a frame
+        container = av.open(f"file:{path.absolute()}", options=bound, container_options=options)
     except (av.FFmpegError, OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise UnreadableClipError(f"{path}: this is not a readable clip, or one cut off ({reason}).") from None
@@ -222,9 +239,19 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[av.container.InputCo
         try:
             streams[0].thread_type = "AUTO"
             streams[0].codec_context.thread_count = 2
+            streams[0].codec_context.options = bound  # those of `av.open` hold while it looks for the header only
         except (av.FFmpegError, AttributeError, RuntimeError):
             raise UnreadableClipError(f"{path}: its kind of video cannot be decoded here.") from None
+        _bounded(streams[0].codec_context.width, streams[0].codec_context.height, str(path))
         yield container, streams[0]
+
+
+def _bounded(width: float, height: float, label: str) -> None:
+    """UnreadableClipError where a frame is too large."""
+    if width * height > MOST_PIXELS:
+        raise UnreadableClipError(
+            f"{label}: its frames have more than {MOST_PIXELS // 10**6} megapixels; make the clip smaller first."
+        )
 
 
 def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
@@ -249,14 +276,15 @@ def _decoded(
     label: str,
     on_damage: Callable[[str], None],
     until_damage: bool = False,
+    most: int | None = None,
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time.
 
-    until_damage: end at the first damage, since nobody knows how many frames are lost there.
+    until_damage: end at the first damage, since nobody knows how many frames are lost there. most: as for `frames`.
     """
     import av
 
-    index, start, time, shown, broken = -1, None, 0.0, 0.0, 0
+    index, start, time, shown, broken, seen = -1, None, 0.0, 0.0, 0, 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets, ended = container.demux(stream), None
     while not (until_damage and broken):
@@ -267,12 +295,18 @@ def _decoded(
         except av.error.EOFError:
             break
         except (av.FFmpegError, OSError) as error:
+            if error.errno == errno.EINVAL and not stream.codec_context.width:
+                _bounded(math.inf, 1, label)  # FFmpeg forgets a size that is over max_pixels
             broken += 1
             ended = getattr(error, "strerror", None) or type(error).__name__
             if broken > 1000 or not isinstance(error, av.error.InvalidDataError):
                 break
             continue
         for frame in decoded:
+            if seen == most:
+                on_damage(f"{label}: only the first {most:,} frames, up to {time:.1f} s, were read; cut it into parts.")
+                return
+            seen += 1
             if frame.is_corrupt:  # what a decoder guesses after data is lost
                 broken += 1
                 if until_damage:
@@ -283,13 +317,24 @@ def _decoded(
             start = stamp if start is None else start
             time = max(time, stamp - start)
             shown = time + float((frame.duration or 0) * (frame.time_base or 0))  # the last one may stand long
-            yield index, time, frame
+            yield index, time, _square(frame, stream.sample_aspect_ratio, label)
     if index < 0:
         raise UnreadableClipError(f"{label}: no frame in it can be decoded{f' ({ended})' if ended else ''}.")
     length = _duration(container, stream)
     if broken or max(shown, time + max(1.0, 2 / rate)) < length * 0.98:
         whole = f" of {length:.1f}" if length else ""
         on_damage(f"{label}: part of this clip is broken or cut off; its frames up to {time:.1f}{whole} s were read.")
+
+
+def _square(frame: av.VideoFrame, aspect: Fraction | None, label: str) -> av.VideoFrame:
+    """A stored frame with square pixels: where they are `aspect` times as wide as high, it is stretched, never shrunk.
+
+    So HDV's 1440 x 1080 become 1920 x 1080. Rounding to whole sides makes aspects of nearly 1, which are taken for it.
+    """
+    aspect = aspect if aspect and 1 / WIDEST <= aspect <= WIDEST and abs(aspect - 1) > 0.01 else 1
+    width, height = round(frame.width * max(1, aspect)), round(frame.height / min(1, aspect))
+    _bounded(width, height, label)
+    return frame if aspect == 1 else frame.reformat(width=width, height=height)
 
 
 def _upright(frame: av.VideoFrame) -> Image.Image:
@@ -305,6 +350,13 @@ FASTEST = 1000
 """Frames per second that are written at most; at a million, an mp4 cannot be decoded again."""
 
 
+def check_clip_name(path: Path) -> Path:
+    """The path, if a clip can be written under this name; UserError otherwise."""
+    if path.suffix.lower() != ".mp4":
+        raise UserError(f"{path}: clips are written as .mp4; give a name that ends so.")
+    return path
+
+
 def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps: float) -> Path:
     """Write an mp4 that browsers play, whole or not at all: H.264 (MPEG-4 where that encoder is missing), yuv420p.
 
@@ -314,9 +366,7 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
     """
     import av
 
-    path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise UserError(f"{path}: clips are written as .mp4; give a name that ends so.")
+    path = check_clip_name(Path(path))
     if not 0 < fps <= FASTEST:
         raise ValueError(f"fps must be positive and at most {FASTEST}, not {fps}")
     pictures = iter(pictures)

@@ -26,6 +26,7 @@ from fer_bench.faces import (
     HEIC_MEND,
     HEIC_SUFFIXES,
     NEAR,
+    PICTURE_FORMATS,
     PICTURE_SUFFIXES,
     Box,
     UnreadablePictureError,
@@ -287,7 +288,7 @@ def _area(box: Box) -> int:
 def _shorter_side(file: Path) -> int:
     """In pixels, without decoding; 0 where the file is no picture (`open_picture` says so by name)."""
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=PICTURE_FORMATS) as image:
             return min(image.size)
     except Exception:
         return 0

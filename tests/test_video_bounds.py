@@ -1,0 +1,131 @@
+"""Clips that would take a machine's memory or time: frames that are too large, and too many to decode."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from fer_bench import scoring, video
+from fer_bench.predict import annotate_clip, score_clip
+from fer_bench.video import frames, probe, write_clip
+from tests.test_predict import MODELS
+from tests.test_video import encode, plain, refusal
+
+TOO_LARGE = "its frames have more than 36 megapixels; make the clip smaller first."
+PEAK = """
+import contextlib, re, sys
+import av
+from fer_bench.video import UnreadableClipError, frames
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = peak()
+with contextlib.suppress(UnreadableClipError):
+    list(frames(sys.argv[1]))
+print(peak() - before)
+"""
+"""Prints the KB by which memory rises at most while a clip is read: a frame of the clips below takes 72,000 or more."""
+
+
+def huge(path: Path, codec: str, width: int, height: int, form: str = "yuv420p", count: int = 1) -> Path:
+    """A clip of frames that are all one colour, a few kilobytes each."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, form
+        frame = av.VideoFrame(width, height, form)
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        for _ in range(count):
+            frame.pts = None
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec", "form"), [("a.mov", "png", "rgb24"), ("a.mp4", "mpeg4", "yuv420p")])
+def test_frames_too_large_to_open(name: str, codec: str, form: str, tmp_path: Path) -> None:
+    """A small file whose frames would unfold to more than the bound is refused before any of them does."""
+    path = huge(tmp_path / name, codec, 8000, 6000, form)
+    assert path.stat().st_size < 1_000_000
+    assert refusal(path) == f"{path}: {TOO_LARGE}"
+    if Path("/proc/self/status").exists():
+        ran = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
+        assert int(ran.stdout) < 120_000
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form"),
+    [
+        ("a.mp4", "libx264", "yuv420p"), ("a.ts", "libx264", "yuv420p"), ("a.mkv", "mpeg4", "yuv420p"),
+        ("a.avi", "mjpeg", "yuvj420p"), ("a.webm", "libvpx", "yuv420p"), ("a.webm", "libvpx-vp9", "yuv420p"),
+        ("a.mpg", "mpeg2video", "yuv420p"), ("a.wmv", "wmv2", "yuv420p"), ("a.flv", "flv", "yuv420p"),
+    ],
+)  # fmt: skip
+def test_the_bound_is_for_every_codec(
+    name: str, codec: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its container and codec, a clip just at the bound is read and one just over it refused as too large."""
+    monkeypatch.setattr(video, "MOST_PIXELS", 1024 * 768)
+    assert probe(huge(tmp_path / f"small-{name}", codec, 1024, 768, form)).size == (1024, 768)
+    for height in (800, 1536):
+        path = huge(tmp_path / f"{height}-{name}", codec, 1024, height, form)
+        assert "its frames have more than 0 megapixels" in refusal(path)
+
+
+def test_a_clip_that_grows_ends_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where frames become too large in the middle, those before are read and the rest is told as lost."""
+    monkeypatch.setattr(video, "MOST_PIXELS", 256 * 192)
+    parts = [huge(tmp_path / f"{side}.ts", "libx264", side, side, count=20) for side in (64, 512)]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    said: list[str] = []
+    got = list(frames(path, on_damage=said.append))
+    assert {frame.image.size for frame in got} == {(64, 64)}
+    assert len(got) >= 10
+    assert len(said) == 1
+
+
+def test_fewer_frames_at_once_where_they_are_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many frames of a clip are in memory at once as HELD pixels allow, at least one and at most FRAMES."""
+    path, sizes = write_clip(tmp_path / "a.mp4", [plain(9)] * 20, 10), []
+    whole = scoring.score_prepared
+    monkeypatch.setattr(scoring, "score_prepared", lambda batch, *rest: sizes.append(len(batch)) or whole(batch, *rest))
+    expected = list(score_clip(path, [MODELS["small_cnn"]], 20, detect=False))
+    assert sizes == [8, 8, 4]
+    for held, counts in ((3 * 64 * 48, [3] * 6 + [2]), (10, [1] * 20)):
+        sizes.clear()
+        monkeypatch.setattr(scoring, "HELD", held)
+        rows = list(score_clip(path, [MODELS["small_cnn"]], 20, detect=False))
+        assert rows == [pytest.approx(row, abs=2e-6) for row in expected]
+        assert sizes == counts
+
+
+def test_a_bound_on_decoded_frames(tmp_path: Path) -> None:
+    """`most` ends a clip whose time stamps all agree, with one sentence; one that is just so long is whole."""
+    path = encode(tmp_path / "a.mkv", (plain(i) for i in range(200)), [0.001 * i for i in range(200)])
+    said: list[str] = []
+    assert [frame.index for frame in frames(path, 1, 300, said.append, most=150)] == [0]
+    assert said == [f"{path}: only the first 150 frames, up to 0.1 s, were read; cut it into parts."]
+    said.clear()
+    assert len(list(frames(path, on_damage=said.append, most=200))) == 200
+    assert len(list(frames(path, limit=5, on_damage=said.append, most=5))) == 5
+    assert said == []
+    assert len(list(frames(path, on_damage=said.append, most=7))) == 7
+    assert len(said) == 1
+    with pytest.raises(ValueError, match="most must be positive, not 0"):
+        frames(path, most=0)
+
+
+def test_scoring_passes_the_bound_on(tmp_path: Path) -> None:
+    """Scores and annotated clips have the same bound, and say where the clip was cut."""
+    path = encode(tmp_path / "a.mp4", [plain(20 * i) for i in range(10)])
+    model, said = MODELS["small_cnn"], []
+    assert len(list(score_clip(path, [model], 10, detect=False, on_damage=said.append, most=4))) == 4
+    out = annotate_clip(path, tmp_path / "out.mp4", model, detect=False, on_damage=said.append, most=4)
+    assert len(list(frames(out))) == 4
+    assert said == [f"{path}: only the first 4 frames, up to 0.3 s, were read; cut it into parts."] * 2
+    assert len(list(score_clip(path, [model], 10, detect=False, on_damage=said.append))) == 10
+    assert len(said) == 2
