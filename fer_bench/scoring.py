@@ -137,7 +137,7 @@ def _scored_frames(
 ) -> Iterator[tuple[Frame, Prepared, list[Row]]]:
     """Each frame with what was found in it."""
     chosen, clip, done = iter(chosen), probe(path), 0
-    length, many = clip.duration, max(1, min(FRAMES, HELD // math.prod(clip.size)))
+    length, many = clip.duration, max(1, min(FRAMES, HELD // max(1, math.prod(clip.size))))
     with ThreadPoolExecutor(workers) as pool:
         while batch := list(islice(chosen, many)):
             prepared = list(pool.map(lambda one: prepare(one.image, label(path), models, detect, one.time), batch))
