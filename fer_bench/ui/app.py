@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -84,12 +85,23 @@ def visitors_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(prefix="fer_bench-visitors-", dir=parent, ignore_cleanup_errors=True)
 
 
+def port(text: str) -> int:
+    """A port's number from the command line or the environment. Raises argparse.ArgumentTypeError for what is none."""
+    if not re.fullmatch("[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a whole number from 1 to 65535.")
+    return int(text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`python app.py [--port N] [--host ADDRESS]`: serve until interrupted. 0 done, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="app.py", description="Serve the demo.")
-    parser.add_argument("--port", type=int, help="default: $GRADIO_SERVER_PORT, else 7860 or the next free one")
+    parser.add_argument("--port", type=port, help="default: $GRADIO_SERVER_PORT, else 7860 or the next free one")
     parser.add_argument("--host", help="address to listen on (default: $GRADIO_SERVER_NAME, else this machine only)")
     options = parser.parse_args(arguments)
+    try:  # gradio reads it itself, when it is imported, and takes whatever stands there
+        port(os.environ.get("GRADIO_SERVER_PORT", "7860"))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"$GRADIO_SERVER_PORT: {error}")
     from fer_bench.ui import engine
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Docker, systemd and Spaces stop a server so: as Ctrl-C

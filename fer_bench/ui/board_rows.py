@@ -202,15 +202,22 @@ class Board:
 
     def rows(self, track: str | None, recipe: str | None = ALL) -> tuple[pd.DataFrame, dict[str, Result]]:
         """`leaderboard.table` with a column `name`, and the results by that name; both empty for an unknown track."""
-        if (track, recipe) not in self._rows:
-            self._rows[track, recipe] = self._table(track, recipe)
-        return self._rows[track, recipe]
+        if (track, recipe) in self._rows:
+            return self._rows[track, recipe]
+        found = self._table(track, recipe)
+        if found[1]:  # what nobody measured is not kept: strangers may ask for any number of names
+            self._rows[track, recipe] = found
+        return found
 
     def cells(self, track: str | None, recipe: str | None = ALL) -> Cells:
         """`cells` of those rows."""
-        if (track, recipe) not in self._cells:
-            self._cells[track, recipe] = cells(self.rows(track, recipe)[0])
-        return self._cells[track, recipe]
+        if (track, recipe) in self._cells:
+            return self._cells[track, recipe]
+        frame, results = self.rows(track, recipe)
+        found = cells(frame)
+        if results:
+            self._cells[track, recipe] = found
+        return found
 
     def _table(self, track: str | None, recipe: str | None) -> tuple[pd.DataFrame, dict[str, Result]]:
         chosen = [r for r in self.results if r.track == track and recipe in (None, ALL, r.recipe)]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from fer_bench.errors import UserError
@@ -35,6 +36,14 @@ CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRat
 """What the live camera is asked for: gradio's own 1920 x 1440 keeps a small machine busy with nothing but pixels."""
 LIVE_SECONDS = 120
 """After which the live camera stops; it can be started again."""
+LIVE_STREAMS = 6
+"""Live cameras that run at once, so that a visitor with two pages does not shut it for the others."""
+LIVE_NOTE = (
+    f"Stops by itself after {LIVE_SECONDS} seconds. While {LIVE_STREAMS} others are on, yours waits without an answer "
+    "until one of them stops."
+)
+_AT_WORK = threading.Semaphore(2)
+"""Frames of live cameras that are worked on at once; of a camera that has to wait, the frames between are left out."""
 
 
 def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]], title: str) -> go.Figure:
@@ -101,12 +110,27 @@ def with_point(history: Sequence[Point], method: str, now: float, scores: dict[s
     return [*kept, (method, now, scores)]
 
 
-def live_answer(frame: np.ndarray, method: str) -> tuple[dict[str, float], bool]:
-    """One camera frame, uint8 (H, W, 3) -> (probability per emotion of the largest face, whether there was a face)."""
+def frame_in(given: dict[str, Any]) -> Image.Image:
+    """A frame of the live camera, which the page sends inside its question. given: as an event with AS_IT_IS gets it.
+
+    Raises UserError for anything else: gradio itself would open whatever path stands there instead.
+    """
+    from fer_bench.faces import open_picture
+
+    head, _, text = (given.get("url") or "").partition(",")
+    try:
+        if not head.startswith("data:image/"):
+            raise ValueError(head)
+        return open_picture(base64.b64decode(text), "the frame")
+    except (ValueError, UserError):
+        raise UserError("This is no frame of a camera; start the camera and ask again.") from None
+
+
+def live_answer(picture: Image.Image, method: str) -> tuple[dict[str, float], bool]:
+    """One camera frame -> (probability per emotion of the largest face, whether there was a face)."""
     from fer_bench.faces import crop, detect_faces
     from fer_bench.ui.try_it import first_choice
 
-    picture = Image.fromarray(frame)
     found = detect_faces(picture)
     model = engine.SHELF[method]
     face = crop(picture, found[first_choice(found)].box, model.input_spec.margin) if found else picture
@@ -124,17 +148,22 @@ def build(choices: list[Choice]) -> None:
 
     def run(given: dict | None, method: str, per_second: float, cam: str) -> tuple[Any, ...]:
         """A clip -> (note, plot, annotated clip, CSV)."""
-        path = path_of(given)
+        try:
+            path = path_of(given)
+        except UserError as error:
+            return look.note(str(error), bad=True), *nothing
         if not path:
             return look.note("Upload or record a clip first.", bad=True), *nothing
-        folder = engine.folder_for()
-        name, out = Path(path).name, folder / "annotated.mp4"
         try:
-            rows, damaged = engine.read_clip(
-                Path(path), out, method, per_second, MOST_FRAMES, None if cam == "none" else cam
-            )
+            with engine.folder_for() as folder:
+                return answered(Path(path), folder, method, per_second, None if cam == "none" else cam)
         except (UserError, KeyError) as error:
-            return look.note(str(error).replace(str(path), name), bad=True), *nothing
+            return look.note(str(error).replace(path, Path(path).name), bad=True), *nothing
+
+    def answered(path: Path, folder: Path, method: str, per_second: float, cam: str | None) -> tuple[Any, ...]:
+        """What `run` gives for a clip; the files go to `folder`. Raises UserError."""
+        name, out = path.name, folder / "annotated.mp4"
+        rows, problems = engine.read_clip(path, out, method, per_second, MOST_FRAMES, cam)
         for row in rows:
             row["filepath"] = name
         emotions = engine.emotions_in(rows)
@@ -143,17 +172,22 @@ def build(choices: list[Choice]) -> None:
         plot = emotions_over_time(
             [row["time"] for row in largest], [{e: row[e] for e in emotions} for row in largest], f"{method} on {name}"
         )
-        cut = len(largest) >= MOST_FRAMES and goes_on(path, largest[-1]["time"], per_second)
-        notes = [look.note(summary(rows, cut)), *(look.note(d.replace(str(path), name), bad=True) for d in damaged)]
-        return "".join(notes), shown(plot), shown(str(out)), shown(str(table))
+        cut = len(largest) >= MOST_FRAMES and goes_on(str(path), largest[-1]["time"], per_second)
+        notes = [look.note(summary(rows, cut)), *(look.note(p.replace(str(path), name), bad=True) for p in problems)]
+        annotated = shown(str(out)) if out.is_file() else nothing[0]
+        return "".join(notes), shown(plot), annotated, shown(str(table))
 
-    def live(frame: np.ndarray | None, method: str | None, history: list) -> tuple[Any, ...]:
+    def live(frame: dict | None, method: str | None, history: list) -> tuple[Any, ...]:
         """One frame of the camera -> (line, plot, history)."""
         import time
 
         if frame is None or method is None:
             return "", gr.skip(), history
-        scores, found = live_answer(frame, method)
+        try:
+            with _AT_WORK:
+                scores, found = live_answer(frame_in(frame), method)
+        except (UserError, KeyError) as error:
+            return look.note(str(error), bad=True), gr.skip(), history
         now = time.monotonic()
         history = with_point(history, method, now, scores)
         start, before = history[0][1], history[-2][1] if len(history) > 1 else None
@@ -192,10 +226,10 @@ def build(choices: list[Choice]) -> None:
     with gr.Accordion("Live camera", open=False, elem_id="live"), gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             camera = gr.Image(
-                label="Camera", sources=["webcam"], streaming=True, type="numpy", height=260, buttons=[],
+                label="Camera", sources=["webcam"], streaming=True, height=260, buttons=[],
                 webcam_options=gr.WebcamOptions(constraints=CAMERA), elem_id="camera",
             )  # fmt: skip
-            gr.Markdown(f"Stops by itself after {LIVE_SECONDS} seconds.", elem_classes="fer-small")
+            gr.Markdown(LIVE_NOTE, elem_classes="fer-small")
         with gr.Column(scale=5, min_width=320):
             line = gr.HTML(elem_id="live-line", padding=False)
             live_plot = gr.Plot(label="Emotions over time", elem_id="live-plot", elem_classes="fer-chart")
@@ -206,5 +240,5 @@ def build(choices: list[Choice]) -> None:
     )  # fmt: skip
     camera.stream(
         live, [camera, method, history], [line, live_plot, history], stream_every=0.5, time_limit=LIVE_SECONDS,
-        concurrency_limit=2, api_visibility="private", show_progress="hidden",
+        concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden", **AS_IT_IS,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -9,8 +10,9 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +25,9 @@ from fer_bench.errors import UserError
 from fer_bench.leaderboard import read_readable, table
 
 if TYPE_CHECKING:
+    from fer_bench.cards import InputSpec
     from fer_bench.infer import Model
+    from fer_bench.scoring import Prepared
 
 TRACK = "fer2013"
 NO_WEIGHTS = (
@@ -33,6 +37,12 @@ NO_WEIGHTS = (
 )
 SIDE = 320
 """Side of the face shown with its overlay, in pixels."""
+MOST_FACES = 100
+"""Of one picture that are answered for: a small tiling of faces has thousands."""
+MOST_SECONDS = 240
+"""That pictures or a clip are worked on, so that one visitor cannot hold the queue; what is left is left out."""
+MOST_DECODED = 40_000_000_000
+"""Pixels of a clip that are decoded, in one or two minutes here: 20,000 frames of 1920 x 1080, or 1,200 of 8K."""
 F = TypeVar("F", bound=Callable)
 T = TypeVar("T")
 
@@ -120,7 +130,12 @@ class Shelf:
             with self._lock:
                 if name in self._models:
                     return self._models[name]
-            model = self._load(name)
+            try:
+                model = self._load(name)
+            except BaseException:
+                with self._lock:  # strangers may ask for any number of names that do not exist
+                    self._loading.pop(name, None)
+                raise
             with self._lock:
                 self._models[name] = model
                 while len(self._models) > 1 and sum(map(size_of, self._models.values())) > self.bound:
@@ -170,9 +185,15 @@ def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> T:
     """
     from fer_bench.infer import best_device
 
-    if not any(methods):
+    return job([SHELF[name].to(best_device()) for name in chosen(methods)], *arguments)
+
+
+def chosen(methods: Sequence[str]) -> list[str]:
+    """The methods without repetitions. Raises UserError where there is none."""
+    names = list(dict.fromkeys(filter(None, methods or ())))
+    if not names:
         raise UserError("Choose at least one method.")
-    return job([SHELF[name].to(best_device()) for name in methods], *arguments)
+    return names
 
 
 @dataclass(frozen=True)
@@ -246,35 +267,88 @@ def _centred(face: Image.Image) -> Image.Image:
     return square(face, min(face.size))
 
 
-def score(pictures: Sequence[tuple[str, Image.Image]], methods: Sequence[str]) -> list[dict]:
-    """The rows that `fer_bench.predict` would write for these (name, picture) pairs: one per face and method.
+def specs_of(methods: Sequence[str]) -> list[InputSpec]:
+    """What each of `chosen(methods)` wants to see. Loads them, so once for all pictures. Raises as `ask`."""
+    return [SHELF[method].input_spec for method in chosen(methods)]
 
-    Raises as `ask` does.
+
+def prepare(picture: Image.Image, name: str, specs: Sequence[InputSpec]) -> tuple[Prepared, int]:
+    """A picture's faces cut out as the methods want them, and how many faces it has.
+
+    Where those are more than MOST_FACES, the largest are cut out. specs: of `specs_of`. The picture itself is not kept.
     """
-    return ask(_score, methods, pictures)
+    from fer_bench.faces import crop, detect_faces, square
+    from fer_bench.scoring import Prepared
+
+    faces = [face.box for face in detect_faces(picture)]
+    largest = sorted(faces, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))[:MOST_FACES]
+    boxes = tuple(box for box in faces if box in largest) or (None,)
+    crops = (
+        tuple(square(crop(picture, box, spec.margin) if box else picture, spec.size) for box in boxes) for spec in specs
+    )
+    return Prepared(name, None, boxes, tuple(crops)), len(faces)
 
 
-def _score(models: Sequence[Model], pictures: Sequence[tuple[str, Image.Image]]) -> list[dict]:
-    from fer_bench.predict import score_picture
+def score_prepared(batch: Sequence[Prepared], methods: Sequence[str]) -> list[dict]:
+    """The rows that `fer_bench.predict` would write for pictures from `prepare`, with the specs of these methods."""
+    return ask(_score, methods, batch)
 
-    return [row for name, picture in pictures for row in score_picture(picture, name, models)]
+
+def _score(models: Sequence[Model], batch: Sequence[Prepared]) -> list[dict]:
+    from fer_bench.scoring import score_prepared
+
+    return list(chain.from_iterable(score_prepared(batch, models)))
+
+
+def score(pictures: Sequence[tuple[str, Image.Image]], methods: Sequence[str]) -> list[dict]:
+    """The rows of these (name, picture) pairs. Raises as `ask` does, and UserError for more than MOST_FACES in one."""
+    batch, specs = [], specs_of(methods)
+    for name, picture in pictures:
+        prepared, found = prepare(picture, name, specs)
+        if found > MOST_FACES:
+            raise UserError(f"{name}: {found} faces were found, of at most {MOST_FACES}; cut the picture into parts.")
+        batch.append(prepared)
+    return score_prepared(batch, methods)
+
+
+class _OutOfTimeError(Exception):
+    """Ends the reading of a clip."""
 
 
 def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int, cam: str | None) -> tuple[list, list]:
-    """A clip's rows and what was damaged in it; the annotated clip goes to `out` (.mp4). Raises UserError."""
+    """A clip's rows and what of it was damaged or left out; the annotated clip goes to `out` (.mp4). Raises UserError.
+
+    After MOST_SECONDS the reading ends: with the rows until then, and no annotated clip.
+    """
     return ask(_read_clip, [method], path, out, per_second, limit, cam)
 
 
 def _read_clip(
     models: Sequence[Model], path: Path, out: Path, per_second: float, limit: int, cam: str | None
 ) -> tuple[list, list]:
-    from fer_bench.predict import annotate_clip
+    from fer_bench import video
+    from fer_bench.scoring import annotate_clip
 
     rows: list[dict] = []
-    damaged: list[str] = []
+    notes: list[str] = []
     (model,) = models
-    annotate_clip(path, out, model, per_second, limit, cam, on_rows=rows.extend, on_damage=damaged.append)
-    return rows, damaged
+    width, height = video.probe(path).size
+    most = max(1, min(video.MOST_DECODED, MOST_DECODED // (width * height)))
+    end = time.monotonic() + MOST_SECONDS
+
+    def take(some: list[dict]) -> None:
+        rows.extend(some)
+        if time.monotonic() > end:
+            raise _OutOfTimeError
+
+    try:
+        annotate_clip(path, out, model, per_second, limit, cam, on_rows=take, on_damage=notes.append, most=most)
+    except _OutOfTimeError:
+        notes.append(
+            f"{path}: after {MOST_SECONDS} seconds of work only its first {rows[-1]['time']:.1f} s were read, and no "
+            "annotated clip was made; give a shorter clip or choose fewer frames per second."
+        )
+    return rows, notes
 
 
 def write_csv(rows: Sequence[dict], emotions: Sequence[str], path: Path) -> Path:
@@ -286,13 +360,21 @@ def write_csv(rows: Sequence[dict], emotions: Sequence[str], path: Path) -> Path
     return path
 
 
-def folder_for(seconds: float = 120) -> Path:
-    """A new folder for what a visitor downloads, gone after `seconds`: gradio copies and deletes its own copies."""
+@contextlib.contextmanager
+def folder_for(seconds: float = 120) -> Iterator[Path]:
+    """A new folder for what a visitor downloads, gone `seconds` after the block is left, or at once where it raised.
+
+    Gradio copies what an answer names, and deletes its own copies.
+    """
     held = tempfile.TemporaryDirectory(prefix="fer_bench-", ignore_cleanup_errors=True)
+    try:
+        yield Path(held.name)
+    except BaseException:
+        held.cleanup()
+        raise
     timer = threading.Timer(seconds, held.cleanup)  # holds the folder, which is also removed when the process ends
     timer.daemon = True
     timer.start()
-    return Path(held.name)
 
 
 def emotions_in(rows: Sequence[dict]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,29 +15,33 @@ from fer_bench.ui import engine, look
 from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of, read
 
 if TYPE_CHECKING:
+    from fer_bench.scoring import Prepared
     from fer_bench.ui.engine import Choice
 
+Face = tuple[str, int]
+"""Its picture's name and its number there, from 1; 0 where none was found and the picture is used whole."""
 WAITING = (
     '<div class="fer-empty"><h2>Choose some pictures.</h2><p>Every face in them appears here with its answers, '
     "and a table to download.</p></div>"
 )
 MOST_PICTURES = 200
 """At once, so that one visitor cannot hold the queue."""
+MOST_FACES = 500
+"""Of one question; the picture in which they are reached is the last. Those of one picture: `engine.MOST_FACES`."""
+TOGETHER = 64
+"""Faces that wait for the networks together."""
 THUMBNAIL = 320
 """Side of a face in the gallery, in pixels."""
 
 
-def gallery_of(rows: Sequence[dict], pictures: dict[str, Image.Image]) -> list[tuple[Image.Image, str]]:
+def gallery_of(rows: Sequence[dict], faces: dict[Face, Image.Image]) -> list[tuple[Image.Image, str]]:
     """(face, caption) for each face: what each method says of it. rows: as `predict` gives them."""
-    from fer_bench.faces import crop, square
-
-    faces: dict[tuple[str, int], list[dict]] = {}
+    answered: dict[Face, list[dict]] = {}
     for row in rows:
-        faces.setdefault((row["filepath"], row["face"]), []).append(row)
+        answered.setdefault((row["filepath"], row["face"]), []).append(row)
+    several = Counter(name for name, _ in answered)
     items = []
-    for (name, number), answers in faces.items():
-        box = [answers[0][edge] for edge in ("left", "top", "right", "bottom")]
-        face = crop(pictures[name], tuple(box)) if number else pictures[name]
+    for (name, number), answers in answered.items():
         votes: dict[str, list[str]] = {}
         for answer in answers:
             votes.setdefault(answer["emotion"], []).append(answer["method"])
@@ -44,10 +50,62 @@ def gallery_of(rows: Sequence[dict], pictures: dict[str, Image.Image]) -> list[t
         else:
             ordered = sorted(votes.items(), key=lambda vote: -len(vote[1]))
             said = "; ".join(f"{emotion}: {', '.join(methods)}" for emotion, methods in ordered)
-        several = sum(1 for other, _ in faces if other == name) > 1
-        caption = f"{said} · {name}{f', face {number}' if several else ''}"
-        items.append((square(face.convert("RGB"), THUMBNAIL), caption))
+        caption = f"{said} · {name}{f', face {number}' if several[name] > 1 else ''}"
+        items.append((faces[name, number], caption))
     return items
+
+
+def score_all(paths: Sequence[str], methods: Sequence[str]) -> tuple[list[dict], dict[Face, Image.Image], list[str]]:
+    """Rows, each face for the gallery, and a sentence on each picture or face that is not in them.
+
+    One picture is open at a time, and of it only what the methods and the gallery need is kept: 200 of the largest
+    would take 53 GB. Repeated names are numbered. Raises as `engine.ask` does.
+    """
+    from fer_bench.faces import crop, square
+
+    specs = engine.specs_of(methods)
+    rows: list[dict] = []
+    faces: dict[Face, Image.Image] = {}
+    problems: list[str] = []
+    names: set[str] = set()
+    batch: list[Prepared] = []
+    start = time.monotonic()
+    for done, path in enumerate(paths):
+        bound = reached(done, len(faces), time.monotonic() - start)
+        if bound:
+            left_out = look.count(len(paths) - done, "picture")
+            problems.append(f"Left out: {left_out} {bound}; give the rest separately.")
+            break
+        name, number = Path(path).name, 1
+        while name in names:
+            number += 1
+            name = f"{Path(path).stem} ({number}){Path(path).suffix}"
+        try:
+            picture = read(path)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        names.add(name)
+        prepared, found = engine.prepare(picture, name, specs)
+        if found > engine.MOST_FACES:
+            problems.append(f"{name}: of its {found} faces only the {engine.MOST_FACES} largest are answered for.")
+        for place, box in enumerate(prepared.boxes, 1):
+            face = square(crop(picture, box) if box else picture, THUMBNAIL).convert("RGB")
+            faces[name, place if box else 0] = face
+        batch.append(prepared)
+        if sum(len(one.boxes) for one in batch) >= TOGETHER:
+            rows += engine.score_prepared(batch, methods)
+            batch = []
+    return rows + (engine.score_prepared(batch, methods) if batch else []), faces, problems
+
+
+def reached(pictures: int, faces: int, seconds: float) -> str:
+    """Which bound of a question is reached, in words for after "Left out: 3 pictures"; "" for none."""
+    if pictures >= MOST_PICTURES:
+        return f"beyond the first {MOST_PICTURES}"
+    if faces >= MOST_FACES:
+        return f"after the first {faces} faces"
+    return f"after {engine.MOST_SECONDS} seconds of work" if pictures and seconds > engine.MOST_SECONDS else ""
 
 
 def build(choices: list[Choice]) -> None:
@@ -61,31 +119,28 @@ def build(choices: list[Choice]) -> None:
         if not paths:
             return look.note("Choose some pictures first.", bad=True), *nothing
         try:
-            pictures, problems = read_all(paths[:MOST_PICTURES])
-            rows = engine.score(list(pictures.items()), methods)
+            rows, faces, problems = score_all(paths, methods)
         except (UserError, KeyError) as error:
             return look.note(str(error), bad=True), *nothing
-        left_out = len(paths) - MOST_PICTURES
-        if left_out > 0:
-            beyond = f"{look.count(left_out, 'picture')} beyond the first {MOST_PICTURES}"
-            problems.append(f"Left out: {beyond}; give the rest separately.")
-        notes = [look.note(f"{look.count(len(pictures), 'picture')} read.")] if pictures else []
+        count = len({name for name, _ in faces})
+        notes = [look.note(f"{look.count(count, 'picture')} read.")] if count else []
         notes += [look.note(problem, bad=True) for problem in problems]
         if not rows:
             return "".join(notes), *nothing
-        table = engine.write_csv(rows, engine.emotions_in(rows), engine.folder_for() / "scores.csv")
-        faces = gr.update(value=gallery_of(rows, pictures), visible=True)
-        return "".join(notes), faces, gr.update(value=str(table), visible=True)
+        with engine.folder_for() as folder:
+            table = engine.write_csv(rows, engine.emotions_in(rows), folder / "scores.csv")
+        gallery = gr.update(value=gallery_of(rows, faces), visible=True)
+        return "".join(notes), gallery, gr.update(value=str(table), visible=True)
 
     def predict(picture: dict, methods: list[str]) -> list[dict]:
         """Score the faces of one picture: one row per face and method, as `python -m fer_bench.predict` gives them.
 
         picture: an image file. methods: names of methods, such as ["small_cnn"]. Each row holds filepath, face (from 1;
         0 where none was found and the whole picture was used), method, emotion (the likeliest), a probability per
-        emotion, and the face's left, top, right and bottom in pixels.
+        emotion, and the face's left, top, right and bottom in pixels. A picture of more than 100 faces is refused.
         """
-        path = path_of(picture)
         try:
+            path = path_of(picture)
             return engine.score([(Path(path).name if path else "", read(path))], methods)
         except (UserError, KeyError) as error:
             raise gr.Error(str(error), print_exception=False) from None
@@ -95,7 +150,9 @@ def build(choices: list[Choice]) -> None:
             files = gr.File(label="Your pictures", file_count="multiple", type="filepath", height=220, elem_id="files")
             methods = method_picker(choices)
             button = gr.Button("Score them", variant="primary", elem_id="score")
-            gr.Markdown(f"At most {MOST_PICTURES} at once. {PRIVACY}", elem_classes="fer-small")
+            gr.Markdown(
+                f"At most {MOST_PICTURES} at once, with {MOST_FACES} faces. {PRIVACY}", elem_classes="fer-small"
+            )
         with gr.Column(scale=5, min_width=320):
             message = gr.HTML(WAITING, elem_id="files-message", padding=False)
             gallery = gr.Gallery(
@@ -117,19 +174,3 @@ def build(choices: list[Choice]) -> None:
     gr.Button(visible=False).click(
         predict, [asked, names], gr.JSON(visible=False, label="rows"), api_name="predict", **one_at_a_time, **AS_IT_IS
     )
-
-
-def read_all(paths: Sequence[str]) -> tuple[dict[str, Image.Image], list[str]]:
-    """The readable pictures by name (repeated names are numbered), and one sentence for each that is none."""
-    pictures: dict[str, Image.Image] = {}
-    problems: list[str] = []
-    for path in paths:
-        name, number = Path(path).name, 1
-        while name in pictures:
-            number += 1
-            name = f"{Path(path).stem} ({number}){Path(path).suffix}"
-        try:
-            pictures[name] = read(path)
-        except UserError as error:
-            problems.append(str(error))
-    return pictures, problems

@@ -58,8 +58,9 @@ def build(root: Path) -> None:
     def check(manifest: str, model: str | None, archive: str | None) -> tuple[str, dict]:
         """What was given -> (what is wrong with it, all at once, as HTML; the .zip to hand in where nothing is)."""
         try:
-            path = Path(archive) if archive else assemble(manifest, model, engine.folder_for())
-            report = validate(path, bounds)
+            with engine.folder_for() as folder:
+                path = Path(archive) if archive else assemble(manifest, model, folder)
+                report = validate(path, bounds)
         except UserError as error:
             return look.note(str(error), bad=True), gr.update(value=None, visible=False)
         notes = [look.note(report.summary, bad=not report.ok)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
+from fer_bench.files import label
 from fer_bench.ui import engine, look
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ WAITING = (
     '<div class="fer-empty"><h2>Upload a face, take one with the camera, paste one, or click an example.</h2>'
     "<p>Every chosen method answers, with the part of the face its answer rests on.</p></div>"
 )
+NOT_UPLOADED = "This is no file that was uploaded here; upload it and ask again."
+"""For every path that `path_of` refuses, so that nobody learns from it which files the server has."""
 EXAMPLE_SEEDS = {
     "anger": 3, "disgust": 14, "fear": 23, "happiness": 32, "sadness": 45, "surprise": 56, "neutral": 68,
 }  # fmt: skip
@@ -77,15 +81,28 @@ def read(path: str | None) -> Image.Image:
 
     if not path:
         raise UserError("Give a picture first: upload one, use the camera, paste one or click an example.")
-    try:
-        return open_picture(path)
-    except UserError as error:  # the visitor knows the file's name, not where this server keeps it
-        raise UserError(str(error).replace(str(path), Path(path).name)) from None
+    return open_picture(path, label(Path(path).name))  # the visitor knows the name, not where this server keeps it
 
 
 def path_of(given: dict[str, Any] | None) -> str | None:
-    """Where the server keeps a visitor's file. given: the file as an event with AS_IT_IS gets it."""
-    return given["path"] if given else None
+    """Where the server keeps a visitor's file, or None for none. given: the file as an event with AS_IT_IS gets it.
+
+    Raises UserError unless it is a regular file in the folder of what visitors gave, links followed: gradio checks a
+    path only where the question itself calls it a file, which for a picture it need not do, and opens any other.
+    """
+    from gradio.utils import get_upload_folder
+
+    path = given.get("path") if given else None
+    if not path:
+        return None
+    try:
+        real = os.path.realpath(path)
+        ours = Path(real).is_relative_to(os.path.realpath(get_upload_folder())) and os.path.isfile(real)
+    except (OSError, ValueError):  # a name that no file can have
+        ours = False
+    if not ours:
+        raise UserError(NOT_UPLOADED)
+    return real
 
 
 def found_in(faces: list[Face]) -> str:

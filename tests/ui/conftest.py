@@ -1,7 +1,8 @@
-"""The app in a subprocess and a browser before it, for the tests that need them."""
+"""The app in this process, in a subprocess and with a browser before it, for the tests that need them."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -11,9 +12,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +28,39 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-quic", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The app, not launched; what visitors give lies in a folder of the test."""
+    from fer_bench.ui import app
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
+        yield app.build()
+
+
+@pytest.fixture
+def visitor(app: Any) -> Callable[..., list]:
+    """A visitor: (event of a component, inputs as the page sends them) -> what the page gets."""
+    from gradio.state_holder import SessionState
+
+    session = SessionState(app)
+
+    def named(target: tuple[int, str]) -> tuple[str | None, str]:
+        block = app.blocks.get(target[0])  # None for the page itself, whose event is "load"
+        return getattr(block, "elem_id", None) or getattr(block, "label", None), target[1]
+
+    def ask(where: str, event: str, *given: Any) -> list:
+        (number,) = (fn._id for fn in app.fns.values() if fn.fn and (where, event) in map(named, fn.targets))
+        return asyncio.run(app.process_api(number, list(given), state=session))["data"]
+
+    return ask
+
+
+def sent(path: Path) -> dict:
+    """A file as the page sends it."""
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
 
 
 def free_port() -> int:

@@ -265,8 +265,8 @@ def test_scores_are_predicts_and_the_csv_too(tmp_path: Path) -> None:
 
 def test_downloads_do_not_stay() -> None:
     """The folder of a visitor's download is gone after its time."""
-    folder = engine.folder_for(0.2)
-    (folder / "scores.csv").write_text("a face")
+    with engine.folder_for(0.2) as folder:
+        (folder / "scores.csv").write_text("a face")
     deadline = time.monotonic() + 60
     while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +12,9 @@ import pytest
 from PIL import Image
 
 from fer_bench import charts
-from fer_bench.ui import app as whole
 from fer_bench.ui import clip, look, pictures, try_it
 from fer_bench.ui.board_rows import ALL
-
-
-@pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The app, not launched; what visitors give lies in a folder of the test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("gradio")))
-        yield whole.build()
-
-
-@pytest.fixture
-def visitor(app: Any) -> Callable[..., list]:
-    """A visitor: (event of a component, inputs as the page sends them) -> what the page gets."""
-    from gradio.state_holder import SessionState
-
-    session = SessionState(app)
-
-    def named(target: tuple[int, str]) -> tuple[str | None, str]:
-        block = app.blocks.get(target[0])  # None for the page itself, whose event is "load"
-        return getattr(block, "elem_id", None) or getattr(block, "label", None), target[1]
-
-    def ask(where: str, event: str, *given: Any) -> list:
-        (number,) = (fn._id for fn in app.fns.values() if fn.fn and (where, event) in map(named, fn.targets))
-        return asyncio.run(app.process_api(number, list(given), state=session))["data"]
-
-    return ask
-
-
-def sent(path: Path) -> dict:
-    """A file as the page sends it."""
-    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+from tests.ui.conftest import sent
 
 
 @pytest.fixture

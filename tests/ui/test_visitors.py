@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -24,8 +25,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of the app, as `python app.py` launches it."""
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The app, as `python app.py` launches it."""
     from fer_bench.ui import app
 
     with pytest.MonkeyPatch.context() as patch:
@@ -34,8 +35,14 @@ def app_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         demo = app.build()
         options = app.launch_options()
         demo.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True, **options)
-        yield demo.local_url
+        yield demo
         demo.close()
+
+
+@pytest.fixture(scope="module")
+def app_url(launched: Any) -> str:
+    """Its address."""
+    return launched.local_url
 
 
 @pytest.fixture(scope="module")
@@ -160,13 +167,27 @@ def _queued(job: object) -> None:
         time.sleep(0.01)
 
 
-def test_a_file_of_the_server_cannot_be_asked_about(app_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("meta", [{"meta": {"_type": "gradio.FileData"}}, {"meta": {"_type": "gradio.Other"}}, {}])
+@pytest.mark.parametrize("name", ["private.png", "missing.png"])
+def test_a_file_of_the_server_cannot_be_asked_about(app_url: str, tmp_path: Path, name: str, meta: dict) -> None:
     """A question that names a file which was not uploaded is refused, though it is a readable picture."""
-    path = tmp_path / "private.png"
-    Image.fromarray(render("anger", 1.0, 3, 64)[0]).save(path)
-    given = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+    Image.fromarray(render("anger", 1.0, 3, 64)[0]).save(tmp_path / "private.png")
+    given = {"path": str(tmp_path / name), **meta}
     asking = app_url + "gradio_api/call/predict"
     started = httpx.post(asking, json={"data": [given, ["small_cnn"]]}, timeout=240)
     answer = httpx.get(f"{asking}/{started.json()['event_id']}", timeout=240).text
     assert answer.startswith("event: error")
     assert "uploaded" in answer
+
+
+def test_the_board_opens_though_the_queue_is_full(launched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more questions about pictures are taken, the leaderboard's table still comes."""
+    monkeypatch.setattr(launched._queue, "max_size", 0)
+    join, run = (f"{launched.local_url}gradio_api/{where}" for where in ("call/predict", "run/predict"))
+    assert httpx.post(join, json={"data": [None, []]}, timeout=240).status_code == 503
+    (load,) = (
+        fn for fn in launched.fns.values() if fn.fn and (launched._id, "load") in fn.targets and len(fn.outputs) == 4
+    )
+    asked = {"fn_index": load._id, "data": [None, None], "session_hash": "visitor"}
+    answer = httpx.post(run, json=asked, timeout=240).raise_for_status().json()
+    assert "small_cnn" in str(answer["data"])

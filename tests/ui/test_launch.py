@@ -1,0 +1,34 @@
+"""The command line of `python app.py`, up to where it would serve."""
+
+from __future__ import annotations
+
+import pytest
+
+from fer_bench.ui import app
+
+WRONG = ("70000", "65536", "0", "-1", "many", "", "80.5", "٨٠", "9" * 5000)
+
+
+@pytest.mark.parametrize("text", WRONG, ids=lambda text: text[:8])
+def test_a_port_that_is_none_is_wrong_use(text: str, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    """`--port` and $GRADIO_SERVER_PORT beyond 1 to 65535 end with one sentence that says so, and exit code 2."""
+    monkeypatch.delenv("GRADIO_SERVER_PORT", raising=False)
+    with pytest.raises(SystemExit) as ended:
+        app.main([f"--port={text}"])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "--port" in told
+    assert "is no port; give a whole number from 1 to 65535." in told
+    monkeypatch.setenv("GRADIO_SERVER_PORT", text)
+    with pytest.raises(SystemExit) as ended:
+        app.main([])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "$GRADIO_SERVER_PORT: " in told
+    assert "is no port; give a whole number from 1 to 65535." in told
+
+
+@pytest.mark.parametrize("number", [1, 7860, 65535])
+def test_a_port_is_a_number(number: int) -> None:
+    """The smallest, the usual and the largest port are taken."""
+    assert app.port(str(number)) == number
