@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,59 @@ def write_checkpoint(
     if average is not None:
         tensors |= {f"ema.{name}": value for name, value in average.state_dict().items()}
     write_tensors(path, tensors, {"identity": identity, "state": state, "optimizer": layout})
+
+
+class Keeper:
+    """Writes a run's best weights and, with them, what it resumes from, as `best` and `last.safetensors`.
+
+    No more time goes into writing than into training: on a fast device an epoch of a large network takes less than its
+    checkpoint. So a kill loses the epoch that it falls into or, where that is more, as much work as one checkpoint
+    takes to be written. `best` is never newer than what `last` counts on, but for a kill between the two.
+    """
+
+    def __init__(self, folder: Path, is_first: bool = True) -> None:
+        """is_first: whether this process writes; the others know what it did. Removes what killed writes left."""
+        self.folder, self.is_first = folder, is_first
+        self.pending: dict[str, Tensor] | None = None
+        self.written, self.cost = -math.inf, 0.0  # when the last one was finished, and the seconds that it took
+        for torn in folder.glob("*.safetensors*.part") if is_first else ():
+            torn.unlink(missing_ok=True)  # each as large as a checkpoint
+
+    def improve(self, network: nn.Module) -> None:
+        """Hold these weights as the best so far."""
+        self.pending = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    def due(self) -> bool:
+        """Whether as much time has passed since the last writing as that took."""
+        return time.monotonic() - self.written >= self.cost
+
+    def keep(
+        self,
+        identity: dict,
+        state: dict,
+        network: nn.Module,
+        average: nn.Module | None,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Write the best weights, where there are new ones, and what this run resumes from."""
+        begun = time.monotonic()
+        if self.is_first and self.pending is not None:
+            write_tensors(self.folder / "best.safetensors", self.pending, {})
+        if self.is_first:
+            write_checkpoint(self.folder / "last.safetensors", identity, state, network, average, optimizer)
+        self.pending, self.written = None, time.monotonic()
+        self.cost = self.written - begun
+
+    def cut(self) -> str | None:
+        """At an end within an epoch: the file of the best weights where `last` knows nothing of them, else None.
+
+        They must not replace those that it counts on.
+        """
+        if self.pending is None:
+            return None
+        if self.is_first:
+            write_tensors(self.folder / "cut.safetensors", self.pending, {})
+        return "cut.safetensors"
 
 
 def read_checkpoint(path: Path, identity: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -218,6 +218,7 @@ def is_lost(error: RuntimeError) -> bool:
 def bfloat16_pays(device: torch.device) -> bool:
     """Whether bfloat16 autocast is faster on this device: modern CUDA, and CPUs with matrix units (AMX)."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return device.type == "cpu" and has_amx is not None and bool(has_amx())

@@ -102,10 +102,15 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-minutes", type=minutes, metavar="M", help="end each method cleanly after M minutes, best weights kept"
     )
+    parser.add_argument(
+        "--total-minutes", type=minutes, metavar="M", help="end after M minutes, however many methods are left"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     given = parser.parse_args(argv)
     if not (given.method or given.all or given.missing or given.grid):
         parser.error("one of the arguments --method --all --missing --grid is required")
+    if given.grid is not None and given.total_minutes is not None:
+        parser.error("--total-minutes is for single runs; --max-minutes is that of each cell of --grid")
     if given.grid is not None and given.start_from is not None:
         parser.error("--start-from is for single runs; the cells of --grid start from nothing")
     return given

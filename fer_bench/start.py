@@ -99,11 +99,11 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     return {"pretrained": trained.get("pretrained"), "earlier": earlier, "stages": trained.get("stages")}
 
 
-def check_standing(folder: Path, start: Path | None, asked: int) -> None:
+def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) -> None:
     """Raise UserError where a run would replace one that saw clearly more pictures, or that started elsewhere.
 
-    folder: of both. start: the new run's weight file. asked: how many pictures it will see, 0 where that is open. A
-    tenth fewer may be: some pictures were taken out of the same data.
+    folder: of both. start: the new run's weight file. asked: how many pictures it will see; whole: or may end after so
+    many. A tenth fewer may be: some pictures were taken out of the same data.
     """
     path = folder / "record.json"
     if not path.is_file():
@@ -117,7 +117,7 @@ def check_standing(folder: Path, start: Path | None, asked: int) -> None:
     if came != ("" if start is None else f"({sha256(start)[:12]})"):
         why = "had another start (--start-from)"
     elif 0.9 * seen > asked:
-        why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if asked else "may end sooner")
+        why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if whole else "may end sooner")
     else:
         return
     raise UserError(f"{folder} holds a run already, which {why}; give another --out, or remove that folder first.")

@@ -27,17 +27,18 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.checkpoints import read_checkpoint, write_checkpoint
+from fer_bench.checkpoints import Keeper, read_checkpoint
 from fer_bench.datasets import FaceSet
 from fer_bench.datasets.stream import InMemory, Source, Streamed
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
-from fer_bench.errors import DataError, UserError
+from fer_bench.errors import UserError
 from fer_bench.files import OutputError, atomic_write, make_folder
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
+from fer_bench.one_by_one import check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
 from fer_bench.options import positive as positive
@@ -124,8 +125,10 @@ class Run:
             self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
             saved = tensors, record["optimizer"]
         else:
-            sooner = self.options.max_minutes is not None and not self.options.resume  # it may end with fewer
-            check_standing(self.folder, self.start, 0 if sooner else sum(self.epochs) * len(self.source))
+            asked = sum(self.epochs) * len(self.source)
+            if self.options.max_minutes is not None:  # it may end sooner; --resume without `last`: after one at least
+                asked = len(self.source) if self.options.resume else 0
+            check_standing(self.folder, self.start, asked, self.options.max_minutes is None)
             if self.start is not None:
                 state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
             elif self.method.pretrained is not None:
@@ -134,6 +137,7 @@ class Run:
             if processes.is_first:
                 make_folder(self.folder)  # before an epoch has been spent
                 last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
+        keeper = Keeper(self.folder, processes.is_first)
         minutes, before = self.options.max_minutes, len(state["curve"])
         deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
         name, stages = self.method.card.name, {} if state["stages"] is None else state["stages"]
@@ -168,16 +172,13 @@ class Run:
                     number = len(state["curve"]) + 1
                     state["curve"].append([number, round(loss, 5), round(value, 5)])
                     if value > state["best"]:
-                        # What `last` knows nothing of must not replace the best weights that it counts on.
-                        kept = "best.safetensors" if in_time else "cut.safetensors"
-                        state |= {"best": value, "best_epoch": number, "kept": kept}
-                        if processes.is_first:
-                            write_tensors(self.folder / kept, self.judged.state_dict(), {})
+                        state |= {"best": value, "best_epoch": number, "kept": "best.safetensors"}
+                        keeper.improve(self.judged)
                     left = (sum(self.epochs) - number) * state["seconds"] / number
                     if processes.is_first:
                         progress.epoch(number, stage.name, loss, value, state["best"], left)
-                    if not in_time:  # what `last` holds is the last full epoch, to resume from
-                        state["ended"] = "max-minutes"
+                    if not in_time:  # what `last` holds is a full epoch, to resume from
+                        state |= {"ended": "max-minutes", "kept": keeper.cut() or state["kept"]}
                         if number == before + 1 and processes.is_first:
                             again = "too few for a full epoch, so --resume begins this one again; give more."
                             print(f"{name}: {minutes:g} minutes were {again}", file=sys.stderr)
@@ -189,8 +190,8 @@ class Run:
                         state["ended"] = "patience"
                     if stale or index + 1 == epochs:
                         state |= {"stage": state["stage"] + 1, "stage_epoch": 0}
-                    if processes.is_first:
-                        write_checkpoint(last, self.identity, state, self.network, self.average, optimizer)
+                    if stale or index + 1 == epochs or keeper.due():
+                        keeper.keep(self.identity, state, self.network, self.average, optimizer)
                     if stale:
                         break
         return self.finish()
@@ -354,6 +355,7 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
                 "the cells of --grid are trained by one process each; leave out the launcher, or share the cells "
                 "between workers with python -m fer_bench.sweep."
             )
+        check_all((), options, track)
         from fer_bench.grid import search  # needs scikit-learn and yaml, which plain training does not
 
         def fit(method: Method, recipe: Recipe, options: Options, settings: Mapping[str, Any]) -> Path:
@@ -363,18 +365,14 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
     if given.all and given.recipe == "paper":
         methods = [method for method in methods if method.card.paper_recipe is not None]
     recipes = [recipe_for(given.recipe, method.card) for method in methods]  # refused now, not after hours of training
-    failed = 0
-    for method, recipe in zip(methods, recipes, strict=True):
-        try:
-            Run(method, track, recipe, options, given.out, processes=processes).fit()
-        except (TrainingError, UserError) as error:
-            if len(methods) == 1 or processes.world > 1 or isinstance(error, (DataError, OutputError)):
-                raise
-            print(f"{method.card.name}: {error}", file=sys.stderr)  # the others do not depend on it
-            failed += 1
-    if failed:
-        print(f"{failed} of {len(methods)} methods were not trained", file=sys.stderr)
-    return 1 if failed else 0
+    pairs = list(zip(methods, recipes, strict=True))
+    if len(pairs) > 1:
+        check_all(pairs, options, track)
+
+    def fit_one(method: Method, recipe: Recipe, options: Options) -> Path:
+        return Run(method, track, recipe, options, given.out, processes=processes).fit()
+
+    return train_each(pairs, options, given.total_minutes, fit_one, TrainingError, processes)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Augmentation, InputSpec, Recipe, Track
-from fer_bench.distributed import ALONE, LostProcessError, Processes, joined, speaker
+from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
 from fer_bench.methods.base import Criterion, Method, Stage
@@ -105,6 +106,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     train_and_watch(data, folder / "two-then-one", resume=True)
     theirs = [dict(np.load(folder / f"seen{rank}.npz")) for rank in range(WORLD)]
     return SimpleNamespace(folder=folder, seen=seen, theirs=theirs, said=said)
+
+
+def test_bfloat16_is_not_taken_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old GPUs can hold such numbers and do not compute with them; asked is the device that trains."""
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: asked.append(device) or contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not bfloat16_pays(torch.device("cuda", 1))
+    assert asked == [torch.device("cuda", 1)]
 
 
 def test_every_picture_is_seen_once_and_changed_alike(trained: SimpleNamespace) -> None:

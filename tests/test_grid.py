@@ -154,6 +154,28 @@ def test_a_cell_that_diverges_does_not_end_the_grid(tmp_path: Path, data: str, m
     assert search(tmp_path, data, BASE + "lr: 9\n") == 1
 
 
+def test_a_cell_that_lacks_something_does_not_end_the_grid(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one cell lacks (a guide, memory) is in the table, the others go on, and the next call tries it again."""
+    fit, errors = Run.fit, {9.0: UserError("there is no guide here."), 8.0: torch.OutOfMemoryError("out of\nmemory")}
+
+    def lacking(self: Run) -> Path:
+        if self.recipe.lr in errors:
+            raise errors[self.recipe.lr]
+        return fit(self)
+
+    monkeypatch.setattr(Run, "fit", lacking)
+    assert search(tmp_path, data, BASE + "lr: [9, 8, 0.001]\n") == 1
+    ended = {row["lr"]: row["ended"] for row in table(tmp_path)}
+    assert ended["0.001"] == "complete"
+    assert ended["9.0"].endswith("there is no guide here.")
+    assert ended["8.0"].endswith("out of memory")
+    monkeypatch.setattr(Run, "fit", fit)
+    assert search(tmp_path, data, BASE + "lr: [9, 8, 0.001]\n") == 0
+    assert {row["ended"] for row in table(tmp_path)} == {"complete"}
+
+
 def test_other_pictures_make_other_cells(tmp_path: Path, data: str) -> None:
     """A changed data set does not pass for the one that finished cells were trained on."""
     assert search(tmp_path, data, BASE) == 0

@@ -19,7 +19,7 @@ LAYERS = (
     {"results", "cells", "checkpoints"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start"},
-    {"missing"},
+    {"missing", "one_by_one"},
     {"train", "explain", "robustness", "hub"},
     {"faithfulness", "sweep", "costs"},
     {"evaluate", "scoring"},

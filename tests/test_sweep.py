@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fer_bench import grid, train
+from fer_bench.files import OutputError
 from fer_bench.options import Options
 from fer_bench.sweep import engines, main
 from fer_bench.sweep.engines import Board, drive
@@ -256,6 +257,22 @@ def test_what_makes_no_sense_is_refused(
         monkeypatch.setitem(sys.modules, name, None)
     assert sweep(tmp_path, data, text, *more) == 2
     assert says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_full_disk_is_no_wrong_use(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be written while cells are trained is exit code 1; an --out that is a file is 2."""
+
+    def full(*_: object) -> None:
+        raise OutputError("runs/grid.csv cannot be written: no space left.")
+
+    monkeypatch.setattr("fer_bench.sweep.__main__.write_table", full)
+    assert sweep(tmp_path, data, BASE, "--engine", "process") == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "runs/grid.csv cannot be written: no space left."
+    (tmp_path / "file").write_text("")
+    assert sweep(tmp_path, data, BASE, "--out", str(tmp_path / "file" / "runs")) == 2
+    assert "no folder can be made here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("gpus", ["-1", "nan", "inf"])

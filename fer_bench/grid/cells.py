@@ -18,8 +18,8 @@ import torch
 from fer_bench.cards import Augmentation, Recipe, Track
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.stream import to_stream
-from fer_bench.errors import UserError
-from fer_bench.files import atomic_write, track_folder
+from fer_bench.errors import DataError, UserError
+from fer_bench.files import OutputError, atomic_write, track_folder
 from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, Axes, combinations, method_options, read_axes
 from fer_bench.methods import METHODS, Method
 from fer_bench.protocols import RECIPES, recipe_for
@@ -79,6 +79,11 @@ class Cell:
         except failure as error:
             print(error, file=sys.stderr)
             self.fail("the loss was not finite", final=True)
+        except (UserError, torch.OutOfMemoryError) as error:  # the other cells may well have what this one lacks
+            if isinstance(error, (DataError, OutputError)):
+                raise
+            print(error, file=sys.stderr)
+            self.fail(" ".join(str(error).split())[:300])
 
 
 def is_finished(row: Mapping[str, Any]) -> bool:

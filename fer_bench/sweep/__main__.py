@@ -12,10 +12,11 @@ import torch
 
 from fer_bench.datasets import forbid_split
 from fer_bench.errors import UserError
+from fer_bench.files import OutputError
 from fer_bench.grid import plan, report, write_table
 from fer_bench.infer import best_device
 from fer_bench.methods import METHODS
-from fer_bench.options import Options, minutes, not_negative, positive
+from fer_bench.options import Options, check_output, minutes, not_negative, positive
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.sweep.engines import ENGINES, Board, Means, engine_named
@@ -59,6 +60,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
         if given.slurm and given.engine not in ("auto", "submitit"):
             raise UserError(f"--slurm goes with --engine submitit, not with --engine {given.engine}.")
+        check_output(given.out)
         means = means_from(given)
         with forbid_split(track.test):
             planned = plan(
@@ -82,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         return report(planned, board.cells)
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     except KeyboardInterrupt:
         print(f"\nstopped; {given.out} keeps all full epochs, the same command goes on from here", file=sys.stderr)
         return 1
