@@ -286,13 +286,14 @@ def detect_faces(image: Image.Image, detector: str = "auto") -> list[Face]:
     if detector not in ("auto", "yunet", "haar"):
         raise ValueError(f"the detectors are auto, yunet and haar, not {detector!r}")
     find = _detector("yunet" if detector == "yunet" or (detector == "auto" and yunet_file()) else "haar")
-    longest = max(image.size)
-    found = _look(image, NEAR / longest, BORDER, find)
+    found = _look(image, NEAR / (longest := max(image.size)), BORDER, find)
     if longest > NEAR * 4 / 3:
         found += _look(image, min(1.0, FAR / longest), 0, find)
     kept: list[tuple[np.ndarray, float]] = []
+    boxes = np.empty((len(found), 4))  # of those in `kept`: a small tiling of faces has thousands
     for box, score in sorted(found, key=lambda one: -one[1]):
-        if all(_shared(box, other) <= OVERLAP for other, _ in kept):
+        if (_shared(box, boxes[: len(kept)]) <= OVERLAP).all():
+            boxes[len(kept)] = box
             kept.append((box, score))
     faces = [Face(inside, score) for box, score in kept if (inside := _inside(box, image.size))]
     return sorted(faces, key=lambda face: face.box[:2])
@@ -356,11 +357,10 @@ def _haar(cv2: object) -> Callable:
     return find
 
 
-def _shared(first: np.ndarray, second: np.ndarray) -> float:
-    """Area that two boxes share, as a fraction of the smaller one's."""
-    both = (np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])).clip(0)
-    least = min((first[2:] - first[:2]).prod(), (second[2:] - second[:2]).prod())
-    return float(both.prod() / max(least, 1e-9))
+def _shared(box: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Area that a box (4,) shares with each of others (N, 4), as a fraction (N,) of the smaller one's."""
+    both = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(0).prod(axis=1)
+    return both / np.minimum((box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)).clip(1e-9)
 
 
 def _inside(box: np.ndarray, size: tuple[int, int]) -> Box | None:
