@@ -55,9 +55,11 @@ class Trained:
     """
 
 
-def full_epochs(epochs: int, pictures_seen: int, train_pictures: int | None) -> int:
+def full_epochs(epochs: int, pictures_seen: int | None, train_pictures: int | None) -> int:
     """How many epochs were run in full, at least 1: older records count one that was cut short as well."""
-    cut = bool(train_pictures) and pictures_seen < (epochs - 0.5) * train_pictures  # nothing is less than a NaN
+    if not train_pictures or pictures_seen is None:
+        return epochs
+    cut = pictures_seen < (epochs - 0.5) * train_pictures  # nothing is less than a NaN
     return max(1, int(pictures_seen // train_pictures)) if cut else epochs
 
 

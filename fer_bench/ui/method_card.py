@@ -10,6 +10,7 @@ from html import escape
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
+from fer_bench.records import full_epochs
 from fer_bench.results import Result
 
 
@@ -70,15 +71,17 @@ def _is_link(url: str) -> bool:
 
 
 def _training(result: Result) -> str:
-    """ "20 of 60 epochs, less than its recipe asks", and the runs and weights that it started from."""
+    """ "20 of 60 epochs, less than its recipe asks", its stages, and the runs and weights that it started from."""
     trained = result.trained
     if trained.epochs is None:
         told = "for how long is not stated"
     else:
         of = f" of {trained.budget_epochs}" if trained.budget_epochs else ""
-        told = f"{trained.epochs}{of} epochs"
+        told = f"{full_epochs(trained.epochs, trained.pictures_seen, trained.train_pictures)}{of} epochs"
         if trained.train_pictures and trained.pictures_seen:
             told += f" ({trained.pictures_seen:,} pictures seen)"
+        if len(stages := trained.stages or {}) > 1:  # of awei they say which guide it has
+            told += f", full ones of its stages: {', '.join(f'{plain(name)} {n}' for name, n in stages.items())}"
         if trained.earlier:
             before = f"{trained.earlier.epochs} epochs ({trained.earlier.pictures_seen:,} pictures)"
             told += f" after {before} of {plain(', then '.join(reversed(trained.earlier.weights)))}"
@@ -111,14 +114,16 @@ def _training_options(result: Result, split: float) -> str:
         with contextlib.suppress(UserError):  # the run that it went on from, as `start.start_from` names it
             method, _, rest = trained.earlier.weights[0].rpartition(" (")[0].partition("/")
             track, _, run = rest.rpartition("/")
-            start = f"runs/{track_folder(track)}/{method}/{run}/model.safetensors"
+            start = (
+                f"runs/{track if track and ':' not in track else track_folder(track)}/{method}/{run}/model.safetensors"
+            )
         given += f" --start-from {shlex.quote(start)}"
     return given
 
 
 def _runs(result: Result) -> str:
     """The folder that its training wrote to: where it went on from its own row, not the one that it read."""
-    own = f"{result.method}/{result.trained.track}/{result.recipe}-s{result.seed}"
+    own = f"{result.method}/{track_folder(result.trained.track)}/{result.recipe}-s{result.seed}"
     return "tuned" if result.trained.earlier and result.trained.earlier.weights[0].startswith(f"{own} ") else "runs"
 
 

@@ -48,9 +48,20 @@ def test_the_card_trains_the_row_it_is_of() -> None:
     assert command(part, "train").endswith("--track fer2013 --epochs 8 --limit 100")
 
 
+def test_stages_and_full_epochs_are_told() -> None:
+    """A method of several stages says how long each was; an epoch that was cut short is none, as on the board."""
+    text = method_card(made("a", trained=replace(SHORT, pictures_seen=710, stages={"guide": 2, "main": 5})), {})
+    assert "7 of 60 epochs (710 pictures seen), full ones of its stages: guide 2, main 5, less than its recipe" in text
+    assert "stages" not in method_card(made("a", trained=replace(SHORT, stages={"main": 8})), {})
+
+
 def test_a_start_from_ones_own_pictures_is_found_again() -> None:
     """The run that a start came from is named by its folder; one that cannot be told is a FILE to fill in."""
     for weights, start in (
+        (
+            "a/folder-My_Faces-0123abcd/light-v1-s0 (0123)",
+            "runs/folder-My_Faces-0123abcd/a/light-v1-s0/model.safetensors",
+        ),
         (
             "a/folder:/my/faces/light-v1-s0 (0123)",
             f"runs/{track_folder('folder:/my/faces')}/a/light-v1-s0/model.safetensors",
