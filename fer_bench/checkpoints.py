@@ -32,11 +32,13 @@ def write_checkpoint(
 
 
 class Keeper:
-    """Writes a run's best weights and, with them, what it resumes from, as `best` and `last.safetensors`.
+    """Writes a run's best weights, as best-EPOCH.safetensors, and what it resumes from, as last.safetensors.
 
     No more time goes into writing than into training: on a fast device an epoch of a large network takes less than its
-    checkpoint. So a kill loses the epoch that it falls into or, where that is more, as much work as one checkpoint
-    takes to be written. `best` is never newer than what `last` counts on, but for a kill between the two.
+    checkpoint. So a kill loses the epoch that it falls into and, where epochs are shorter than a checkpoint takes to
+    be written, as much work before it as that takes; ctrl-C and the end of the minutes lose no more. `last` names the
+    best weights that it counts on, and those before are removed after it has been written: whatever a kill falls into,
+    the two belong together.
     """
 
     def __init__(self, folder: Path, is_first: bool = True) -> None:
@@ -47,9 +49,10 @@ class Keeper:
         for torn in folder.glob("*.safetensors*.part") if is_first else ():
             torn.unlink(missing_ok=True)  # each as large as a checkpoint
 
-    def improve(self, network: nn.Module) -> None:
-        """Hold these weights as the best so far."""
+    def improve(self, network: nn.Module, epoch: int) -> str:
+        """Hold these weights as the best so far. Returns the name of the file that will hold them."""
         self.pending = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        return f"best-{epoch}.safetensors"
 
     def due(self) -> bool:
         """Whether as much time has passed since the last writing as that took."""
@@ -63,12 +66,14 @@ class Keeper:
         average: nn.Module | None,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Write the best weights, where there are new ones, and what this run resumes from."""
+        """Write the best weights, where there are new ones, as `state["kept"]`, and what this run resumes from."""
         begun = time.monotonic()
         if self.is_first and self.pending is not None:
-            write_tensors(self.folder / "best.safetensors", self.pending, {})
+            write_tensors(self.folder / state["kept"], self.pending, {})
         if self.is_first:
             write_checkpoint(self.folder / "last.safetensors", identity, state, network, average, optimizer)
+            for older in set(self.folder.glob("best*.safetensors")) - {self.folder / state["kept"]}:
+                older.unlink(missing_ok=True)
         self.pending, self.written = None, time.monotonic()
         self.cost = self.written - begun
 

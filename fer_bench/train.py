@@ -172,8 +172,8 @@ class Run:
                     number = len(state["curve"]) + 1
                     state["curve"].append([number, round(loss, 5), round(value, 5)])
                     if value > state["best"]:
-                        state |= {"best": value, "best_epoch": number, "kept": "best.safetensors"}
-                        keeper.improve(self.judged)
+                        kept = keeper.improve(self.judged, number)
+                        state |= {"best": value, "best_epoch": number, "kept": kept}
                     left = (sum(self.epochs) - number) * state["seconds"] / number
                     if processes.is_first:
                         progress.epoch(number, stage.name, loss, value, state["best"], left)
@@ -388,7 +388,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{speaker()}{error}\nUse a device with more memory, or a smaller batch_size (--grid).", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{speaker()}stopped; {given.out} holds the last full epoch, go on with --resume", file=sys.stderr)
+        print(f"\n{speaker()}stopped; {given.out} holds the last checkpoint, go on with --resume", file=sys.stderr)
         return 1
 
 

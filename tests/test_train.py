@@ -129,7 +129,7 @@ def test_what_is_kept_with_ema_is_the_running_mean_of_the_weights(track: Track, 
     for count, value in enumerate(weights[1:], start=1):
         d = min(0.3, (1 + count) / (10 + count))
         mean = d * mean + (1 - d) * value
-    kept = read_tensors(training.folder / "best.safetensors")[0]["6.weight"]
+    kept = read_tensors(training.folder / training.state["kept"])[0]["6.weight"]
     assert len(weights) > 3
     assert torch.allclose(kept, mean, atol=1e-6)
     assert not torch.allclose(kept, weights[-1], atol=1e-4)

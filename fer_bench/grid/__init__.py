@@ -24,7 +24,7 @@ A number may be drawn from a range, as many times as `random` says, each time un
     seed: [0, 1, 2]                 # a second table has each setting's mean and standard deviation over its seeds
     random: {samples: 20, seed: 0}  # the same two numbers draw the same cells
 
-Calling it again goes on: finished cells are kept, a killed one resumes at its last full epoch, and one that ran out of
+Calling it again goes on: finished cells are kept, a killed one resumes at its last checkpoint, and one that ran out of
 --max-minutes (which each cell has to itself) gets as many again. The table, sorted by validation accuracy, is printed
 as Markdown and written as CSV to --out after every cell, under the file's name and what the command line changes: its
 track where that is not fer2013, and --limit 20, say, as NAME-limit-20.csv. The test split is out of reach.
@@ -64,8 +64,9 @@ def search(
     """Train every cell that is not finished yet, in this process, write and print the table. Returns the exit code.
 
     methods, recipe and options are what the file leaves open. failure: what `fit` raises where a loss is not finite;
-    such a cell ends so for good, and the others go on. 0: every cell was run and one has weights; 1: none has, or it
-    was stopped by hand. Raises UserError and DataError before anything is trained, for every fault of the file.
+    such a cell ends so for good, and the others go on. 0: every cell was run and one has weights; 1: none has, one
+    failed in a way that another call may mend (see `Cell.train`), or it was stopped by hand. Raises
+    UserError and DataError before anything is trained, for every fault of the file.
     """
     with forbid_split(track.test):
         planned = plan(file, methods, track, recipe, options, out)

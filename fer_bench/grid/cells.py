@@ -72,7 +72,11 @@ class Cell:
         atomic_write(self.folder / "failed.json", content.encode())
 
     def train(self, fit: Fit, failure: type[Exception]) -> None:
-        """Train it to its end. `failure` is what `fit` raises where a loss is not finite; so the cell ends for good."""
+        """Train it to its end. `failure` is what `fit` raises where a loss is not finite; so the cell ends for good.
+
+        Other wrong use and a lack of memory are its failure, which another call tries again; DataError and OutputError,
+        which concern the other cells too, are raised.
+        """
         (self.folder / "failed.json").unlink(missing_ok=True)
         try:
             fit(self.method, self.recipe, self.options, self.settings)

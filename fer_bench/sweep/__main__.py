@@ -60,7 +60,8 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
         if given.slurm and given.engine not in ("auto", "submitit"):
             raise UserError(f"--slurm goes with --engine submitit, not with --engine {given.engine}.")
-        check_output(given.out)
+        if not given.dry_run:
+            check_output(given.out)
         means = means_from(given)
         with forbid_split(track.test):
             planned = plan(
@@ -86,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, OutputError) else 2
     except KeyboardInterrupt:
-        print(f"\nstopped; {given.out} keeps all full epochs, the same command goes on from here", file=sys.stderr)
+        print(f"\nstopped; {given.out} keeps the last checkpoints, the same command goes on from here", file=sys.stderr)
         return 1
 
 
