@@ -22,6 +22,8 @@ from fer_bench.methods.base import Method
 from fer_bench.options import Options
 from fer_bench.start import SHIPPED, start_file
 
+NO_MEMORY = "Use a device with more memory, or a smaller batch_size (--grid)."
+"""What to do where a device has too little."""
 Fit = Callable[[Method, Recipe, Options], object]
 """Trains one method to its end, or to that of the options' `max_minutes`."""
 
@@ -63,7 +65,8 @@ def train_each(
         except RuntimeError as error:  # a defect of ours, or of a library on this device; torch.OutOfMemoryError is one
             if alone:
                 raise
-            told = str(error) if isinstance(error, torch.OutOfMemoryError) else traceback.format_exc()
+            short = isinstance(error, torch.OutOfMemoryError)
+            told = f"{error}\n{NO_MEMORY}" if short else traceback.format_exc()
         else:
             continue
         print(f"{name}: {told}", file=sys.stderr)

@@ -38,7 +38,7 @@ from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
-from fer_bench.one_by_one import check_all, train_each
+from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
 from fer_bench.options import positive as positive
@@ -385,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{speaker()}{error}", file=sys.stderr)
         return 1 if isinstance(error, (OutputError, TrainingError, LostProcessError)) else 2
     except torch.OutOfMemoryError as error:
-        print(f"{speaker()}{error}\nUse a device with more memory, or a smaller batch_size (--grid).", file=sys.stderr)
+        print(f"{speaker()}{error}\n{NO_MEMORY}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"\n{speaker()}stopped; {given.out} holds the last checkpoint, go on with --resume", file=sys.stderr)
