@@ -9,7 +9,8 @@ TEXT = f"""
 
 The methods that answer here were trained on FER2013's training pictures and chosen on its validation pictures by one
 piece of code, and judged by another, so that their figures can be compared. Upload a face and they answer side by side;
-the leaderboard says how often each of them is right, how far its training went, and which rows were trained elsewhere.
+the leaderboard says how often each of them is right, how far its training went and from which weights (`awei` holds a
+network that knew ImageNet), and which rows were trained elsewhere.
 
 ## Intended use and limits
 
