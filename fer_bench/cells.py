@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from fer_bench.files import track_folder
 from fer_bench.records import full_epochs
 
 
@@ -68,7 +69,8 @@ def epochs_text(row: NamedTuple) -> str:
     told += f" of {row.train_pictures:,.0f} pictures" if part else ""
     told += " (stopped early)" if fewer and row.complete else ""
     if row.earlier_epochs == row.earlier_epochs:
-        where = "before" if row.earlier_track == row.trained_on else f"on {row.earlier_track}"
+        own = track_folder(row.trained_on) if ":" in row.trained_on else row.trained_on  # as `start.start_from` has it
+        where = "before" if row.earlier_track in (own, row.trained_on) else f"on {row.earlier_track}"
         told += f" after {row.earlier_epochs:.0f} {where}"
     asked = f"{row.budget_epochs:.0f} of" if row.budget_epochs == row.budget_epochs else "of"
     return told + (f", not {asked} {row.split_pictures:,.0f}" if part else "")

@@ -72,7 +72,8 @@ class Keeper:
             write_tensors(self.folder / state["kept"], self.pending, {})
         if self.is_first:
             write_checkpoint(self.folder / "last.safetensors", identity, state, network, average, optimizer)
-            for older in set(self.folder.glob("best*.safetensors")) - {self.folder / state["kept"]}:
+            others = {*self.folder.glob("best*.safetensors"), self.folder / "cut.safetensors"}
+            for older in others - {self.folder / state["kept"]}:
                 older.unlink(missing_ok=True)
         self.pending, self.written = None, time.monotonic()
         self.cost = self.written - begun

@@ -291,7 +291,9 @@ def completed(
         blocks["explanation"] = measure_faithfulness(model, scored, progress=progress)
     before = standing(result, out)  # read now: another evaluation may have written a block during the measuring
     kept = {} if before is None else {"robustness": before.robustness, "explanation": before.explanation}
-    if before is not None and before.robustness is not None and before.robustness.suite != SUITE:
+    if before is not None and before.subjects != result.subjects:  # their intervals are over pictures, or over people
+        kept = {}
+    if "robustness" in kept and kept["robustness"] is not None and kept["robustness"].suite != SUITE:
         del kept["robustness"]
     return replace(result, **(kept | blocks))
 

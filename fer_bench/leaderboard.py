@@ -29,6 +29,7 @@ from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
+from fer_bench.records import full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
 from fer_bench.statistics import tie_ranks
 
@@ -69,7 +70,10 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
     cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
     stated = next((r for r in card.get("reported", ()) if r["track"] == result.track), {})
     reported = stated.get("accuracy") if result.tta == "none" else None
-    known = trained.epochs is not None and trained.budget_epochs
+    epochs = trained.epochs
+    if epochs is not None:
+        epochs = full_epochs(epochs, trained.pictures_seen, trained.train_pictures)
+    known = epochs is not None and trained.budget_epochs
     part = min(trained.train_pictures / split, 1) if split and trained.train_pictures else 1
     return {
         "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
@@ -85,9 +89,9 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
         "why": stated.get("why", ""), "note": card.get("note", ""),
-        "epochs": trained.epochs,
+        "epochs": epochs,
         "budget_epochs": trained.budget_epochs,
-        "budget_fraction": part * trained.epochs / trained.budget_epochs if known else None,
+        "budget_fraction": part * epochs / trained.budget_epochs if known else None,
         "train_pictures": trained.train_pictures,
         "split_pictures": split or None,
         "pictures_seen": trained.pictures_seen,

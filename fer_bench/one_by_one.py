@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 
 from fer_bench.cards import Recipe, Track
+from fer_bench.datasets.base import ForbiddenSplitError
 from fer_bench.datasets.stream import to_stream
 from fer_bench.distributed import Processes
 from fer_bench.errors import DataError, UserError
@@ -41,8 +42,8 @@ def train_each(
     total_minutes: of all together; each gets what the others before it have left, and `options.max_minutes` at most.
     Those for which nothing is left are named on standard error. failure: what `fit` raises where a loss is not finite.
     What goes wrong with one of several methods is told on standard error, and the next one's turn comes. What concerns
-    them all is raised: DataError, OutputError, and anything where there is one method or several processes, of which
-    the others wait for this one.
+    them all is raised: DataError, OutputError, a look at the test split, and anything where there is one method or
+    several processes, of which the others wait for this one.
     """
     deadline = math.inf if total_minutes is None else time.monotonic() + total_minutes * 60
     alone = len(methods) == 1 or processes.world > 1
@@ -62,10 +63,10 @@ def train_each(
             if alone or isinstance(error, (DataError, OutputError)):
                 raise
             told = str(error)
-        except RuntimeError as error:  # a defect of ours, or of a library on this device; torch.OutOfMemoryError is one
-            if alone:
+        except Exception as error:  # a defect of ours, or of a library on this device
+            if alone or isinstance(error, ForbiddenSplitError):
                 raise
-            short = isinstance(error, torch.OutOfMemoryError)
+            short = isinstance(error, torch.OutOfMemoryError | MemoryError)
             told = f"{error}\n{NO_MEMORY}" if short else traceback.format_exc()
         else:
             continue

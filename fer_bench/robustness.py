@@ -228,14 +228,15 @@ def measure_robustness(
     people = several(sample.subjects)
     means, draws = right.mean(0), resampled_means(right, seed, subjects=people)
     interval = partial(percentile_interval, subjects=people)
+    fraction = partial(interval, pictures=len(sample))
     found: dict[str, dict[str, object]] = {name: {} for name in CORRUPTIONS}
     for column, (name, severity) in enumerate(cells, start=1):
-        found[name][str(severity)] = interval(means[column], draws[:, column])
+        found[name][str(severity)] = fraction(means[column], draws[:, column])
     spoiled = draws[:, 1:].mean(1)
     drop = 1 - np.divide(spoiled, draws[:, 0], out=np.full(len(draws), np.nan), where=draws[:, 0] > 0)
     return Robustness(
         suite=SUITE, pictures=len(sample), seed=seed,
-        clean=interval(means[0], draws[:, 0]),
+        clean=fraction(means[0], draws[:, 0]),
         corrupted=interval(means[1:].mean(), spoiled),
         relative_drop=interval(1 - means[1:].mean() / means[0], drop) if means[0] > 0 else None,
         corruptions=found,

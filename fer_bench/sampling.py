@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fer_bench.statistics import Interval, covered_level, per_subject
+from fer_bench.statistics import Interval, covered_level, per_subject, wilson
 
 RESAMPLES = 1000
 
@@ -47,19 +47,33 @@ def resampled_means(
 
 
 def percentile_interval(
-    value: float, draws: np.ndarray, level: float = 0.95, subjects: np.ndarray | None = None
+    value: float,
+    draws: np.ndarray,
+    level: float = 0.95,
+    subjects: np.ndarray | None = None,
+    pictures: int | None = None,
 ) -> Interval:
     """A figure with the percentile interval of its resamples (S,); those that are not a number are left out.
 
     subjects: as `resampled_means` had them, since an interval over few people is made wider (`covered_level`).
+    pictures: of which the figure is a fraction; where all resamples agree, the interval is then Wilson's over them, or
+    over the people in them.
     """
-    covered = covered_level(level, None if subjects is None else len(np.unique(subjects)))
+    people = None if subjects is None else len(np.unique(subjects))
+    covered = covered_level(level, people)
     low, high = np.nanpercentile(draws, (50 * (1 - covered), 50 * (1 + covered)))
+    if pictures and np.nanmin(draws) == np.nanmax(draws):
+        least, most = wilson(np.float64(value), np.float64(people or pictures), level)
+        low, high = min(low, least), max(high, most)
     return Interval(float(value), float(low), float(high))
 
 
 def mean_interval(values: np.ndarray, seed: int = 0, subjects: np.ndarray | None = None) -> Interval:
-    """The mean of (N,) values, one per picture, with its 95 % bootstrap interval; subjects as `resampled_means`."""
+    """The mean of (N,) values, one per picture, with its 95 % bootstrap interval; subjects as `resampled_means`.
+
+    That of booleans is a fraction of the pictures (see `percentile_interval`).
+    """
+    pictures = len(values) if np.asarray(values).dtype == bool else None
     values = np.asarray(values, dtype=np.float64)
     draws = resampled_means(values[:, None], seed, subjects=subjects)[:, 0]
-    return percentile_interval(values.mean(), draws, subjects=subjects)
+    return percentile_interval(values.mean(), draws, subjects=subjects, pictures=pictures)

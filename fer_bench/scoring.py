@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ from fer_bench.video import Frame, frames, probe, representative, write_clip
 
 FRAMES = 8
 """Frames of a clip that are in memory at once, at most."""
+TOGETHER = 64
+"""Faces of a clip's frames, at most, that wait for the networks together, where that is more than one frame's."""
 HELD = 72_000_000
 """Pixels of them, at most, where that is one frame or more: 8 frames of 4K, 2 of 8K, 216 MB."""
 PER_SECOND = 5.0
@@ -58,10 +60,21 @@ def emotions_of(models: Sequence[Model]) -> tuple[str, ...]:
 
 
 def prepare(
-    image: Image.Image, name: str, models: Sequence[Model], detect: bool = True, time: float | None = None
+    image: Image.Image,
+    name: str,
+    models: Sequence[Model],
+    detect: bool = True,
+    time: float | None = None,
+    most_faces: int | None = None,
 ) -> Prepared:
-    """Find the faces of an upright picture and cut each out as each model wants it. Needs no network."""
+    """Find the faces of an upright picture and cut each out as each model wants it. Needs no network.
+
+    most_faces: the largest so many alone, in their order.
+    """
     boxes = tuple(face.box for face in detect_faces(image)) if detect else ()
+    if most_faces is not None and len(boxes) > most_faces:
+        area = lambda place: (boxes[place][2] - boxes[place][0]) * (boxes[place][3] - boxes[place][1])  # noqa: E731
+        boxes = tuple(boxes[place] for place in sorted(sorted(range(len(boxes)), key=area)[-most_faces:]))
     boxes = boxes or (None,)
 
     def cut(box: Box | None, model: Model) -> Image.Image:
@@ -122,7 +135,7 @@ def score_clip(
     UnreadableClipError.
     """
     chosen = representative(path, count, on_damage) if count else frames(path, per_second, limit, on_damage, most)
-    for _, _, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
+    for _, _, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers, None):
         yield from rows
 
 
@@ -134,18 +147,38 @@ def _scored_frames(
     limit: int | None,
     progress: Callable[[float], object],
     workers: int,
+    most_faces: int | None,
 ) -> Iterator[tuple[Frame, Prepared, list[Row]]]:
     """Each frame with what was found in it."""
-    chosen, clip, done = iter(chosen), probe(path), 0
-    length, many = clip.duration, max(1, min(FRAMES, HELD // max(1, math.prod(clip.size))))
+    chosen, length, done = iter(chosen), probe(path).duration, 0
+
+    def look(frame: Frame) -> Prepared:
+        return prepare(frame.image, label(path), models, detect, frame.time, most_faces)
+
     with ThreadPoolExecutor(workers) as pool:
-        while batch := list(islice(chosen, many)):
-            prepared = list(pool.map(lambda one: prepare(one.image, label(path), models, detect, one.time), batch))
-            yield from zip(batch, prepared, score_prepared(prepared, models), strict=True)
+        while batch := _held(chosen):
+            prepared = list(pool.map(look, batch))
+            while prepared:
+                count = 1
+                while count < len(prepared) and sum(len(one.boxes) for one in prepared[: count + 1]) <= TOGETHER:
+                    count += 1
+                some, prepared = prepared[:count], prepared[count:]
+                at = len(batch) - len(prepared)
+                yield from zip(batch[at - count : at], some, score_prepared(some, models), strict=True)
             done += len(batch)
             by_time, by_count = batch[-1].time / length if length else 0.0, done / limit if limit else 0.0
             progress(min(1.0, max(by_time, by_count)))
     progress(1.0)
+
+
+def _held(chosen: Iterator[Frame]) -> list[Frame]:
+    """The next frames, FRAMES at most, until they have HELD pixels: their sizes may differ."""
+    batch: list[Frame] = []
+    pixels = 0
+    while len(batch) < FRAMES and pixels < HELD and (frame := next(chosen, None)) is not None:
+        batch.append(frame)
+        pixels += math.prod(frame.image.size)
+    return batch
 
 
 def annotate_clip(
@@ -162,6 +195,7 @@ def annotate_clip(
     workers: int = 1,
     on_damage: Callable[[str], object] = _log.warning,
     most: int | None = None,
+    most_faces: int | None = None,
 ) -> Path:
     """Write a clip as an mp4 with each face's box, likeliest emotion and its probability, and return its path.
 
@@ -178,7 +212,7 @@ def annotate_clip(
     def pictures() -> Iterator[np.ndarray]:
         due, shown = 0, None  # the output's next frame, and the picture to hold until then
         chosen, models = frames(path, per_second, limit, on_damage, most), (model, *others)
-        for frame, prepared, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers):
+        for frame, prepared, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers, most_faces):
             on_rows(rows)
             slot = math.floor(frame.time * fps + (1e-6 if per_second else 0.5))
             if slot < due:

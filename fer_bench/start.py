@@ -99,15 +99,17 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     return {"pretrained": trained.get("pretrained"), "earlier": earlier, "stages": trained.get("stages")}
 
 
-def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) -> None:
+def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) -> int:
     """Raise UserError where a run would replace one that saw clearly more pictures, or that started elsewhere.
+
+    Returns how many pictures the one that stands there saw.
 
     folder: of both. start: the new run's weight file. asked: how many pictures it will see; whole: or may end after so
     many. A tenth fewer may be: some pictures were taken out of the same data.
     """
     path = folder / "record.json"
     if not path.is_file():
-        return
+        return 0
     try:
         trained = json.loads(path.read_text())["trained"]
         seen, earlier = int(trained["pictures_seen"]), trained.get("earlier")
@@ -119,7 +121,7 @@ def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) ->
     elif 0.9 * seen > asked:
         why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if whole else "may end sooner")
     else:
-        return
+        return seen
     raise UserError(f"{folder} holds a run already, which {why}; give another --out, or remove that folder first.")
 
 

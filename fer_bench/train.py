@@ -72,7 +72,7 @@ class Run:
 
         settings: what a grid says of this cell, for the record. processes: those that train this network together.
         """
-        self.settings, self.processes = settings, processes
+        self.settings, self.processes, self.begun = settings, processes, time.monotonic()
         self.start = start_file(options.start_from, method, track, recipe.name)
         self.own = recipe
         changes = {"epochs": options.epochs, "patience": options.patience}
@@ -119,6 +119,7 @@ class Run:
             torch.backends.cudnn.benchmark = True  # batches of one size: the fastest convolution is looked for once
         processes, state = self.processes, self.state
         saved: tuple[dict[str, Tensor], dict] | None = None
+        standing = 0  # pictures that a run in this folder saw whose place this one takes
         if self.options.resume and processes.all_see(last):
             tensors, record = read_checkpoint(last, self.identity)
             state |= {"stages": None} | record["state"]  # older checkpoints do not tell their stages
@@ -128,7 +129,7 @@ class Run:
             asked = sum(self.epochs) * len(self.source)
             if self.options.max_minutes is not None:  # it may end sooner; --resume without `last`: after one at least
                 asked = len(self.source) if self.options.resume else 0
-            check_standing(self.folder, self.start, asked, self.options.max_minutes is None)
+            standing = check_standing(self.folder, self.start, asked, self.options.max_minutes is None)
             if self.start is not None:
                 state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
             elif self.method.pretrained is not None:
@@ -139,7 +140,7 @@ class Run:
                 last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
         keeper = Keeper(self.folder, processes.is_first)
         minutes, before = self.options.max_minutes, len(state["curve"])
-        deadline = math.inf if minutes is None else time.monotonic() + minutes * 60
+        deadline = math.inf if minutes is None else self.begun + minutes * 60
         name, stages = self.method.card.name, {} if state["stages"] is None else state["stages"]
         progress = Progress(f"{name} on {self.track.name}", sum(self.epochs))
         if sum(self.epochs) > self.recipe.epochs and processes.is_first:
@@ -182,6 +183,8 @@ class Run:
                         if number == before + 1 and processes.is_first:
                             again = "too few for a full epoch, so --resume begins this one again; give more."
                             print(f"{name}: {minutes:g} minutes were {again}", file=sys.stderr)
+                        if state["pictures"] < standing:  # a longer one was cut in its first epoch
+                            return self.folder / "model.safetensors"
                         return self.finish()
                     stale = bool(self.recipe.patience) and number - state["best_epoch"] >= self.recipe.patience
                     state["stage_epoch"] = index + 1

@@ -98,7 +98,8 @@ def frames(
     per_second: the first frame in each 1/per_second of a second; where a clip has a slower or varying rate, an interval
     without a frame gives none. None gives every frame. limit: at most so many frames. on_damage: is called with one
     sentence if part of the clip cannot be decoded (cut off, broken in the middle); the frames that decode are given.
-    most: decode at most so many, given or not; on_damage is called with one sentence where the clip has more of them.
+    most: decode at most so many, given or not, of the first one's size (a larger one counts for as many as its pixels
+    are); on_damage is called with one sentence where the clip has more of them.
     Raises UnreadableClipError for what is missing, empty, no clip, without pictures (sound only), wholly broken or of
     more than MOST_PIXELS pixels a frame; ValueError where per_second, limit or most is not positive.
     """
@@ -284,7 +285,7 @@ def _decoded(
     """
     import av
 
-    index, start, time, shown, broken, seen = -1, None, 0.0, 0.0, 0, 0
+    index, start, time, shown, broken, seen, read, first = -1, None, 0.0, 0.0, 0, 0, 0, 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets, ended = container.demux(stream), None
     while not (until_damage and broken):
@@ -303,10 +304,12 @@ def _decoded(
                 break
             continue
         for frame in decoded:
-            if seen == most:
-                on_damage(f"{label}: only the first {most:,} frames, up to {time:.1f} s, were read; cut it into parts.")
+            if most is not None and seen >= most:
+                on_damage(f"{label}: only the first {read:,} frames, up to {time:.1f} s, were read; cut it into parts.")
                 return
-            seen += 1
+            pixels = frame.width * frame.height
+            first = first or max(1, pixels)
+            seen, read = seen + max(1, pixels // first), read + 1
             if frame.is_corrupt:  # what a decoder guesses after data is lost
                 broken += 1
                 if until_damage:

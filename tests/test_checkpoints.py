@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,27 @@ def test_what_killed_writes_left_is_removed(track: Track, tmp_path: Path) -> Non
     other.write_bytes(b"x")
     run(track, tmp_path / "out", epochs=1, resume=True).fit()
     assert (torn.exists(), other.exists()) == (False, True)
+
+
+def test_a_first_epoch_cut_sooner_does_not_take_the_place_of_one_cut_later(track: Track, tmp_path: Path) -> None:
+    """Neither left a checkpoint: the weights that saw more pictures stay."""
+    model = run(track, tmp_path / "out", max_minutes=1e-9).fit()
+    told = json.loads((model.parent / "record.json").read_text())
+    told["trained"]["pictures_seen"] += 1
+    (model.parent / "record.json").write_text(json.dumps(told))
+    before = model.read_bytes()
+    again = run(track, tmp_path / "out", max_minutes=1e-9, resume=True, seed=0)
+    assert again.fit() == model
+    assert model.read_bytes() == before
+    assert json.loads((model.parent / "record.json").read_text()) == told
+
+
+def test_what_a_cut_left_is_removed_once_it_is_not_needed(track: Track, tmp_path: Path) -> None:
+    """Weights of a cut epoch go when the run has gone on to a checkpoint of its own."""
+    folder = run(track, tmp_path / "out", max_minutes=1e-9).fit().parent
+    assert (folder / "cut.safetensors").is_file()
+    run(track, tmp_path / "out", resume=True).fit()
+    assert not (folder / "cut.safetensors").exists()
 
 
 def test_minutes_do_not_replace_a_longer_run_whose_checkpoint_is_gone(track: Track, tmp_path: Path) -> None:

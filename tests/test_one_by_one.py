@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fer_bench.datasets import forbid_split, load_dataset
 from fer_bench.distributed import ALONE
 from fer_bench.methods import METHODS
 from fer_bench.one_by_one import train_each
@@ -30,10 +31,15 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize(
     ("error", "traced"),
-    [(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), True), (torch.OutOfMemoryError("out of memory"), False)],
+    [
+        (RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"), True),
+        (ValueError("Expected more than 1 value per channel"), True),
+        (torch.OutOfMemoryError("out of memory"), False),
+        (MemoryError("Unable to allocate 9 GiB"), False),
+    ],
 )
 def test_a_library_that_fails_with_one_network_does_not_stop_the_others(
-    error: RuntimeError,
+    error: Exception,
     traced: bool,
     command: list[str],
     tmp_path: Path,
@@ -56,6 +62,18 @@ def test_a_library_that_fails_with_one_network_does_not_stop_the_others(
     assert str(error) in said
     assert ("Traceback" in said) is traced
     assert "1 of 3 methods were not trained" in said
+
+
+def test_a_look_at_the_test_split_is_never_passed_over(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends everything, however many methods are left."""
+
+    def peeking(_run: Run) -> Path:
+        with forbid_split("test"):
+            return load_dataset("rendered", "test")
+
+    monkeypatch.setattr(Run, "fit", peeking)
+    with pytest.raises(RuntimeError, match="the test split must not be read here"):
+        main(command)
 
 
 def test_minutes_of_all_together_are_shared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

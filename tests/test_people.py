@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,23 @@ def test_robustness_and_explanation_draw_people_too() -> None:
     assert told[0].insertion_gain.value == told[2].insertion_gain.value
     assert told[0].insertion_gain != told[2].insertion_gain
     assert told[0].regions.energy != told[2].regions.energy
+
+
+def test_intervals_over_pictures_are_not_kept_beside_those_over_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged again once people are known, a row loses its robustness until it is measured anew; else it keeps it."""
+    monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
+    monkeypatch.setattr(evaluate, "measure_robustness", partial(measure_robustness, severities=(3,)))
+    few = draw_split("test", 28)
+    left = []
+    for faces, asked in ((few, True), (few, False), (replace(few, subjects=np.arange(28) // 7), False)):
+        monkeypatch.setattr(evaluate, "load_dataset", lambda *_, faces=faces: faces)
+        evaluate.evaluate(["reference_tiny"], ["rendered"], tmp_path, robustness=asked)
+        (path,) = (tmp_path / "results").glob("rendered/reference_tiny/*.json")
+        left.append(read_result(path).robustness)
+    assert left[0] == left[1] is not None
+    assert left[2] is None
 
 
 def test_one_person_alone_is_no_sample_of_people() -> None:

@@ -83,6 +83,16 @@ def test_intervals_of_means_are_over_people_where_these_are_known() -> None:
     assert covered[1] / 200 == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 200))
 
 
+def test_where_all_resamples_agree_a_fraction_has_wilsons_interval() -> None:
+    """All of 70 right is not certain; of seven people it is seven cases. A mean of other values has no width then."""
+    right = np.ones(70, bool)
+    for subjects, cases in ((None, 70), (np.arange(70) % 7, 7)):
+        found = mean_interval(right, subjects=subjects)
+        assert (found.value, found.low, found.high) == (1, pytest.approx(1 / (1 + 1.959964**2 / cases)), 1)
+    even = mean_interval(np.full(70, 0.5))
+    assert (even.low, even.high) == (0.5, 0.5)
+
+
 def test_people_with_many_pictures_count_for_more() -> None:
     """Resampled means are those over the drawn people's pictures: of 9 pictures of one and 1 of another 0.9 or 0 or 1,
     with the chances 1/2, 1/4 and 1/4."""

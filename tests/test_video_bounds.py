@@ -10,6 +10,7 @@ import av
 import pytest
 
 from fer_bench import scoring, video
+from fer_bench.faces import Face
 from fer_bench.predict import annotate_clip, score_clip
 from fer_bench.video import frames, probe, write_clip
 from tests.test_predict import MODELS
@@ -117,6 +118,35 @@ def test_a_bound_on_decoded_frames(tmp_path: Path) -> None:
     assert len(said) == 1
     with pytest.raises(ValueError, match="most must be positive, not 0"):
         frames(path, most=0)
+
+
+def test_frames_that_grow_count_for_more(tmp_path: Path) -> None:
+    """The bound is on the pixels that are decoded: a frame of 16 times the first one's size is 16 of them."""
+    parts = [huge(tmp_path / f"{side}.ts", "libx264", side, side, count=20) for side in (64, 256)]
+    path = tmp_path / "a.ts"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    said: list[str] = []
+    got = [frame.image.size for frame in frames(path, on_damage=said.append, most=60)]
+    assert 10 <= got.count((64, 64)) <= 20
+    assert 2 <= got.count((256, 256)) <= 4
+    assert f"only the first {len(got)} frames, up to " in said[-1]
+
+
+def test_many_faces_in_a_frame_are_answered_for_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more faces than TOGETHER wait for the networks at once, and of a frame's the largest `most_faces` alone."""
+    path, sizes = write_clip(tmp_path / "a.mp4", [plain(9)] * 6, 10), []
+    found = [Face((4 * i, 0, 4 * i + 4, 4 + i), 0.9) for i in range(10)]
+    monkeypatch.setattr(scoring, "detect_faces", lambda _: found)
+    monkeypatch.setattr(scoring, "TOGETHER", 20)
+    whole = scoring.score_prepared
+    monkeypatch.setattr(scoring, "score_prepared", lambda batch, *rest: sizes.append(len(batch)) or whole(batch, *rest))
+    model, rows = MODELS["small_cnn"], []
+    assert len(list(score_clip(path, [model]))) == 3 * 10
+    assert sizes == [2, 1]
+    sizes.clear()
+    annotate_clip(path, tmp_path / "b.mp4", model, on_rows=rows.append, most_faces=3)
+    assert [[row["left"] for row in frame] for frame in rows] == [[28, 32, 36]] * 6
+    assert sizes == [6]
 
 
 def test_scoring_passes_the_bound_on(tmp_path: Path) -> None:

@@ -156,11 +156,15 @@ def forbid_split(split: str) -> Iterator[None]:
         _forbidden.remove(split)
 
 
+class ForbiddenSplitError(RuntimeError):
+    """A split was read where `forbid_split` is open for it: a defect that must never be passed over."""
+
+
 def check_allowed(split: str) -> None:
-    """Raise RuntimeError where `forbid_split` is open for this split, ValueError where there is no such split."""
+    """Raise ForbiddenSplitError where `forbid_split` is open for it, ValueError where there is no such split."""
     _check_split(split)
     if split in _forbidden:
-        raise RuntimeError(f"the {split} split must not be read here: training never sees it")
+        raise ForbiddenSplitError(f"the {split} split must not be read here: training never sees it")
 
 
 def _check_split(split: str) -> None:

@@ -119,8 +119,9 @@ def load_clean(root: Path | None, split: str) -> FaceSet:
 def load_merged(root: Path | None, split: str) -> FaceSet:
     """One split as papers have it that test on PublicTest and PrivateTest together (P2): uint8 (N, 48, 48).
 
-    A fixed tenth of Training (`splits.a_tenth`), the same in every copy, validates and the rest trains. Raises
-    DataError as `load_fer2013`.
+    A fixed tenth of Training (`splits.a_tenth`), the same in every copy whose pictures are numbered as fer2013.csv's
+    rows, validates and the rest trains; the hash of the training data tells two tenths apart. Raises DataError as
+    `load_fer2013`.
     """
     check_allowed(split)
     official = ("validation", "test") if split == "test" else ("train",)

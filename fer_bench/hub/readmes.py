@@ -19,6 +19,7 @@ from fer_bench.datasets import DATASETS
 from fer_bench.datasets.fer2013_copies import HUB_REPO
 from fer_bench.errors import UserError
 from fer_bench.protocols import track_named
+from fer_bench.records import full_epochs
 from fer_bench.results import Result
 
 ON_THE_HUB = {"fer2013": HUB_REPO}
@@ -101,6 +102,8 @@ def _margin(margin: float) -> str:
 def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
     """Data, recipe, epochs of the budget and pictures seen, in sentences."""
     epochs, budget = trained.get("epochs"), trained.get("budget_epochs")
+    if epochs is not None:
+        epochs = full_epochs(epochs, trained.get("pictures_seen"), trained.get("train_pictures"))
     text = f"{home.title} ({home.paper or home.source}), training split, recipe `{entry['recipe']}`"
     text += f", seed {entry['seed']}. "
     if epochs is not None and budget is not None:

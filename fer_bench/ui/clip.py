@@ -117,7 +117,8 @@ def frame_in(given: dict[str, Any]) -> Image.Image:
     """
     from fer_bench.faces import open_picture
 
-    head, _, text = (given.get("url") or "").partition(",")
+    url = given.get("url") if isinstance(given, dict) else None
+    head, _, text = (url if isinstance(url, str) else "").partition(",")
     try:
         if not head.startswith("data:image/"):
             raise ValueError(head)

@@ -335,14 +335,20 @@ def _read_clip(
     width, height = video.probe(path).size
     most = max(1, min(video.MOST_DECODED, MOST_DECODED // (width * height)))
     end = time.monotonic() + MOST_SECONDS
+    crowded = f"{path}: of a frame's faces only the {MOST_FACES} largest are answered for."
 
     def take(some: list[dict]) -> None:
         rows.extend(some)
+        if len(some) >= MOST_FACES and crowded not in notes:
+            notes.append(crowded)
         if time.monotonic() > end:
             raise _OutOfTimeError
 
     try:
-        annotate_clip(path, out, model, per_second, limit, cam, on_rows=take, on_damage=notes.append, most=most)
+        annotate_clip(
+            path, out, model, per_second, limit, cam, on_rows=take, on_damage=notes.append, most=most,
+            most_faces=MOST_FACES,
+        )  # fmt: skip
     except _OutOfTimeError:
         notes.append(
             f"{path}: after {MOST_SECONDS} seconds of work only its first {rows[-1]['time']:.1f} s were read, and no "

@@ -92,10 +92,12 @@ def path_of(given: dict[str, Any] | None) -> str | None:
     """
     from gradio.utils import get_upload_folder
 
-    path = given.get("path") if given else None
+    path = given.get("path") if isinstance(given, dict) else given
     if not path:
         return None
     try:
+        if not isinstance(path, str):
+            raise ValueError(path)
         real = os.path.realpath(path)
         ours = Path(real).is_relative_to(os.path.realpath(get_upload_folder())) and os.path.isfile(real)
     except (OSError, ValueError):  # a name that no file can have

@@ -229,7 +229,7 @@ def test_both_tests_as_one(tmp_path: Path) -> None:
         assert faces.ids == tuple(f"Training_{row}" for row in rows)
 
 
-def test_every_copy_holds_the_same_tenth_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_numbered_alike_hold_the_same_tenth_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies whose names have zeros before the row's number divide the same pictures as those without."""
     write_csv(tmp_path)
     plain = load_dataset("fer2013-merged", "validation", tmp_path)
