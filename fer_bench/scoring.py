@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from fer_bench.cards import InputSpec
 from fer_bench.emotions import in_order
 from fer_bench.faces import Box, crop, detect_faces, frame_of, square, stack
 from fer_bench.files import label
@@ -72,15 +73,26 @@ def prepare(
     most_faces: the largest so many alone, in their order.
     """
     boxes = tuple(face.box for face in detect_faces(image)) if detect else ()
-    if most_faces is not None and len(boxes) > most_faces:
-        area = lambda place: (boxes[place][2] - boxes[place][0]) * (boxes[place][3] - boxes[place][1])  # noqa: E731
-        boxes = tuple(boxes[place] for place in sorted(sorted(range(len(boxes)), key=area)[-most_faces:]))
-    boxes = boxes or (None,)
+    boxes = boxes if most_faces is None else largest(boxes, most_faces)
+    return cut_out(image, name, boxes, [model.input_spec for model in models], time)
 
-    def cut(box: Box | None, model: Model) -> Image.Image:
-        return square(crop(image, box, model.input_spec.margin) if box else image, model.input_spec.size)
 
-    return Prepared(name, time, boxes, tuple(tuple(cut(box, model) for box in boxes) for model in models))
+def largest(boxes: Sequence[Box], most: int) -> tuple[Box, ...]:
+    """The largest so many of them, in their order; of equal ones the first."""
+    chosen = sorted(range(len(boxes)), key=lambda at: (boxes[at][0] - boxes[at][2]) * (boxes[at][3] - boxes[at][1]))
+    return tuple(boxes[at] for at in sorted(chosen[:most]))
+
+
+def cut_out(
+    image: Image.Image, name: str, boxes: Sequence[Box], specs: Sequence[InputSpec], time: float | None = None
+) -> Prepared:
+    """These faces of a picture, or without any the whole of it, as each spec wants them."""
+    places = tuple(boxes) or (None,)
+
+    def cut(box: Box | None, spec: InputSpec) -> Image.Image:
+        return square(crop(image, box, spec.margin) if box else image, spec.size)
+
+    return Prepared(name, time, places, tuple(tuple(cut(box, spec) for box in places) for spec in specs))
 
 
 def score_prepared(batch: Sequence[Prepared], models: Sequence[Model]) -> list[list[Row]]:

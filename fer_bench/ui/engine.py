@@ -277,16 +277,11 @@ def prepare(picture: Image.Image, name: str, specs: Sequence[InputSpec]) -> tupl
 
     Where those are more than MOST_FACES, the largest are cut out. specs: of `specs_of`. The picture itself is not kept.
     """
-    from fer_bench.faces import crop, detect_faces, square
-    from fer_bench.scoring import Prepared
+    from fer_bench.faces import detect_faces
+    from fer_bench.scoring import cut_out, largest
 
-    faces = [face.box for face in detect_faces(picture)]
-    largest = sorted(faces, key=lambda box: (box[0] - box[2]) * (box[3] - box[1]))[:MOST_FACES]
-    boxes = tuple(box for box in faces if box in largest) or (None,)
-    crops = (
-        tuple(square(crop(picture, box, spec.margin) if box else picture, spec.size) for box in boxes) for spec in specs
-    )
-    return Prepared(name, None, boxes, tuple(crops)), len(faces)
+    boxes = [face.box for face in detect_faces(picture)]
+    return cut_out(picture, name, largest(boxes, MOST_FACES), specs), len(boxes)
 
 
 def score_prepared(batch: Sequence[Prepared], methods: Sequence[str]) -> list[dict]:
