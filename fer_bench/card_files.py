@@ -62,7 +62,11 @@ def readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
         path = Path(root) / name
         try:
             found = json.loads(path.read_bytes()) if path.exists() else {}
+            if strange := [key for key, card in found.items() if not isinstance(card, dict)]:
+                raise ValueError(f"the card of {strange[0]} is no object")
             cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
-        except (ValueError, AttributeError) as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             problems.append(f"{path} is broken ({error}); {mend}.")
+        except OSError as error:
+            problems.append(f"{path} cannot be read ({error.strerror or error}).")
     return cards, problems

@@ -71,7 +71,9 @@ def epochs_text(row: NamedTuple) -> str:
     if row.earlier_epochs == row.earlier_epochs:
         own = track_folder(row.trained_on) if ":" in row.trained_on else row.trained_on  # as `start.start_from` has it
         where = "before" if row.earlier_track in (own, row.trained_on) else f"on {row.earlier_track}"
-        told += f" after {row.earlier_epochs:.0f} {where}"
+        # Less than their number of epochs were over a part of the split, or were cut short: they are no epochs.
+        few = row.earlier_pictures < 0.9 * row.earlier_epochs * row.earlier_split
+        told += f" after {f'{row.earlier_pictures:,.0f} pictures' if few else f'{row.earlier_epochs:.0f}'} {where}"
     asked = f"{row.budget_epochs:.0f} of" if row.budget_epochs == row.budget_epochs else "of"
     return told + (f", not {asked} {row.split_pictures:,.0f}" if part else "")
 

@@ -301,7 +301,11 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{folder} holds no result of {track} (tracks there: {there}).")
         pairs = pairs_of(rows, arguments.methods)
         if not pairs:
-            raise UserError(f"{arguments.methods[0]} is the only row of {track}; there is nothing to compare.")
+            several = len(set(arguments.methods)) > 1
+            same = f"{' and '.join(dict.fromkeys(arguments.methods))} mean one and the same row"
+            raise UserError(
+                f"{same if several else f'{arguments.methods[0]} is the only row'} of {track}; there is nothing to compare."
+            )
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2

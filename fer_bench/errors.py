@@ -24,3 +24,7 @@ class Lacking(Failure):
     """A line on data that was asked for by name and is not here."""
 
     code = 2
+
+
+class TrainingError(Exception):
+    """Training cannot go on (a loss that is not finite); one sentence."""

@@ -37,7 +37,7 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
         height, error = 100 * row.accuracy, [[100 * (row.accuracy - row.low)], [100 * (row.high - row.accuracy)]]
         axes.errorbar(row.parameters, height, error, ecolor=colour, elinewidth=1.1, capsize=2.5, alpha=0.45, zorder=2)
         fill = colour if row.complete else "white"
-        axes.plot(row.parameters, height, "o", ms=7, mfc=fill, mec=colour, mew=1.6, zorder=3)
+        axes.plot(row.parameters, height, "D" if row.external else "o", ms=7, mfc=fill, mec=colour, mew=1.6, zorder=3)
 
     least, most = frame["parameters"].min(), frame["parameters"].max()
     bottom, top = 100 * frame["low"].min(), 100 * frame["high"].max()
@@ -56,16 +56,17 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
     axes.tick_params(colors="#52606d", which="both")
 
     looks = (
-        (BEST, BEST, "rank 1", (frame["rank"] == 1).any()),
-        (REST, REST, "ranked lower", (frame["rank"] > 1).any()),
-        ("white", "#52606d", "trained for less than its full budget", not frame["complete"].all()),
+        ("o", BEST, BEST, "rank 1", (frame["rank"] == 1).any()),
+        ("o", REST, REST, "ranked lower", (frame["rank"] > 1).any()),
+        ("o", "white", "#52606d", "trained for less than its full budget", not frame["complete"].all()),
+        ("D", "#52606d", "#52606d", "trained elsewhere", frame["external"].any()),
     )
     handles = [
-        Line2D([], [], ls="", marker="o", ms=7, mfc=fill, mec=edge, mew=1.6, label=label)
-        for fill, edge, label, wanted in looks
+        Line2D([], [], ls="", marker=marker, ms=7, mfc=fill, mec=edge, mew=1.6, label=label)
+        for marker, fill, edge, label, wanted in looks
         if wanted
     ]
-    drawing.legend(handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=9, labelcolor=INK)
+    drawing.legend(handles=handles, loc="outside lower right", ncols=4, frameon=False, fontsize=9, labelcolor=INK)
     _label(axes, frame)
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", metadata={"Software": None})

@@ -10,7 +10,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ _WITH_HALF = ("balanced_accuracy", "macro_f1", "ece")
 """Metrics whose intervals' half-widths stand in the table too, as `<metric>_half`."""
 _COMPARABLE = ["protocol", "data_hash", "emotions", "test_pictures", "tta"]
 """Rows are ranked against each other only where all of these agree."""
+WHOLE = 0.99
+"""A copy of a data set with all but 1 % of the training pictures of the fullest one is all of it, no part."""
 LARGE = 0.02
 """A difference from the reported figure (fraction) that asks for a sentence on why."""
 
@@ -50,8 +52,8 @@ HOW_TO_READ = (
     "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
     "methods*) can still tell them apart. *Parameters* are the trainable ones, without those that are held fixed. "
     "*Latency* is one face's, with one thread where a CPU computes it, beside that of resnet18 in the same run. "
-    "*Reported* is the paper's own figure, often under an easier protocol; *difference* is ours minus that. "
-    "A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
+    "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
+    "that. A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."
 )
 
@@ -64,9 +66,12 @@ def _split_sizes(results: Iterable[Result]) -> dict[str, int]:
     return sizes
 
 
-def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
-    """split: pictures in the training split that the weights come from; 0 or None where it is not known."""
+def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, object]:
+    """sizes: what `_split_sizes` gives."""
     trained, earlier = result.trained, result.trained.earlier
+    split, pictures = sizes.get(trained.track), trained.train_pictures
+    if split and pictures and pictures >= WHOLE * split:
+        split = pictures
     cost, metrics = result.cost, {name: i.value for name, i in result.metrics.items()}
     stated = next((r for r in card.get("reported", ()) if r["track"] == result.track), {})
     reported = stated.get("accuracy") if result.tta == "none" else None
@@ -74,7 +79,9 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
     if epochs is not None:
         epochs = full_epochs(epochs, trained.pictures_seen, trained.train_pictures)
     known = epochs is not None and trained.budget_epochs
-    part = min(trained.train_pictures / split, 1) if split and trained.train_pictures else 1
+    part = min(pictures / split, 1) if split and pictures else 1
+    before = sizes.get(earlier.track) if earlier else None
+    of_these = (card.get("recipe", result.recipe), 0) == (result.recipe, result.seed)  # weights that `why` is about
     return {
         "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
         "accuracy": metrics["accuracy"],
@@ -88,7 +95,7 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
-        "why": stated.get("why", ""), "note": card.get("note", ""),
+        "why": stated.get("why", "") if of_these else "", "note": card.get("note", ""),
         "epochs": epochs,
         "budget_epochs": trained.budget_epochs,
         "budget_fraction": part * epochs / trained.budget_epochs if known else None,
@@ -106,8 +113,9 @@ def _row(result: Result, card: dict, split: int | None) -> dict[str, object]:
         "external": result.external,
         "shared_emotions_only": result.shared_emotions_only,
         "pretrained": trained.pretrained or "",
-        "earlier_epochs": earlier.epochs if earlier else None,
+        "earlier_epochs": full_epochs(earlier.epochs, earlier.pictures_seen, before) if earlier else None,
         "earlier_pictures": earlier.pictures_seen if earlier else None,
+        "earlier_split": before or None,
         "earlier_track": earlier.track if earlier else "",
         "trained_on": trained.track,
         "emotions": ", ".join(result.emotions),
@@ -139,7 +147,7 @@ def table(
     if not chosen:
         return pd.DataFrame()
     sizes = _split_sizes(results)
-    rows = [_row(result, (cards or {}).get(result.method, {}), sizes.get(result.trained.track)) for result in chosen]
+    rows = [_row(result, (cards or {}).get(result.method, {}), sizes) for result in chosen]
     frame = pd.DataFrame(rows)
     for name in frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)):
         frame[name] = frame[name].astype(np.float64)
@@ -310,7 +318,10 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
     Raises UserError where the README or its two markers are missing.
     """
     readme, root = Path(readme), Path(root)
-    text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    try:
+        text = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    except (OSError, ValueError) as error:
+        raise UserError(f"{readme} cannot be read ({getattr(error, 'strerror', None) or error}).") from None
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):

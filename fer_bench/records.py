@@ -113,6 +113,11 @@ class Cost:
     """Latency divided by that of resnet18, timed in the same run."""
     checkpoint_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            # A NaN is not 0 or less either: that none is written is for `Result.to_dict` to say.
+            _need(value is None or not value <= 0, f"cost.{name} must be positive, not {value}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:

@@ -7,6 +7,7 @@ must agree with its content, so that no result can be misplaced or half read.
 from __future__ import annotations
 
 import json
+import math
 import re
 import types
 import typing
@@ -37,6 +38,8 @@ from fer_bench.records import (
 from fer_bench.statistics import Interval, bootstrap_interval, bootstrap_metrics, bootstrap_recalls, several
 
 SCHEMA = 1
+MOST = 2**63
+"""No whole number in a record is as large; JSON's may be of any length, and its 1e999 is read as infinite."""
 REQUIRED_METRICS = tuple(m.METRICS)
 OPTIONAL_METRICS = ("accuracy_without_duplicates",)
 
@@ -118,6 +121,8 @@ def decode(kind: Any, value: Any, where: str) -> Any:
     if origin is types.UnionType:
         return None if value is None else decode(args[0], value, where)
     expected = {tuple: list}.get(origin, origin) or (dict if is_dataclass(kind) else kind)
+    if (type(value) is int and abs(value) >= MOST) or (type(value) is float and not math.isfinite(value)):
+        raise ResultError(f"{where} is no number that a result may hold: {str(value)[:30]}.")
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not expected:

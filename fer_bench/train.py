@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from fer_bench.cards import Recipe, Track
 from fer_bench.checkpoints import Keeper, read_checkpoint
-from fer_bench.datasets import FaceSet
+from fer_bench.datasets import FaceSet, forbid_split
 from fer_bench.datasets.stream import InMemory, Source, Streamed
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
-from fer_bench.errors import UserError
+from fer_bench.errors import TrainingError, UserError
 from fer_bench.files import OutputError, atomic_write, make_folder
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
@@ -49,10 +49,6 @@ from fer_bench.stages import RunningMean, StageLoss, augmented, mixed, only_trai
 from fer_bench.start import check_standing, splits_of, start_file, start_from
 from fer_bench.transforms import to_input
 from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
-
-
-class TrainingError(Exception):
-    """Training cannot go on (a loss that is not finite); one sentence."""
 
 
 class Run:
@@ -113,7 +109,12 @@ class Run:
         }  # fmt: skip
 
     def fit(self) -> Path:
-        """Train to the end, from where a checkpoint stands if asked to resume. Returns the finished model's file."""
+        """Train to the end, from a checkpoint where asked; loading the test split raises. Returns the model's file."""
+        with forbid_split(self.track.test):
+            return self.advance()
+
+    def advance(self) -> Path:
+        """What `fit` does, and the caller keeps the test split out of reach."""
         last = self.folder / "last.safetensors"
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # batches of one size: the fastest convolution is looked for once
@@ -335,10 +336,9 @@ class Run:
         write_tensors(path, packed, record)
         told = json.dumps({**record, "curve": state["curve"]}, indent=1) + "\n"
         atomic_write(self.folder / "record.json", told.encode())
-        size = path.stat().st_size / 1e6
         print(
             f"{path}: validation accuracy {compact:.4f} ({full:.4f} before it was made compact), epoch "
-            f"{state['best_epoch']} of {len(state['curve'])}, {size:.1f} MB",
+            f"{state['best_epoch']} of {len(state['curve'])}, {path.stat().st_size / 1e6:.1f} MB",
             file=sys.stderr,
         )
 
@@ -375,7 +375,8 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
     def fit_one(method: Method, recipe: Recipe, options: Options) -> Path:
         return Run(method, track, recipe, options, given.out, processes=processes).fit()
 
-    return train_each(pairs, options, given.total_minutes, fit_one, TrainingError, processes)
+    with forbid_split(track.test):  # from what builds a network, too
+        return train_each(pairs, options, given.total_minutes, fit_one, TrainingError, processes)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,10 @@ OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_
 for _name in OFFLINE:  # read when the libraries are imported, which is before any fixture runs
     os.environ[_name] = "1"
 
+TOOLS = ("FER_BENCH_AXE", "FER_BENCH_CHROMIUM")
+"""Where programs are that tests of the app use."""
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher of several processes sets; a test started from one is no part of its training."""
 GIVEN = os.environ.get("FER_BENCH_DATA")
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "fer2013"
 
@@ -27,9 +31,14 @@ def fer2013_root() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the machine's own data is found, and (but for slow tests) no other machine can be reached."""
-    monkeypatch.delenv("FER_BENCH_DATA", raising=False)
+def _alone(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """No setting of the machine's own holds, and (but for slow tests) no other machine can be reached."""
+    for name in os.environ:
+        if name in LAUNCHED or (name.startswith("FER_BENCH_") and name not in TOOLS):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in OFFLINE:
         monkeypatch.setenv(name, "1")
     if request.node.get_closest_marker("slow") is None:

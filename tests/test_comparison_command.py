@@ -110,6 +110,7 @@ def test_the_file_holds_unrounded_figures_and_holms_p(board: Path, tmp_path: Pat
     [
         (["delta"], "there is no row 'delta'"),
         (["alpha", "--track", "rendered"], "holds no result of rendered (tracks there: fer2013)"),
+        (["alpha", "alpha/common-v1-s0"], "alpha and alpha/common-v1-s0 mean one and the same row of fer2013"),
         (["alpha", "--board", "nowhere"], "nowhere/results holds no result of fer2013 (tracks there: none)"),
     ],
 )

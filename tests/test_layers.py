@@ -16,10 +16,10 @@ LAYERS = (
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files"},
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
-    {"results", "cells", "checkpoints"},
+    {"results", "cells", "checkpoints", "inputs"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start"},
-    {"missing", "one_by_one"},
+    {"missing", "one_by_one", "judged"},
     {"train", "explain", "robustness", "hub"},
     {"faithfulness", "sweep", "costs"},
     {"evaluate", "scoring"},
@@ -36,6 +36,7 @@ def imports_of(path: Path) -> set[str]:
     """The modules and packages of fer_bench that a file imports, by their first name below fer_bench."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
+        assert not getattr(node, "level", 0), f"{path}: imports are written in full, so that this test sees them"
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("fer_bench.")}
         elif isinstance(node, ast.ImportFrom) and node.module == "fer_bench":

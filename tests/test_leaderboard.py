@@ -17,7 +17,7 @@ from fer_bench import leaderboard as lb
 from fer_bench import results as r
 from fer_bench.card_files import read_cards, write_cards
 from fer_bench.cards import InputSpec, MethodCard, Reported
-from fer_bench.errors import UserError
+from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.records import Earlier, Regions
 from fer_bench.statistics import Interval
 
@@ -275,13 +275,23 @@ def test_explanations_stand_in_a_table_of_their_own():
             "| ◔ 1 epoch of 6,000 pictures after 20 before, not 60 of 28,678, 580k pictures in all |",
         ),
         (
-            {"epochs": 12, "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=280_000)},
-            "| 12 of 60 epochs (stopped early) after 20 before, 2M pictures in all |",
+            {"epochs": 12, "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=573_560)},
+            "| 12 of 60 epochs (stopped early) after 20 before, 2.3M pictures in all |",
         ),
         (
             {"earlier": Earlier(weights=["b"], track="ferplus", epochs=91, pictures_seen=280_000)},
             "| 60 epochs after 91 on ferplus, 2M pictures in all |",
         ),
+        (  # a 51st epoch of two batches
+            {"epochs": 40, "earlier": Earlier(weights=["b"], track="fer2013", epochs=51, pictures_seen=1_434_156)},
+            "| 40 of 60 epochs (stopped early) after 50 before, 3.16M pictures in all |",
+        ),
+        (  # two epochs of a part
+            {"epochs": 1, "earlier": Earlier(weights=["b"], track="fer2013", epochs=2, pictures_seen=16_000)},
+            "| 1 of 60 epochs (stopped early) after 16,000 pictures before, 1.74M pictures in all |",
+        ),
+        ({"train_pictures": 28_400}, "| 60 epochs, 1.72M pictures |"),
+        ({"train_pictures": 28_300}, "| 60 epochs of 28,300 pictures, not 60 of 28,678 |"),
     ],
 )
 def test_the_markdown_says_how_long_was_trained(change, cell):
@@ -306,6 +316,10 @@ def test_a_large_difference_has_a_sentence(hits, complete, why, sentence):
     text = lb.markdown([row], cards)
     assert ("points from its paper" in text) is (sentence is not None)
     assert sentence is None or f"- `a` (common-v1) is {sentence}" in text
+    cards["a"]["recipe"] = "common-v1"
+    for other in (replace(row, seed=1), replace(row, recipe="paper")):  # `why` tells of the card's own weights
+        assert not why or "Its rate" not in lb.markdown([other], cards)
+    assert not why or "Its rate" in lb.markdown([row], cards)
     assert "from its paper" not in lb.markdown([replace(row, external=True)], cards)
 
 
@@ -492,6 +506,25 @@ def test_a_broken_file_does_not_stop_the_table(root, capsys, broken):
     assert "`small_cnn` [Small_Cnn]" in text
     assert ("`awei` [Awei]" in text) is (broken == "peers.json")
     assert (root / "README.md").read_text() == lb.START + "old" + lb.END
+
+
+@pytest.mark.parametrize(("name", "says"), [("methods.json", "is no object"), ("peers.json", "Is a directory")])
+def test_cards_that_are_none_are_named(root, name, says):
+    """A card that is a string and a folder in the file's place: a sentence each, and the table is still written."""
+    (root / name).unlink(missing_ok=True)
+    (root / name).mkdir() if says == "Is a directory" else (root / name).write_text('{"small_cnn": "a network"}')
+    with pytest.raises(BrokenFilesError, match=says):
+        lb.write_leaderboard(root)
+    assert "`small_cnn`" in (root / "LEADERBOARD.md").read_text()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_readme_that_cannot_be_read_is_one_sentence(root, tmp_path, capsys, content):
+    """A folder, or bytes that are no UTF-8: exit code 2."""
+    readme = tmp_path / "readme"
+    readme.mkdir() if content is None else readme.write_bytes(content)
+    assert lb.main(["--out", str(root), "--readme", str(readme)]) == 2
+    assert f"{readme} cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["typo", "file"])

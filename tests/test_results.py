@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -216,6 +217,10 @@ def test_an_emotion_without_pictures_has_no_recall():
         (lambda v: v["explanation"].update(empty_maps=2), "explanation's areas and shares must lie in 0..1"),
         (lambda v: v["explanation"]["regions"].update(area=7), "explanation.regions needs pictures and an area"),
         (lambda v: v["explanation"]["regions"].update(mask=1), "explanation.regions has unknown key(s): mask"),
+        (lambda v: v["cost"].update(parameters=10**400), "cost.parameters is no number that a result may hold: 1000"),
+        (lambda v: v["cost"].update(latency_ms=10**400), "cost.latency_ms is no number that a result may hold"),
+        (lambda v: v["cost"].update(macs=-1), "cost.macs must be positive, not -1"),
+        (lambda v: v["cost"].update(latency_ratio=0), "cost.latency_ratio must be positive"),
     ],
 )
 def test_a_broken_record_is_refused(tmp_path, change, sentence):
@@ -225,6 +230,16 @@ def test_a_broken_record_is_refused(tmp_path, change, sentence):
         r.read_result(path)
     assert str(path) in str(caught.value)
     assert sentence in str(caught.value)
+
+
+def test_a_number_that_json_writes_and_no_float_holds_is_refused(tmp_path):
+    """1e999 is a number of JSON's, and infinite once read: it would stop the table, not only its own row."""
+    path = written(tmp_path)
+    text = path.read_text()
+    assert '"latency_ratio": ' in text
+    path.write_text(re.sub('"latency_ratio": [^,]*', '"latency_ratio": 1e999', text))
+    with pytest.raises(r.ResultError, match=r"cost\.latency_ratio is no number that a result may hold: inf"):
+        r.read_result(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b"[" * 100_000])

@@ -244,11 +244,11 @@ def test_a_test_set_larger_than_a_chunk_gives_the_same_interval(monkeypatch):
 
 
 def test_all_metrics_of_a_test_set_take_less_than_three_seconds():
-    """A thousand resamples of 3,600 pictures and all metrics cost less than 3 s."""
+    """A thousand resamples of 3,600 pictures and all metrics cost less than 3 s of computing."""
     targets, logits = noisy(3600)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone: others may keep the machine busy
     found = s.bootstrap_metrics(targets, logits)
-    assert time.perf_counter() - start < 3
+    assert time.process_time() - start < 3
     assert list(found) == list(m.METRICS)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fer_bench.cards import Augmentation, InputSpec
-from fer_bench.transforms import augment, to_input
+from fer_bench.transforms import DRAWS, augment, to_input
 
 OFF = Augmentation(flip=False)
 
@@ -186,6 +186,20 @@ def test_rotation_turns_about_the_middle() -> None:
     torch.testing.assert_close(across**2 + down**2, torch.ones(32), atol=1e-3, rtol=0)
     assert across.min() > np.cos(np.pi / 6) - 1e-3
     assert down.min() < -0.3 < 0.3 < down.max()
+
+
+def test_perspective_divides_by_the_distance() -> None:
+    """A ramp is read at u / (1 + p u + q v), p and q of either sign and at most `perspective`, along either axis."""
+    ramp = torch.arange(0, 64, dtype=torch.uint8).expand(32, 64, 64)
+    axis = (torch.arange(64) * 2 + 1) / 64 - 1
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    p, q = ((2 * torch.rand(32, DRAWS, generator=seeded()) - 1)[:, 5:7] * 0.3).T[:, :, None, None]
+    inner = slice(16, -16)
+    for image, read in ((ramp, u), (ramp.transpose(1, 2), v)):
+        x = only(image, perspective=0.3)[:, 0] * 255
+        expected = 31.5 + 32 * read / (1 + p * u + q * v)
+        torch.testing.assert_close(x[:, inner, inner], expected[:, inner, inner], atol=1e-2, rtol=0)
+    assert p.min() < -0.2 < 0.2 < p.max()
 
 
 def test_zoom_changes_the_steepness_alone() -> None:

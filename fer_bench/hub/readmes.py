@@ -114,7 +114,8 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
             text += "The budget was not used up: the figures say what this run reached, not what the method can. "
     text += f"The checkpoint was selected by {trained.get('selection', 'validation accuracy')}"
     text += f" ({trained['selected_value']:.4f})" if trained.get("selected_value") is not None else ""
-    text += "; the test split was touched once, at the end. "
+    again = "nothing was chosen by the test split, on which the run before may have been measured too"
+    text += f"; {again if trained.get('earlier') else 'the test split was touched once, at the end'}. "
     stages = trained.get("stages") or {}
     if len(stages) > 1:  # of awei they say which guide it has
         text += f"Full epochs of its stages: {', '.join(f'{name} {count}' for name, count in stages.items())}. "
@@ -184,7 +185,12 @@ def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
         if home.name not in ON_THE_HUB or result.tta != "none":
             continue
         accuracy, trained = result.metrics["accuracy"], result.trained
-        budget = f", {trained.epochs} of {trained.budget_epochs} epochs" if trained.epochs is not None else ""
+        budget = ""
+        if trained.epochs is not None:
+            epochs = full_epochs(trained.epochs, trained.pictures_seen, trained.train_pictures)
+            budget = f", {epochs} of {trained.budget_epochs} epochs"
+        if trained.earlier:
+            budget += f" after {trained.earlier.pictures_seen:,} pictures of the run before"
         note = (
             f"accuracy on {result.data.test_pictures} test pictures, 95 % interval {accuracy.low:.4f} to "
             f"{accuracy.high:.4f}, recipe {result.recipe}, seed {result.seed}{budget}, no test-time augmentation"

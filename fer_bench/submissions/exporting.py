@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 import warnings
@@ -150,7 +151,10 @@ def exportable(network: nn.Module, example: Tensor) -> Iterator[None]:
 
 
 def difference(model: Model, path: Path) -> float:
-    """The largest difference of a logit on noise, in batches of one and three, relative to the largest (at least 1)."""
+    """The largest difference of a logit on noise, in batches of one and three, relative to the largest (at least 1).
+
+    Infinite where one of the two answers something that is not finite.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -161,5 +165,6 @@ def difference(model: Model, path: Path) -> float:
         with evaluating(model.network), torch.inference_mode():
             ours = model.network(inputs.to(model.device)).cpu()
         theirs = torch.from_numpy(session.run(None, {"input": inputs.numpy()})[0])
-        worst = max(worst, float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1)))
+        apart = float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1))
+        worst = max(worst, apart) if math.isfinite(apart) else math.inf
     return worst

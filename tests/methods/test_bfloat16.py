@@ -24,5 +24,5 @@ def test_bfloat16_autocast(name: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             half = network(inputs)
         half.float().sum().backward()
-    assert (half - usual).abs().max() < 0.05 * usual.abs().max() + 0.05
+    assert (half - usual).abs().max() < 0.05 * usual.abs().max() + 1e-3
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())

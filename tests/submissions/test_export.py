@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import struct
@@ -70,6 +71,17 @@ def test_exporting_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     assert network.training
     spec = InputSpec(16, 1, (0.5,), (0.25,))
     assert difference(Model("x", network, spec, (), {}), path) <= TOLERANCE
+
+
+def test_an_export_that_answers_nan_differs_from_its_network(tmp_path: Path) -> None:
+    """NaN is less and greater than nothing, so it must not pass for a small difference, on whichever side it stands."""
+    spec = InputSpec(8, 1, (0.5,), (0.25,))
+    whole = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3))
+    broken = copy.deepcopy(whole)
+    torch.nn.init.constant_(broken[1].bias, float("nan"))
+    for exported, ours in ((whole, broken), (broken, whole)):
+        path = write_onnx(exported, 1, 8, tmp_path / "model.onnx")
+        assert not difference(Model("x", ours, spec, (), {}), path) <= TOLERANCE
 
 
 def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:

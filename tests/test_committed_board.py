@@ -1,0 +1,28 @@
+"""The board that is committed is the one that its results and the methods' cards give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fer_bench import evaluate, leaderboard
+from fer_bench.card_files import read_cards
+from fer_bench.results import read_results
+
+BOARD = Path(__file__).resolve().parents[1] / "leaderboard"
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    """Whoever adds or takes away a result, or changes how it is told, makes the table anew."""
+    text = leaderboard.markdown(read_results(BOARD), read_cards(BOARD))
+    assert (BOARD / "LEADERBOARD.md").read_text() == text, "run python -m fer_bench.leaderboard --readme README.md"
+
+
+def test_the_cards_are_those_of_the_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the table says of a method is what its card says today, and the weights that it names are there."""
+    monkeypatch.setattr(evaluate, "write_leaderboard", lambda _: [])
+    assert evaluate.write_table(tmp_path) == 0
+    fresh, kept = (json.loads((root / "methods.json").read_text()) for root in (tmp_path, BOARD))
+    assert kept == fresh, "run python -m fer_bench.evaluate --method deep_emotion --track rendered"
