@@ -24,10 +24,11 @@ FOUR: tuple[str, ...] = ("anger", "happiness", "sadness", "neutral")
 _SPELLINGS: dict[str, str] = {
     "angry": "anger", "anger": "anger", "an": "anger",
     "disgust": "disgust", "disgusted": "disgust", "di": "disgust",
-    "fear": "fear", "fearful": "fear", "afraid": "fear", "scared": "fear", "fe": "fear",
+    "fear": "fear", "fearful": "fear", "afraid": "fear", "scared": "fear", "fe": "fear", "af": "fear",
     "happy": "happiness", "happiness": "happiness", "joy": "happiness", "ha": "happiness",
     "sad": "sadness", "sadness": "sadness", "sa": "sadness",
     "surprise": "surprise", "surprised": "surprise", "su": "surprise",
+    "suprise": "surprise", "suprised": "surprise",  # so misspelt in copies of data sets that go round
     "neutral": "neutral", "neutrality": "neutral", "ne": "neutral",
     "contempt": "contempt", "contemptuous": "contempt", "co": "contempt",
 }  # fmt: skip

@@ -25,7 +25,7 @@ def test_the_smaller_label_sets() -> None:
     [
         ("Angry", "anger"), ("AN", "anger"), ("disgusted", "disgust"), ("Afraid", "fear"), ("scared", "fear"),
         (" happy\n", "happiness"), ("JOY", "happiness"), ("sad", "sadness"), ("Surprised", "surprise"),
-        ("NE", "neutral"), ("contemptuous", "contempt"),
+        ("NE", "neutral"), ("contemptuous", "contempt"), ("suprise", "surprise"), ("AF", "fear"),
     ],
 )  # fmt: skip
 def test_usual_spellings(spelling: str, name: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import sys
 from pathlib import Path
 
 from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, rendered, tfeid
-from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split
+from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split, tell
 from fer_bench.datasets.own import load_folder
 from fer_bench.datasets.own_csv import load_csv
 
@@ -31,18 +29,12 @@ def data_folder(name: str) -> Path | None:
     """
     given = os.environ.get("FER_BENCH_DATA")
     if given and not Path(given).expanduser().is_dir():
-        _tell(f"$FER_BENCH_DATA is {given}, and there is no such folder; name the one that holds the data sets.")
+        tell(f"$FER_BENCH_DATA is {given}, and there is no such folder; name the one that holds the data sets.")
     for base in filter(None, (given, "data")):
         folder = Path(base).expanduser() / FOLDERS.get(name, name)
         if folder.is_dir():
             return folder
     return None
-
-
-@functools.cache
-def _tell(text: str) -> None:
-    """Once, however many data sets are looked for."""
-    print(text, file=sys.stderr)
 
 
 def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | None = None) -> FaceSet:

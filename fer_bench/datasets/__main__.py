@@ -2,6 +2,7 @@
 
 python -m fer_bench.datasets merge fer2013 rafdb ckplus --size 64 -o DIR    one data set out of several
 python -m fer_bench.datasets splits ckplus -o ckplus.csv                    which picture is in which split, to keep
+python -m fer_bench.datasets split my_faces -o my.csv                       train, validation and test of one's own
 python -m fer_bench.datasets crop photographs my_faces                      the largest face of each, for folder:PATH
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.base import SPLITS
 from fer_bench.datasets.crop import crop_folder
+from fer_bench.datasets.divide import write_division
 from fer_bench.datasets.merge import WRITERS, write_merged
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError, atomic_write
@@ -68,6 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     splitting = commands.add_parser("splits", help="write which picture of a data set is in which split")
     splitting.add_argument("source", metavar="SOURCE", help="a data set, folder:PATH or csv:PATH")
     splitting.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.csv", help="is replaced")
+    dividing = commands.add_parser("split", help="divide one's own pictures into train, validation and test, for csv:")
+    dividing.add_argument("source", metavar="IN", help="a folder with one per emotion, or train and test; or a CSV")
+    dividing.add_argument("-o", "--out", type=Path, required=True, metavar="FILE.csv", help="is replaced")
+    dividing.add_argument("--seed", type=int, default=0, metavar="N", help="another one is another draw (default 0)")
     cutting = commands.add_parser("crop", help="cut the largest face out of each picture of a folder, for folder:PATH")
     cutting.add_argument("source", type=Path, metavar="IN", help="a folder of pictures, with any sub-folders")
     cutting.add_argument("out", type=Path, metavar="OUT", help="a new or an empty folder; gets the same sub-folders")
@@ -80,6 +86,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1 if ends["unreadable"] else 0
         if given.command == "splits":
             found, more = write_splits(given.source, given.out), ""
+        elif given.command == "split":
+            found, more = write_division(given.source, given.out, given.seed, _say), ""
         else:
             summary = write_merged(given.sources, given.size, given.out, load_dataset, given.form, _say)
             unreadable = sum(source["unreadable"] for source in summary["sources"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import sys
 from collections import Counter
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from fer_bench.cards import DatasetCard
 from fer_bench.emotions import in_order
@@ -29,6 +31,7 @@ class FaceSet:
     masks: bool (N, H, W), true where the emotion shows (`rendered` only).
     intensity: float32 (N,), 0..1, strength of the expression (`rendered` only).
     subjects: unicode or int (N,), whom each picture shows, where several show the same person and it is known who.
+    originals: N x 16 bytes, over what each file holds (`original_hash`), where splits may differ in size or mode.
     """
 
     name: str
@@ -43,6 +46,7 @@ class FaceSet:
     masks: np.ndarray | None = field(default=None, repr=False)
     intensity: np.ndarray | None = field(default=None, repr=False)
     subjects: np.ndarray | None = field(default=None, repr=False)
+    originals: tuple[bytes, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.images)
@@ -53,6 +57,8 @@ class FaceSet:
             raise ValueError(f"{count} images, {len(self.labels)} labels and {len(self.ids)} ids do not agree")
         if self.subjects is not None and getattr(self.subjects, "shape", None) != (count,):
             raise ValueError(f"subjects must be an array of {count}, one for each image")
+        if self.originals is not None and len(self.originals) != count:
+            raise ValueError(f"{count} images and {len(self.originals)} originals do not agree")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
         if len(set(self.ids)) != count:
@@ -79,13 +85,26 @@ class FaceSet:
             masks=None if self.masks is None else self.masks[index],
             intensity=None if self.intensity is None else self.intensity[index],
             subjects=None if self.subjects is None else self.subjects[index],
+            originals=None if self.originals is None else tuple(self.originals[i] for i in index),
         )
 
     def limit(self, count: int | None) -> FaceSet:
-        """At most `count` pictures, spread evenly over the split (deterministic); None keeps all."""
+        """At most `count` pictures, spread evenly over the split (deterministic); None keeps all.
+
+        Where the labels stand in a pattern (`rendered`), a spread over all may miss emotions. Where it gives one a
+        share that is far from its own, the pictures are spread over each emotion instead, by `_in_proportion`.
+        """
         if count is None or count >= len(self):
             return self
-        return self.take(np.linspace(0, len(self) - 1, count).round().astype(np.int64))
+        chosen = np.linspace(0, len(self) - 1, count).round().astype(np.int64)
+        classes = len(self.emotions)
+        share = count * np.bincount(self.labels, minlength=classes) / len(self)
+        found = np.bincount(self.labels[chosen], minlength=classes)
+        # What chance would do to labels in no order is left alone: figures stand that were measured on such a choice.
+        bound = 1 + np.minimum(share / 2, 3 * np.sqrt(share))
+        if (abs(found - share) > bound).any() or (found < (share >= 1)).any():
+            chosen = _in_proportion(self.labels, share)
+        return self.take(chosen)
 
     def restrict(self, emotions: Sequence[str], lacking: bool = False) -> FaceSet:
         """Only the pictures of these emotions, labels renumbered to their canonical order; none given is all.
@@ -123,10 +142,52 @@ class FaceSet:
         return digest.hexdigest()
 
 
+def _in_proportion(labels: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """int64, ascending: as many positions of each label as its share says, rounded so that they keep their sum.
+
+    labels: int (N,). share: float (K,), at most the pictures of each label, with a whole sum. Within a label they are
+    spread evenly, and a part of a step further for each label, so that they are not of the same few people.
+    """
+    quota = np.floor(share).astype(np.int64)
+    rest = round(share.sum()) - quota.sum()
+    quota[np.argsort(quota - share, kind="stable")[:rest]] += 1
+    chosen = []
+    for label, wanted in enumerate(quota.tolist()):
+        places = np.flatnonzero(labels == label)
+        steps = np.arange(wanted) + (label + 0.5) / len(share)
+        chosen.append(places[(steps * len(places) / max(wanted, 1)).astype(np.int64)])
+    return np.sort(np.concatenate(chosen))
+
+
+def original_hash(picture: Image.Image) -> bytes:
+    """16 bytes over a decoded picture at its own size: equal for equal pixels, grey ones like the RGB of them."""
+    digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
+    digest.update((picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes())
+    return digest.digest()
+
+
 def duplicated_in(subset: FaceSet, other: FaceSet) -> np.ndarray:
-    """bool (N,): which pictures of `subset` also stand, pixel for pixel, in `other`."""
-    known = set(other.picture_hashes())
-    return np.array([digest in known for digest in subset.picture_hashes()], dtype=bool)
+    """bool (N,): which pictures of `subset` also stand, pixel for pixel, in `other`, as stored or as their files are.
+
+    Raises DataError where the two are stored at two sizes or modes and what their files hold is not known.
+    """
+    files = subset.originals is not None and other.originals is not None
+    if subset.images.shape[1:] != other.images.shape[1:] and not files and len(subset) and len(other):
+        raise DataError(
+            f"{subset.name}: pictures of {subset.images.shape[1:]} and {other.images.shape[1:]} cannot be compared."
+        )
+    stored = set(other.picture_hashes())
+    found = np.array([digest in stored for digest in subset.picture_hashes()], dtype=bool)
+    if files:
+        known = set(other.originals)
+        found |= np.array([digest in known for digest in subset.originals], dtype=bool)
+    return found
+
+
+@functools.cache
+def tell(text: str) -> None:
+    """Say it on standard error once, however often it is met."""
+    print(text, file=sys.stderr)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,14 @@ from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT, SEVEN
 from fer_bench.errors import DataError
 
-COUNTS = {"train": 28_709, "validation": 3_589, "test": 3_589}
+CLASS_COUNTS = {
+    "train": (3_995, 436, 4_097, 7_215, 4_830, 3_171, 4_965),
+    "validation": (467, 56, 496, 895, 653, 415, 607),
+    "test": (491, 55, 528, 879, 594, 416, 626),
+}
+"""Pictures of each of SEVEN."""
+COUNTS = {split: sum(counts) for split, counts in CLASS_COUNTS.items()}
+"""28,709, 3,589 and 3,589."""
 FERPLUS_COUNTS = {"train": 25_060, "validation": 3_199, "test": 3_153}
 CLEAN_COUNTS = {"train": 23_504, "validation": 2_888, "test": 2_938}
 WHOLE = 0.99
@@ -172,7 +179,9 @@ def majority(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_count(raw: Raw, split: str, root: Path | None) -> tuple[str, ...]:
-    """Notes on what is missing. DataError where more than one picture in a hundred is, or where there are too many."""
+    """Notes on what is missing. DataError where more than one picture in a hundred is, or where there are too many, of
+    all emotions or of one: labels that follow another order are read like any others.
+    """
     official, readable = COUNTS[split], len(raw.images)
     found = readable + len(raw.skipped)
     if found > official or readable < WHOLE * official:
@@ -181,6 +190,14 @@ def _check_count(raw: Raw, split: str, root: Path | None) -> tuple[str, ...]:
             f"{root or HUB_REPO}: {found:,} of the {official:,} official {split} pictures{broken}; this is not a whole "
             "copy of FER2013, get it again."
         )
+    counts = np.bincount(raw.labels, minlength=len(SEVEN)).tolist()
+    for emotion, count, most in zip(SEVEN, counts, CLASS_COUNTS[split], strict=True):
+        if count > (2 - WHOLE) * most:  # a few labels differ between copies
+            raise DataError(
+                f"{root or HUB_REPO}: {count:,} of its {split} pictures are labelled {emotion} where FER2013 has "
+                f"{most:,}; the labels must be numbered {', '.join(f'{i} {name}' for i, name in enumerate(SEVEN))}, or "
+                "the class names stand beside them."
+            )
     if found == official:
         return ()
     return (f"{split}: {found:,} of the {official:,} official pictures; this copy lacks {official - found:,}",)

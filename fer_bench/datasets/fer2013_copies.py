@@ -1,8 +1,8 @@
 """FER2013 from any of its usual copies: one split as arrays, in the order of fer2013.csv where the copy says it.
 
 Accepted below the data set's folder: `fer2013.csv` or `icml_face_data.csv`; the image folders
-`train/<class>/Training_N.*` and `test/<class>/{PublicTest,PrivateTest}_N.*`, as files or in one .zip; parquet with
-the columns image and label (and row, ferplus_votes where known). FER+ needs `fer2013new.csv` beside pictures whose
+`train/<class>/Training_N.*` and `test/<class>/{PublicTest,PrivateTest}_N.*`, in any case; either in one .zip; parquet
+with the columns image and label (and row, ferplus_votes where known). FER+ needs `fer2013new.csv` beside pictures whose
 rows are known, or the ferplus_votes column. PublicTest is the validation split, PrivateTest the test split.
 """
 
@@ -17,12 +17,15 @@ import re
 import sys
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
+from fer_bench.datasets.lists import inside
 from fer_bench.emotions import SEVEN, canonical
 from fer_bench.errors import DataError
 from fer_bench.faces import UnreadablePictureError, open_picture, stack
@@ -34,9 +37,11 @@ VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fea
 HUB_REPO = "Aaryan333/fer2013_train_publicTest_privateTest"
 """The copy on the Hugging Face Hub whose three splits are the official ones."""
 HUB_SPLITS = {"train": "train", "validation": "publicTest", "test": "privateTest"}
+CSVS = ("fer2013.csv", "icml_face_data.csv")
 WHERE = (
-    "put fer2013.csv, icml_face_data.csv, the image folders, a .zip of them, or train/validation/test.parquet into "
-    "a folder named fer2013 and point $FER_BENCH_DATA at the folder that holds it"
+    "put fer2013.csv, icml_face_data.csv, the image folders (train/happy/Training_1.jpg, test/happy/PublicTest_2.jpg), "
+    "a .zip of one of these, or train/validation/test.parquet into a folder named fer2013 and point $FER_BENCH_DATA at "
+    "the folder that holds it"
 )
 
 
@@ -71,21 +76,29 @@ def read(root: Path | None, split: str) -> Raw:
         return _from_hub(split)
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; {WHERE}.")
-    for name in ("fer2013.csv", "icml_face_data.csv"):
+    for name in CSVS:
         if (root / name).is_file():
-            return _collect(_csv_records(root / name, split, _votes_beside(root)), split, root / name)
+            opened = (root / name).open
+            return _collect(_csv_records(root / name, opened, split, _votes_beside(root)), split, root / name)
     parquet = sorted(root.glob("*.parquet")) or sorted(root.glob("data/*.parquet"))
     if parquet:
         return _collect(_parquet_records(parquet, split, _votes_beside(root)), split, root)
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        return _collect(_file_records(_walk(root, split), split, _votes_beside(root)), split, root)
+    folders = {name: inside(root, name) for name in ("train", "test")}
+    if all(folder is not None and folder.is_dir() for folder in folders.values()):
+        files = _walk(folders["train" if split == "train" else "test"])
+        return _collect(_file_records(files, split, _votes_beside(root)), split, root)
     archives = sorted(root.glob("*.zip"))
     if archives:
         try:
             with zipfile.ZipFile(archives[0]) as archive:
-                return _collect(_file_records(_walk_zip(archive), split, _votes_in(archive)), split, archives[0])
-        except (zipfile.BadZipFile, zlib.error) as error:
+                return _collect(_zip_records(archive, split), split, archives[0])
+        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last where it is locked
             raise DataError(f"{archives[0]}: this is not a readable .zip ({error}); get it again.") from None
+    if inside(root, "FER2013Train") is not None:
+        raise DataError(
+            f"{root}: the folders of FER+'s authors (FER2013Train) lack FER2013's labels; put fer2013.csv, which "
+            "they are made of, and fer2013new.csv beside them."
+        )
     raise DataError(f"{root}: no FER2013 in this folder; {WHERE}.")
 
 
@@ -119,9 +132,12 @@ def _votes_of(row: int, votes: dict[int, list[int]] | None) -> list[int] | None:
     return None if votes is None or row < 0 else votes.get(row, [0] * len(VOTES))
 
 
-def _csv_records(path: Path, split: str, votes: dict[int, list[int]] | None) -> Iterator[_Record]:
+def _csv_records(
+    path: Path | str, opened: Callable[..., IO[str]], split: str, votes: dict[int, list[int]] | None
+) -> Iterator[_Record]:
+    """opened: opens what `path` names, as `Path.open` does."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with opened(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             header = [column.strip().lower() for column in next(reader, [])]
             if not {"emotion", "pixels", "usage"} <= set(header):
@@ -244,16 +260,37 @@ def _file_records(
         found.append((int(match[2]), label, name, read))
     # Some copies number their pictures by row, others at random and far beyond the last row.
     by_row = all(number < ROWS for number, *_ in found)
+    # A number drawn at random may come up in two classes: these two names get their class, all others stay as they are.
+    classes = Counter(number for number, _ in {(number, label) for number, label, *_ in found})
     records = []
     for number, label, name, read in sorted(found, key=lambda item: (item[0], item[2])):
         row = number if by_row else -1
         decode = functools.partial(_from_encoded, read, name)
-        records.append(_Record(f"{USAGES[split]}_{number}", label, row, _votes_of(row, votes), decode))
+        its_class = f"{SEVEN[label]}_" if not by_row and classes[number] > 1 else ""
+        records.append(_Record(f"{USAGES[split]}_{its_class}{number}", label, row, _votes_of(row, votes), decode))
     return records
 
 
-def _walk(root: Path, split: str) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for path in (root / ("train" if split == "train" else "test")).rglob("*"):
+def _zip_records(archive: zipfile.ZipFile, split: str) -> Iterable[_Record]:
+    """The pictures of an archive, or the rows of the CSV in it where it has none."""
+    names = archive.namelist()
+    table = next((name for base in CSVS for name in names if _is_file_of(name, base)), None)
+    if table is None or any(map(_FILE.search, names)):
+        return _file_records(_walk_zip(archive), split, _votes_in(archive))
+
+    def opened(**how: str) -> IO[str]:
+        return io.TextIOWrapper(archive.open(table), **how)
+
+    return _csv_records(f"{archive.filename}/{table}", opened, split, _votes_in(archive))
+
+
+def _is_file_of(name: str, base: str) -> bool:
+    """Whether a .zip's member is called so, in whatever folder; what a Mac puts beside it is called "._" and so."""
+    return name.rsplit("/", 1)[-1] == base
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    for path in folder.rglob("*"):
         yield path.as_posix(), path.read_bytes
 
 
@@ -268,7 +305,7 @@ def _votes_beside(folder: Path) -> dict[int, list[int]] | None:
 
 
 def _votes_in(archive: zipfile.ZipFile) -> dict[int, list[int]] | None:
-    name = next((name for name in archive.namelist() if name.rsplit("/", 1)[-1] == "fer2013new.csv"), None)
+    name = next((name for name in archive.namelist() if _is_file_of(name, "fer2013new.csv")), None)
     return None if name is None else _parse_votes(archive.read(name), f"{archive.filename}/{name}")
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fer_bench.datasets.base import FaceSet, check_allowed
+from fer_bench.datasets.base import FaceSet, check_allowed, original_hash, tell
 from fer_bench.datasets.lists import room
-from fer_bench.emotions import canonical, in_order
+from fer_bench.emotions import EMOTIONS, canonical, in_order
 from fer_bench.errors import DataError, UserError
 from fer_bench.faces import (
     HEIC_MEND,
@@ -90,7 +90,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
         try:
             emotion = canonical(folder.name)
         except ValueError:
-            strangers.append(label(folder.name))
+            strangers.append(folder.name)
             continue
         for file in pictures_below(folder, others):
             place = place_of(file, real)
@@ -103,19 +103,33 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
                 known[place] = emotion
                 files.append(file)
                 emotions.append(emotion)
+    named = ", ".join(map(_stranger, strangers))
     notes = (
         *((f"folders beside the splits were left out: {', '.join(beside)}",) if beside else ()),
-        *((f"folders not named after an emotion were left out: {', '.join(strangers)}",) if strangers else ()),
+        *((f"folders not named after an emotion were left out: {named}",) if named else ()),
         *((f"pictures in no emotion's folder were left out: {loose:,}",) if loose else ()),
         *((f"links to pictures that are there already were left out: {linked:,}",) if linked else ()),
         *other_endings(others),
     )
     if not files:
-        seen = f" (it has {', '.join(strangers[:5])})" if strangers else ""
+        seen = f" (it has {', '.join(map(_stranger, strangers[:5]))})" if strangers else ""
         mend = _near_miss(split, strangers) or f"e.g. {base.name}/happy/1.jpg"
         mend = _emotions_beside({} if base == path else {split: base}, beside) or mend
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
+    tell_notes(f"folder:{path}", split, notes)
     return base, files, emotions, notes
+
+
+def tell_notes(name: str, split: str, notes: Sequence[str]) -> None:
+    """Each on standard error, once: what is left out of one's own pictures is not to vanish without a word."""
+    for note in notes:
+        tell(f"{name} ({split}): {note}")
+
+
+def _stranger(folder: str) -> str:
+    """The name of a folder that is no emotion, with the emotion that it may be a misspelling of."""
+    near = difflib.get_close_matches(folder.lower(), EMOTIONS, 1, 0.8)
+    return label(folder) + (f" ({near[0]}, misspelt?)" if near else "")
 
 
 def pictures_below(folder: str | os.PathLike[str], others: Counter[str]) -> list[str]:
@@ -204,7 +218,7 @@ def _emotions_beside(found: dict[str, Path], names: list[str]) -> str:
 def _near_miss(split: str, names: list[str]) -> str:
     """The mend where one of these folders looks like the split by its name, else ""."""
     near = [name for name in names if difflib.get_close_matches(name.lower(), SPLIT_NAMES[split])]
-    return f"call {near[0]} {split} if it is that split" if near else ""
+    return f"call {label(near[0])} {split} if it is that split" if near else ""
 
 
 def _is_loose(entry: Path) -> bool:
@@ -230,6 +244,7 @@ def decode_files(
     images = room(name, split, (len(files), side, side))
     kept: list[int] = []
     skipped: list[str] = []
+    originals: list[bytes] = []
     looked = set(np.linspace(0, len(files) - 1, min(len(files), LOOKED)).round().astype(int).tolist())
     cropped: list[bool] = []
     for index, (file, _) in enumerate(files):
@@ -242,6 +257,7 @@ def decode_files(
         if index in looked and min(opened.size) > LARGE:
             with contextlib.suppress(UserError):  # no detector is here
                 cropped.append(_is_cropped(opened))
+        originals.append(original_hash(opened))
         picture = np.asarray(square(opened, side))
         if picture.ndim == images.ndim == 3:  # the first in colour: all become so
             grey, images = images, room(name, split, (len(files), side, side, 3))
@@ -263,7 +279,10 @@ def decode_files(
     labels = np.array([emotions.index(emotion) for _, emotion in files], dtype=np.int64)
     names = (file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file) for file, _ in files)
     ids = tuple(map(label, names))
-    return FaceSet(name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped), notes, subjects=known)
+    return FaceSet(
+        name, split, emotions, images[: len(kept)], labels, ids, tuple(skipped), notes,
+        subjects=known, originals=tuple(originals),
+    )  # fmt: skip
 
 
 def largest_face(image: Image.Image) -> Box | None:

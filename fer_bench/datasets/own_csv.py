@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from fer_bench.datasets.base import SPLITS, FaceSet, check_allowed
-from fer_bench.datasets.own import decode_files, place_of, split_named
+from fer_bench.datasets.own import decode_files, place_of, split_named, tell_notes
 from fer_bench.emotions import canonical
 from fer_bench.errors import DataError
 from fer_bench.files import label
 
+_MORE_PATHS = ("filename", "file_path", "image_path", "img_path", "image_name")
 COLUMNS = {
-    "path": ("path", "filepath", "file", "image", "file_name"),
+    "path": ("path", "filepath", "file", "image", "file_name", *_MORE_PATHS),
     "emotion": ("emotion", "label"),
     "split": ("split", "usage", "set", "subset", "partition"),
     "subject": ("subject", "person", "identity", "subject_id", "person_id"),
@@ -48,11 +48,24 @@ def load_csv(path: Path, split: str) -> FaceSet:
     picture that is listed twice, in one split or in two, by whatever names and links.
     """
     check_allowed(split)
+    unread: list[str] = []
+    table = read_table(path, unread)
+    rows = [row for row in table if row.split == split]
+    if not rows:
+        raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
+    subjects = [row.subject or f"{NAMELESS}{row.line}" for row in rows] if any(row.subject for row in rows) else None
+    notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
+    notes += _about_people(rows, table, split)
+    tell_notes(f"csv:{path}", split, notes)
+    files = [(row.picture, row.emotion) for row in rows]
+    return decode_files(f"csv:{path}", split, files, path.parent, notes, subjects)
+
+
+def read_table(path: Path, unread: list[str] | None = None) -> list[Row]:
+    """Every row of a CSV, each picture once. unread: as in `read_rows`. Raises DataError as `load_csv`."""
     rows: list[Row] = []
-    people: dict[str, set[str]] = {}  # subject -> the splits in which they are
     listed: dict[str, tuple[int, str]] = {}  # where a picture really lies -> its line and split
     real: dict[str, str] = {}
-    unread: list[str] = []
     try:
         if not path.is_file():
             raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
@@ -65,25 +78,19 @@ def load_csv(path: Path, split: str) -> FaceSet:
                         f"{path}, line {row.line}: {row.picture} is listed twice{both}; keep one row per picture (line "
                         f"{other} has it too)."
                     )
-                people.setdefault(row.subject, set()).add(row.split)
-                rows += [row] if row.split == split else []
+                rows.append(row)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
     except OSError as error:
         raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
-    if not rows:
-        raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
-    subjects = [row.subject or f"{NAMELESS}{row.line}" for row in rows] if any(row.subject for row in rows) else None
-    notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
-    told = _about_people(rows, people, split)
-    for note in told:
-        print(f"csv:{path}: {note}", file=sys.stderr)
-    files = [(row.picture, row.emotion) for row in rows]
-    return decode_files(f"csv:{path}", split, files, path.parent, notes + told, subjects)
+    return rows
 
 
-def _about_people(rows: list[Row], people: dict[str, set[str]], split: str) -> tuple[str, ...]:
+def _about_people(rows: list[Row], table: list[Row], split: str) -> tuple[str, ...]:
     """What a reader of a figure must know of the people in a split; nothing where no row of it names one."""
+    people: dict[str, set[str]] = {}  # subject -> the splits in which they are
+    for row in table:
+        people.setdefault(row.subject, set()).add(row.split)
     here = {row.subject for row in rows} - {""}
     shared = {who for who in here if len(people[who]) > 1}
     unnamed = sum(not row.subject for row in rows)
@@ -138,10 +145,21 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
         yield Row(reader.line_num, picture, shown, split, row[column["subject"]] if "subject" in column else "")
 
 
+def has_splits(path: Path) -> bool:
+    """Whether a CSV that can be read has a column for the split."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        first = next(file, "")
+    return "split" in _columns(_header(first, _separator(first)))
+
+
+def _header(line: str, separator: str) -> list[str]:
+    return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])]
+
+
 def _separator(line: str) -> str:
     """What stands between the columns in a CSV's first line: the one with which it has those that it must have."""
     for separator in SEPARATORS:
-        found = _columns([cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])])
+        found = _columns(_header(line, separator))
         if "path" in found and "emotion" in found:
             return separator
     return SEPARATORS[0]

@@ -1,6 +1,6 @@
 """Splits for data sets that come without official ones: by subject, by random frames, and a fixed tenth of train.
 
-All three go by a salted hash of the name itself: no list to store and no random generator, the same answer on every
+All go by a salted hash of the name itself: no list to store and no random generator, the same answer on every
 machine and in whatever order files are read.
 
 - By subject: the subjects, in the order of their hashes, are cut at 70 % and 80 %: the first part trains, the tenth
@@ -46,6 +46,16 @@ def random_frames(ids: Sequence[str], split: str, seed: int = 0) -> np.ndarray:
 def a_tenth(ids: Sequence[str], salt: str = "validation") -> np.ndarray:
     """bool (N,): the tenth of these samples (near enough: each falls in by its own hash) that is held out of train."""
     return np.array([_hash(name, salt) < 2**64 // 10 for name in ids], dtype=bool)
+
+
+def held_out(names: Sequence[str], part: float, salt: str = "validation") -> np.ndarray:
+    """bool (N,): the samples of that part of the distinct names, rounded, and of one at least where there are two.
+
+    For small sets, of which `a_tenth` may hold out nothing; another name moves one other at most.
+    """
+    ordered = sorted(set(names), key=lambda name: (_hash(name, salt), name))
+    chosen = set(ordered[: min(max(1, round(part * len(ordered))), len(ordered) - 1)])
+    return np.array([name in chosen for name in names], dtype=bool)
 
 
 def _cut(names: Sequence[str], split: str, salt: str) -> np.ndarray:

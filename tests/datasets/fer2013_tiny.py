@@ -124,6 +124,23 @@ def zip_writer(top: str) -> Callable[[Path], None]:
     return write
 
 
+def write_capitals(root: Path) -> None:
+    """The image folders, Train and TEST."""
+    write_folders(root)
+    for name, other in (("train", "Train"), ("test", "TEST")):
+        (root / name).rename(root / f"{name}-")
+        (root / f"{name}-").rename(root / other)
+
+
+def write_zipped_csv(root: Path) -> None:
+    """Kaggle's archive.zip of fer2013.csv, packed on a Mac."""
+    write_csv(root)
+    with zipfile.ZipFile(root / "archive.zip", "w") as archive:
+        archive.writestr("__MACOSX/fer2013/._fer2013.csv", b"\0")
+        archive.write(root / "fer2013.csv", "fer2013/fer2013.csv")
+    (root / "fer2013.csv").unlink()
+
+
 def write_parquet(
     path: Path,
     rows: list[int] | range,
@@ -183,6 +200,8 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "icml": write_icml,
     "folders": write_folders,
     "mixed folders": write_mixed_folders,
+    "folders in capitals": write_capitals,
+    "zip of the csv": write_zipped_csv,
     "zip": zip_writer(""),
     "zip with a top folder": zip_writer("fer2013/images/"),
     "parquet": parquet_writer(PLAIN),

@@ -58,11 +58,40 @@ def test_take_keeps_everything_together() -> None:
     assert (part.emotions, part.skipped, part.notes) == (SEVEN, ("x.jpg: broken",), ("incomplete",))
 
 
-@pytest.mark.parametrize(("count", "ids"), [(0, ""), (1, "p0"), (2, "p0 p13"), (4, "p0 p4 p9 p13"), (3, "p0 p6 p13")])
+@pytest.mark.parametrize(
+    ("count", "ids"), [(0, ""), (1, "p0"), (2, "p0 p13"), (4, "p0 p4 p9 p13"), (5, "p0 p3 p6 p10 p13")]
+)
 def test_limit_spreads_evenly(count: int, ids: str) -> None:
     """`limit` takes distinct pictures spread from the first to the last, the same ones every time."""
     assert " ".join(faces().limit(count).ids) == ids
     assert faces().limit(count).ids == faces().limit(count).ids
+
+
+def test_every_limit_keeps_the_emotions_in_proportion() -> None:
+    """Where the emotions take turns or follow one another, none is missed: a step of seven would meet one alone."""
+    turns, uneven = np.arange(350) % 7, np.repeat(np.arange(7), [5, 80, 70, 60, 55, 50, 30])
+    for labels in (turns, np.sort(turns), uneven):
+        ids = tuple(map(str, range(350)))
+        whole = FaceSet("some", "test", SEVEN, np.zeros((350, 1, 1), np.uint8), labels, ids)
+        for count in range(1, 350):
+            part = whole.limit(count)
+            share = count * np.bincount(labels) / 350
+            found = np.array(list(part.counts.values()))
+            assert (len(part), len(set(part.ids))) == (count, count)
+            assert list(map(int, part.ids)) == sorted(map(int, part.ids))
+            assert (found >= (share >= 1)).all()
+            assert (abs(found - share) <= 1 + share / 2).all()
+    few = replace(whole, labels=turns).limit(51)
+    assert list(few.counts.values()) == [8, 8, 7, 7, 7, 7, 7]
+    assert few.ids == replace(whole, labels=turns).limit(51).ids
+
+
+def test_a_limit_that_chance_may_have_drawn_stays() -> None:
+    """Labels in no order are spread over the split as a whole, so that what was measured on it can be repeated."""
+    labels = np.random.default_rng(0).integers(0, 7, 2000)
+    ids = tuple(map(str, range(2000)))
+    whole = FaceSet("some", "test", SEVEN, np.zeros((2000, 1, 1), np.uint8), labels, ids)
+    assert list(map(int, whole.limit(300).ids)) == np.linspace(0, 1999, 300).round().astype(int).tolist()
 
 
 @pytest.mark.parametrize("count", [None, 14, 100])
@@ -157,6 +186,16 @@ def test_duplicates_in_nothing() -> None:
     """Nothing is duplicated in an empty set, and an empty set has no duplicates."""
     assert not duplicated_in(faces(3), faces(0)).any()
     assert duplicated_in(faces(0), faces(3)).shape == (0,)
+
+
+def test_pictures_of_two_sizes_cannot_be_compared() -> None:
+    """No zero is claimed where the pictures are stored at two sizes and their files are not known."""
+    large = replace(faces(3), images=np.zeros((3, 5, 5), np.uint8))
+    with pytest.raises(DataError, match=r"^some: pictures of \(4, 4\) and \(5, 5\) cannot be compared\.$"):
+        duplicated_in(faces(3), large)
+    named = [replace(one, originals=(b"a", b"b", last)) for one, last in ((faces(3), b"c"), (large, b"d"))]
+    assert duplicated_in(*named).tolist() == [True, True, False]
+    assert duplicated_in(named[0].take([2, 1]), named[1]).tolist() == [False, True]
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.datasets import lists, load_dataset
+from fer_bench.datasets import duplicated_in, lists, load_dataset
+from fer_bench.datasets.base import tell
 from fer_bench.datasets.lists import Names
 from fer_bench.datasets.stream import list_folder, to_stream
 from fer_bench.errors import DataError
@@ -254,6 +256,44 @@ def test_a_folder_without_emotions(strange: tuple[str, ...], tmp_path: Path) -> 
     assert text.startswith(f"{tmp_path}: no pictures in sub-folders named after emotions")
     assert text.endswith(f"e.g. {tmp_path.name}/happy/1.jpg.")
     assert ("(it has cats, dogs)" in text) == bool(strange)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_same_file_is_found_in_a_split_of_another_size(mode: str, tmp_path: Path) -> None:
+    """A test picture that also stands in train counts as such, whatever size and colour the others make it."""
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        same = rng.integers(0, 256, (64, 60), dtype=np.uint8)
+        for split in ("train", "test"):
+            path = tmp_path / split / "sad" / f"{split}-{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(same).save(path)
+    for split, side in (("train", 80), ("test", 70)):
+        for number in range(5):
+            draw(
+                tmp_path / split / "fear" / f"{number}.png",
+                number + side,
+                (side, side),
+                "L" if split == "train" else mode,
+            )
+    train, test = (load_dataset(f"folder:{tmp_path}", split) for split in ("train", "test"))
+    assert train.images.shape[1:] != test.images.shape[1:]
+    assert dict(zip(test.ids, duplicated_in(test, train).tolist(), strict=True)) == {
+        name: name.startswith("sad") for name in test.ids
+    }
+
+
+def test_a_class_that_is_left_out_is_told_of_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt folder does not vanish without a word, in memory or streamed; the emotion it is near to is named."""
+    for folder in ("Surprize", "happy", "sad"):
+        draw(tmp_path / "train" / folder / "1.png")
+    files, faces = list_folder(tmp_path, "train"), load_dataset(f"folder:{tmp_path}", "train")
+    note = "folders not named after an emotion were left out: Surprize (surprise, misspelt?)"
+    assert faces.notes == files.notes == (note,)
+    assert capsys.readouterr().err == f"folder:{tmp_path} (train): {note}\n"
+    tell.cache_clear()
+    list_folder(tmp_path, "train")
+    assert capsys.readouterr().err == f"folder:{tmp_path} (train): {note}\n"
 
 
 def test_grey_pictures_stay_grey(tmp_path: Path) -> None:

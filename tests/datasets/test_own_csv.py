@@ -23,7 +23,13 @@ def test_a_csv_of_relative_paths(tmp_path: Path) -> None:
     assert (faces.labels.tolist(), faces.images[:, 0, 0].tolist()) == ([1, 0], [20, 10])
 
 
-@pytest.mark.parametrize("header", ["path,emotion", "FilePath,Label", "file,label", " image , Emotion "])
+@pytest.mark.parametrize(
+    "header",
+    [
+        "path,emotion", "FilePath,Label", "file,label", " image , Emotion ", "filename,label", "file_path,label",
+        "image_path,emotion", "img_path,label", "Image_Name,label",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8"), ("\r\n", "utf-8-sig")])
 def test_csv_dialects(header: str, end: str, encoding: str, tmp_path: Path) -> None:
     """Usual column names, a byte-order mark, Windows line ends, quotes, blanks and blank lines are all read alike."""
@@ -61,11 +67,14 @@ def test_splits_in_columns_of_other_names(column: str, tmp_path: Path) -> None:
     assert ids == {"train": ("a.png",), "validation": ("b.png",), "test": ("c.png",)}
 
 
-def test_columns_that_are_not_read_are_noted(tmp_path: Path) -> None:
-    """Whatever a column might have meant, the set's notes say that it was passed over."""
+def test_columns_that_are_not_read_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a column might have meant, the set's notes and standard error say that it was passed over."""
     draw(tmp_path / "a.png")
     name = table(tmp_path / "a.csv", ",path,emotion,Phase", "0,a.png,sad,train")
     assert load_dataset(name).notes == ("columns of the CSV that were not read: one without a name, phase",)
+    assert (
+        capsys.readouterr().err == f"{name} (test): columns of the CSV that were not read: one without a name, phase\n"
+    )
 
 
 @pytest.mark.parametrize("column", ["subject", "Person", "identity", "subject_id", "person_id"])
@@ -87,7 +96,7 @@ def test_pictures_that_name_nobody(tmp_path: Path, capsys: pytest.CaptureFixture
     faces = load_dataset(name)
     assert len(set(faces.subjects.tolist())) == 3
     assert faces.notes == ("2 test picture(s) name no subject; each counts as a person of its own",)
-    assert capsys.readouterr().err == f"{name}: {faces.notes[0]}\n"
+    assert capsys.readouterr().err == f"{name} (test): {faces.notes[0]}\n"
     nobody = load_dataset(table(tmp_path / "b.csv", "path,emotion,subject", "a.png,sad,", "b.png,joy,"))
     assert (nobody.subjects, nobody.notes) == (None, ())
 
