@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for the type checkers of those who import these names
+    from fer_bench.cards import InputSpec as InputSpec
     from fer_bench.datasets import FaceSet as FaceSet
     from fer_bench.datasets import load_dataset as load_dataset
     from fer_bench.evaluate import benchmark as benchmark
@@ -25,13 +26,17 @@ _HOMES = {
     "build": "fer_bench.methods",
     "load": "fer_bench.infer",
     "Model": "fer_bench.infer",
+    "InputSpec": "fer_bench.cards",
     "load_dataset": "fer_bench.datasets",
     "FaceSet": "fer_bench.datasets",
     "benchmark": "fer_bench.evaluate",
     "Result": "fer_bench.results",
 }
 
-__all__ = ["FaceSet", "Model", "Result", "__version__", "benchmark", "build", "list_methods", "load", "load_dataset"]
+__all__ = [
+    "FaceSet", "InputSpec", "Model", "Result", "__version__", "benchmark", "build", "list_methods", "load",
+    "load_dataset",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

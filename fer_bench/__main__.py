@@ -1,4 +1,4 @@
-"""The console script: `fer-bench COMMAND ...` is `python -m fer_bench.COMMAND ...`."""
+"""The console script: `fer-bench COMMAND ...` is `python -m fer_bench.COMMAND ...`, `fer-bench app` `python app.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMANDS = {
     "train": "train methods, resumable",
     "sweep": "train the cells of a grid on several workers, GPUs or machines",
     "predict": "score pictures, folders and clips of one's own",
-    "datasets": "merge data sets, write splits",
+    "datasets": "merge data sets, write splits, cut faces out of photographs",
     "comparison": "compare results picture by picture: intervals, McNemar's test",
     "explain": "draw where methods look in pictures",
     "robustness": "measure methods on corrupted pictures",
@@ -21,7 +21,10 @@ COMMANDS = {
     "weights": "enter finished runs into weights/",
     "leaderboard": "rewrite the table from the results",
     "pretrained": "fetch the ImageNet guide that awei starts from",
+    "app": "serve the demo on this machine",
 }
+HOMES = {"app": "ui.app"}
+"""Commands that are not the module of their name."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         usage = "\n".join(["usage: fer-bench COMMAND [OPTION ...]", *lines])
         print(f"there is no command {argv[0]!r}\n{usage}" if wrong else usage, file=sys.stderr if wrong else sys.stdout)
         return 2 if wrong or not argv else 0
-    return importlib.import_module(f"fer_bench.{argv[0]}").main(argv[1:])
+    return importlib.import_module(f"fer_bench.{HOMES.get(argv[0], argv[0])}").main(argv[1:])
 
 
 if __name__ == "__main__":

@@ -16,10 +16,13 @@ from fer_bench.results import Cost, read_result, result_path, write_result
 
 
 def cost(model: Model) -> Cost:
-    """Parameters, and for one pass of one face, multiply-accumulates and latency beside the reference's."""
+    """Parameters, and for one pass of one face, multiply-accumulates and latency beside the reference's.
+
+    What computes in another process, as a submission does, counts none: they are not known then.
+    """
     own, ratio = latency_pair(model)
     return Cost(
-        parameters=count_parameters(model.network), macs=macs(model.network, model.input_spec),
+        parameters=count_parameters(model.network), macs=macs(model.network, model.input_spec) or None,
         latency_ms=own * 1000, latency_ratio=ratio, checkpoint_bytes=model.record["bytes"],
     )  # fmt: skip
 
@@ -27,8 +30,9 @@ def cost(model: Model) -> Cost:
 def for_passes(once: Cost, passes: int) -> Cost:
     """The cost of a face that is answered so many times."""
     return replace(
-        once, macs=passes * once.macs, latency_ms=passes * once.latency_ms, latency_ratio=passes * once.latency_ratio
-    )
+        once, macs=once.macs and passes * once.macs, latency_ms=passes * once.latency_ms,
+        latency_ratio=passes * once.latency_ratio,
+    )  # fmt: skip
 
 
 def measure_costs(
@@ -50,7 +54,7 @@ def measure_costs(
             continue
         try:
             before = read_result(place)
-            model = load(method, name, recipe, seed, device, runs)
+            model = load(method, name, recipe, seed, device, runs if runs and path.is_relative_to(runs) else None)
             if before.weights.sha256 != model.record["sha256"]:
                 skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
                 continue

@@ -25,16 +25,17 @@ from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
 from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, load_dataset
-from fer_bench.emotions import shared
+from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
-from fer_bench.infer import PASSES, Model, best_device, load, logits, weights_for
+from fer_bench.infer import PASSES, Model, best_device, load, logits, pinned, weights_for
+from fer_bench.judged import OWN, check_recipe, check_runs, in_runs, no_weights, recorded, widened
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, list_methods
 from fer_bench.metrics import restrict_logits
 from fer_bench.options import not_negative
-from fer_bench.protocols import RECIPES, TRACKS, recipe_for, seen_test, track_named
+from fer_bench.protocols import TRACKS, seen_test, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Data,
@@ -52,7 +53,7 @@ from fer_bench.results import (
     write_result,
 )  # fmt: skip
 from fer_bench.robustness import SUITE, measure_robustness
-from fer_bench.weights import find
+from fer_bench.weights import find, same_track
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,21 @@ class Answers:
 def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Result:
     """Judge a loaded model on a test split: every metric with its 95 % bootstrap interval, and its cost.
 
+    model: of `load`, or one's own network as `Model(name, network, input_spec, emotions)`.
     dataset: a FaceSet of a test split, whole or limited, or the name of a track ("rendered", "fer2013", "folder:PATH").
-    Where label sets differ, the shared emotions are scored and the logits renormalised over them. Raises UserError as
-    `judge` does.
+    Where label sets differ, the shared emotions are scored and the logits renormalised over them. By name it is judged
+    as `evaluate` does: weights of the track itself over all of their emotions, and also without the test pictures that
+    stand in train, where these are here. Raises UserError as `judge` does and for a bare network.
     """
+    model, duplicates = recorded(model), None
     if isinstance(dataset, str):
-        track = track_named(dataset)
-        dataset = load_dataset(track.dataset, track.test).restrict(track.emotions)
+        track, trained_on = track_named(dataset), model.record["track"]
+        dataset = widened(load_dataset(track.dataset, track.test).restrict(track.emotions), model, track)
+        if trained_on == OWN or same_track(trained_on, track.name):
+            duplicates, _ = duplicates_in_train(dataset, track, None if trained_on == OWN else track.name)
     else:
         track = Track(dataset.name, dataset.name, dataset.name, dataset.emotions, trained_on=model.record["track"])
-    return judge(model, dataset, track, batch_size=batch_size).result
+    return judge(model, dataset, track, duplicates, batch_size).result
 
 
 def judge(
@@ -100,6 +106,7 @@ def judge(
     Raises UserError where the pictures are not of the track's test split, where the weights were trained or selected on
     pictures of it, where fewer than two emotions are shared and where an answer is not finite.
     """
+    model = recorded(model)
     if faces.split != track.test:
         known = faces.name in DATASETS or faces.name.startswith(("folder:", "csv:"))
         mend = f"give load_dataset({faces.name!r}, {track.test!r})" if known else f"make it with split={track.test!r}"
@@ -141,7 +148,7 @@ def judge(
         ),
         protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),
         cost=for_passes(cost(model), PASSES[tta]),
-        shared_emotions_only=emotions != model.emotions, verified=verified, commit=commit(),
+        shared_emotions_only=emotions != in_order(model.emotions), verified=verified, commit=commit(),
         versions=Versions(
             python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__
         ),
@@ -188,7 +195,8 @@ def evaluate(
         track = track_named(name)
         ready, missing, untrained = [], [], []
         for method in methods:
-            (ready if weights_for(method, track, recipe, seed, runs) else missing).append(method)
+            here = weights_for(method, track, recipe, seed, runs) or pinned(method, track, recipe, seed)
+            (ready if here else missing).append(method)
         if missing:
             untrained = [no_weights(missing, track, recipe, seed)]
         if not ready:
@@ -209,16 +217,20 @@ def evaluate(
                 return tqdm(batches, desc=f"{label:32}", unit="batch", leave=False, disable=None)
 
             try:
-                model = load(method, name, recipe, seed, device, runs)
-                if runs is not None and not model.path.is_relative_to(runs):
+                found = in_runs(method, track, recipe, seed, runs)
+                model = load(method, name, recipe, seed, device, runs if found else None)
+                if runs is not None and not found:
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
-                own = model.record["track"] == name  # else its training pictures are another track's
+                own = same_track(model.record["track"], name)  # else its training pictures are another track's
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, name)
                     skipped += filter(None, in_train[1:])
-                answers = judge(model, faces, track, in_train[0] if own else None, 64, verified, bar, tta)
-                result = completed(answers.result, model, faces, out, robustness, explanation, bar)
+                scored = widened(faces, model, track)
+                # By the name that it was trained under: a folder written in another way does not make a second row.
+                named = track_named(model.record["track"]) if own else track
+                answers = judge(model, scored, named, in_train[0] if own else None, 64, verified, bar, tta)
+                result = completed(answers.result, model, scored, out, robustness, explanation, bar)
                 write_logits(result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
                 write_result(result, out)
             except UserError as error:
@@ -227,30 +239,6 @@ def evaluate(
             tqdm.write(headline(result))
             written += 1
     return written, skipped
-
-
-def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int) -> str:
-    """The line on methods without weights of a recipe and seed, with the command that trains those that have it."""
-    every = set(missing) == set(METHODS)
-    which = f"{recipe or 'the recipe of its card'}, seed {seed}"
-    told = f"{track.name}: no weights of {'any method' if every else ', '.join(missing)} ({which})"
-    papers = {name for name in missing if recipe == "paper" and METHODS[name].card.paper_recipe is not None}
-    able = [name for name in missing if recipe in (None, *RECIPES) or name in papers]
-    if not able:
-        return f"{told}."
-    chosen = "--missing" if every else f"--method {' '.join(able)}"
-    chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
-    return f"{told}; train them with: python -m fer_bench.train {chosen}" + (f" --seed {seed}" if seed else "")
-
-
-def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:
-    """Raise, as `recipe_for` does, for a recipe that no method here can be trained with and has no weights of either.
-
-    A grid's cell, say, has weights of a recipe that only --runs knows.
-    """
-    if not any(weights_for(method, track_named(name), recipe, seed, runs) for name in tracks for method in methods):
-        for method in methods:
-            recipe_for(recipe, METHODS[method].card)
 
 
 def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
@@ -364,6 +352,8 @@ def main(argv: list[str] | None = None) -> int:
         idle = [f"--{name}" for name in flags if getattr(arguments, name) not in (False, "none")]
         if arguments.costs and idle:
             raise UserError(f"--costs measures costs alone, of rows that stand; leave out {' and '.join(idle)}.")
+        if arguments.runs is not None and not arguments.all:
+            check_runs(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
             check_recipe(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         device = str(best_device(arguments.device))

@@ -14,6 +14,7 @@ import copy
 import difflib
 import functools
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
 from fer_bench.files import atomic_write
-from fer_bench.infer import Model, load
+from fer_bench.infer import Model, best_device, load
+from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
 from fer_bench.receptive import Located, spread
 from fer_bench.registry import UnknownNameError
@@ -245,25 +247,36 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m fer_bench.explain", description=main.__doc__, epilog=WHAT_A_CAM_SHOWS
     )
-    parser.add_argument("input", nargs="+", type=Path, metavar="INPUT", help="picture files")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, folder (with all below it) or glob")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the overlays")
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
     parser.add_argument("--cam", default="gradcam", metavar="NAME", help=f"{', '.join(CAMS)}; default: gradcam")
     parser.add_argument("--target", metavar="EMOTION", help="default: the emotion that the method predicts")
     parser.add_argument("--opacity", type=float, default=0.5, help="0 (the bare face) to 1; default: 0.5")
+    parser.add_argument("--no-detect", action="store_true", help="the pictures are faces already: use each whole")
+    weights_options(parser)
     arguments = parser.parse_args(argv)
     try:
         check_cam(arguments.cam)
         if not 0 <= arguments.opacity <= 1:
             raise UserError(f"--opacity must lie in 0..1, not {arguments.opacity}.")
-        models = [load(name, device="auto") for name in dict.fromkeys(arguments.method)]
+        for name in arguments.method:
+            METHODS[name]
+        others: Counter[str] = Counter()
+        paths = find_inputs(arguments.inputs, others, clips=False)
+        if others:
+            print(left_out(others, "pictures"), file=sys.stderr)
+        if not paths:
+            raise UserError(f"there are no pictures in {', '.join(arguments.inputs)}.")
+        chosen = (arguments.track, arguments.recipe, arguments.seed, str(best_device(arguments.device)), arguments.runs)
+        models = [load(name, *chosen) for name in dict.fromkeys(arguments.method)]
         for model in models:
             _target_indices(model, arguments.target, 1)
         try:
             arguments.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{arguments.out}: no folder can be made here ({error.strerror}); give another.") from None
-        unreadable = _explain_files(arguments.input, arguments.out, models, arguments)
+        unreadable = _explain_files(paths, arguments.out, models, arguments)
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -281,7 +294,8 @@ def _explain_files(paths: list[Path], out: Path, models: list[Model], options: a
         except UnreadablePictureError as error:
             unreadable.append(str(error))
             continue
-        for box in [face.box for face in detect_faces(picture)] or [None]:  # no face found: the whole picture is one
+        faces = [] if options.no_detect else detect_faces(picture)
+        for box in [face.box for face in faces] or [None]:  # no face found: the whole picture is one
             stem = _free(path.stem, taken)
             for model in models:
                 face = picture if box is None else crop(picture, box, model.input_spec.margin)

@@ -199,17 +199,17 @@ def _to_8bit(image: Image.Image) -> Image.Image:
 def _from_deep(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits.
 
-    A TIFF of 12 bits says so. Where a camera's 12 bits lie in 16 and nothing tells, they are not guessed from the
-    brightest pixel: dark pictures would turn bright, and pictures of one series be scaled each in its own way.
+    ValueError where none does: floats above 255 may have 16 bits or be a little too bright. A TIFF of 12 bits says so;
+    else 12 bits in 16 are not guessed by the brightest pixel: of a series each would be scaled in its own way.
     """
     values = np.asarray(image, dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it has pixels that are not finite")
     usual = (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
     if image.mode.startswith("I;16"):
         usual = (2.0 ** getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0] - 1,)
-    top = next((top for top in usual if values.max() <= top), usual[-1])
-    return Image.fromarray((values * (255.0 / top)).clip(0, 255).round().astype(np.uint8))
+    top = next((top for top in usual if values.min() >= 0 and values.max() <= top), None)
+    if top is None:
+        raise ValueError(f"its pixels, {values.min():g} to {values.max():g}, leave 0..{usual[-1]:g}: save it as 8 bits")
+    return Image.fromarray((values * (255.0 / top)).round().astype(np.uint8))
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

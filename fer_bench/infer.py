@@ -8,23 +8,45 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import Literal, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from fer_bench.cards import InputSpec, Track
 from fer_bench.errors import UserError
-from fer_bench.faces import Face, Picture, crop, detect_faces, one_by_one, open_picture, stack
+from fer_bench.faces import (
+    Face,
+    Picture,
+    UnreadablePictureError,
+    crop,
+    detect_faces,
+    one_by_one,
+    open_picture,
+    stack,
+)
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
 from fer_bench.transforms import to_input
-from fer_bench.weights import WeightsError, find, index_key, read_index, read_tensors, sha256, unpack
+from fer_bench.weights import (
+    WeightsError,
+    find,
+    find_run,
+    held,
+    index_key,
+    read_index,
+    read_tensors,
+    same_track,
+    sha256,
+    unpack,
+)
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
@@ -56,14 +78,15 @@ def best_device(wanted: str = "auto") -> torch.device:
 class Model:
     """A network with weights and all that is needed to use it.
 
-    network: in eval mode.   emotions: the order of its outputs.   record: what the weight file says of itself.
+    network: in eval mode.   emotions: the order of its outputs.   record: what the weight file says of itself; left out
+    for a network of one's own, of which nothing is known.
     """
 
     name: str
     network: nn.Module
     input_spec: InputSpec
     emotions: tuple[str, ...]
-    record: dict
+    record: dict = field(default_factory=dict)
     path: Path | None = None
 
     @property
@@ -75,22 +98,43 @@ class Model:
         self.network.to(device)
         return self
 
-    def predict(self, pictures: Picture | Iterable[Picture], batch_size: int = 64) -> list[dict[str, float]]:
+    @overload
+    def predict(
+        self, pictures: Picture | Iterable[Picture], batch_size: int = 64, unreadable: Literal["raise"] = "raise"
+    ) -> list[dict[str, float]]: ...
+
+    @overload
+    def predict(
+        self, pictures: Picture | Iterable[Picture], batch_size: int = 64, *, unreadable: Literal["skip"]
+    ) -> list[dict[str, float] | None]: ...
+
+    def predict(self, pictures, batch_size=64, unreadable="raise"):
         """Probability per emotion for each picture of a face.
 
         pictures: one picture or any iterable of them: PIL images, paths, encoded bytes or arrays (uint8 0..255 or
-        float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Returns one dict per
-        picture, emotion -> probability, summing to 1. Raises UnreadablePictureError, naming the file, for what is no
-        picture.
+        float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Channels come last: an
+        array (3, H, W) is three grey pictures. Returns one dict per picture, emotion -> probability, summing to 1.
+        unreadable: what becomes of what is no picture: "raise" raises UnreadablePictureError, naming the file; "skip"
+        puts None into its place.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        if unreadable not in ("raise", "skip"):
+            raise ValueError(f"unreadable must be 'raise' or 'skip', not {unreadable!r}")
         waiting = iter(one_by_one(pictures))
-        scores: list[dict[str, float]] = []
+        scores: list[dict[str, float] | None] = []
         while batch := list(islice(waiting, batch_size)):
-            images = stack([open_picture(picture) for picture in batch], self.input_spec.size)
-            probabilities = torch.from_numpy(logits(self, images, batch_size)).softmax(1)
-            scores += [dict(zip(self.emotions, row, strict=True)) for row in probabilities.tolist()]
+            opened: list[Image.Image | None] = []
+            for picture in batch:
+                try:
+                    opened.append(open_picture(picture))
+                except UnreadablePictureError:
+                    if unreadable == "raise":
+                        raise
+                    opened.append(None)
+            images = stack([image for image in opened if image is not None], self.input_spec.size)
+            rows = iter(torch.from_numpy(logits(self, images, batch_size)).softmax(1).tolist())
+            scores += [None if image is None else dict(zip(self.emotions, next(rows), strict=True)) for image in opened]
         return scores
 
     def predict_faces(self, photograph: Picture) -> list[tuple[Face, dict[str, float]]]:
@@ -191,8 +235,8 @@ def _seconds(network: nn.Module, face: torch.Tensor) -> float:
     """What one answer takes."""
     begun = time.perf_counter()
     network(face)
-    if face.device.type == "cuda":
-        torch.cuda.synchronize()
+    if face.device.type in ("cuda", "mps"):  # where the call returns before the answer is there
+        getattr(torch, face.device.type).synchronize()
     return time.perf_counter() - begun
 
 
@@ -242,13 +286,22 @@ def weights_for(
 ) -> Path | None:
     """The weight file of a method for a track: its own where there is one, else that of the track it is trained on.
 
-    recipe: None is the one that the method's card names. Raises WeightsError where `runs` is no folder.
+    recipe: None is the one that the method's card names. What `runs`, a training output folder, holds comes before all
+    that is shipped. Raises WeightsError where it is no folder.
     """
     if runs is not None and not runs.is_dir():
         raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
-    recipe = recipe or METHODS[method].card.recipe
-    own = find(method, track.name, recipe, seed, runs)
-    return own if own is not None else find(method, track.trained_on, recipe, seed, runs)
+    recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
+    found = [find_run(runs, method, name, recipe, seed) for name in names] if runs is not None else []
+    found += [find(method, name, recipe, seed) for name in names]
+    return next((path for path in found if path is not None), None)
+
+
+def pinned(method: str, track: Track, recipe: str | None = None, seed: int = 0) -> dict | None:
+    """The index's entry of weights that `weights_for` would give and that are published on the Hub, or None."""
+    index, recipe = read_index(), recipe or METHODS[method].card.recipe
+    entries = (index.get(index_key(method, name, recipe, seed)) for name in (track.name, track.trained_on))
+    return next((entry for entry in entries if entry and entry.get("hub")), None)
 
 
 def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
@@ -260,9 +313,7 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     chosen = f"--method {method} --track {source} --recipe {recipe} --seed {seed}"
     missing = f"there are no weights of {method} for {source} ({recipe}, seed {seed}) here"
     train = f"train them with: python -m fer_bench.train {chosen}"
-    index = read_index()
-    entries = (index.get(index_key(method, name, recipe, seed)) for name in (track.name, source))
-    entry = next((entry for entry in entries if entry and entry.get("hub")), None)
+    entry = pinned(method, track, recipe, seed)
     if entry is None:
         raise WeightsError(f"{missing}; {train}")
     # Loaded by name and only here: hub stands above this layer and is the only module that talks to the Hub.
@@ -276,6 +327,15 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
         ) from error
 
 
+def not_in(runs: Path, method: str, track: Track, recipe: str, seed: int) -> str:
+    """The sentence on weights that a training output folder lacks: what it holds, and the mend."""
+    names = " or ".join(dict.fromkeys((track.name, track.trained_on)))
+    there = held(runs, method)
+    mend = f", but {there}. Ask for these, or" if there else ", nor any finished run; give another folder, or"
+    lacking = f"{runs} holds no weights of {method} for {names} ({recipe}, seed {seed})"
+    return f"{lacking}{mend} leave out --runs (in Python runs=) for the weights that are shipped."
+
+
 def load(
     name: str,
     track: str = "fer2013",
@@ -287,20 +347,23 @@ def load(
     """A method with the weights of a track, ready to predict.
 
     recipe: None is the one on the method's card, common-v1 for nearly all.
-    Weights are looked for in `runs` (a training output folder), then in weights/, in the cache and, where the index
-    pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take those of the track they were
-    trained on. Raises UnknownNameError for an unknown method or track, WeightsError, with the command that gets
-    them, where there are no weights.
+    Weights are looked for in `runs` (a training output folder) and nowhere else where that is given, else in weights/,
+    in the cache and, where the index pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take
+    those of the track they were trained on. Raises UnknownNameError for an unknown method or track, WeightsError, with
+    the command that gets them or with what `runs` holds, where there are no weights.
     """
     recipe = recipe or METHODS[name].card.recipe  # an unknown method is said before missing weights are
     wanted = track_named(track)
-    path = weights_for(name, wanted, recipe, seed, Path(runs) if runs is not None else None)
+    folder = None if runs is None else Path(runs)
+    path = weights_for(name, wanted, recipe, seed, folder)
+    if folder is not None and (path is None or not path.is_relative_to(folder)):
+        raise WeightsError(not_in(folder, name, wanted, recipe, seed))
     if path is None:
         path = fetch(name, wanted, recipe, seed)
     tensors, record = read_tensors(path)
     if record["method"] != name:
         raise WeightsError(f"{path}: these are the weights of {record['method']}, not of {name}.")
-    if record["track"] not in (wanted.name, wanted.trained_on):
+    if record["track"] != wanted.trained_on and not same_track(record["track"], wanted.name):
         raise WeightsError(f"{path}: these weights are of {record['track']}, not of {wanted.trained_on}.")
     network = build(name, len(record["emotions"]))
     set_weights(network, tensors, record, path)

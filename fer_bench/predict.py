@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import glob
 import math
 import os
 import sys
@@ -26,17 +25,10 @@ from tqdm import tqdm
 
 from fer_bench import scoring
 from fer_bench.errors import UserError
-from fer_bench.faces import (
-    HEIC_MEND,
-    HEIC_SUFFIXES,
-    PICTURE_SUFFIXES,
-    UnreadablePictureError,
-    detect_faces,
-    open_picture,
-    yunet_file,
-)
-from fer_bench.files import OutputError, files_below, label
+from fer_bench.faces import UnreadablePictureError, detect_faces, open_picture, yunet_file
+from fer_bench.files import OutputError, label
 from fer_bench.infer import Model, best_device, load
+from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
@@ -50,39 +42,6 @@ __all__ = ["annotate_clip", "columns", "emotions_of", "find_inputs", "score_clip
 
 GROUP = 32
 """Pictures that are scored, and written, together; while they are, as many more are opened and their faces found."""
-
-
-# Inputs -------------------------------------------------------------------------------------------------------------
-
-
-def find_inputs(given: Iterable[str], others: Counter[str] | None = None) -> list[Path]:
-    """The files that the inputs stand for, each once: a file is itself, a folder all pictures and clips below it (by
-    their names' endings, in order, hidden ones left out, links followed), and what is neither is taken as a glob ("**"
-    reaches into folders). An input that matches nothing stays in the list, to be reported as a file that is not there.
-
-    others: is added the number of files in the folders that are left out, by their names' endings.
-    """
-    found: dict[Path, None] = {}
-    for text in given:
-        matches = [Path(text)] if os.path.lexists(text) else [Path(m) for m in sorted(glob.glob(text, recursive=True))]
-        for path in matches or [Path(text)]:
-            found.update(dict.fromkeys(_below(path, others) if path.is_dir() else [path]))
-    return list(found)
-
-
-def _below(folder: Path, others: Counter[str] | None) -> Iterator[Path]:
-    for path in map(Path, files_below(folder)):
-        if path.suffix.lower() in PICTURE_SUFFIXES or is_clip(path):
-            yield path
-        elif others is not None:
-            others[label(path.suffix.lower()) or "none"] += 1
-
-
-def _left_out(others: Counter[str]) -> str:
-    """One sentence on the files that `find_inputs` leaves out."""
-    kinds = ", ".join(f"{suffix} ({count:,})" for suffix, count in others.most_common())
-    mend = f"; {HEIC_MEND}" if HEIC_SUFFIXES & others.keys() else ""
-    return f"files whose names do not end as those of pictures or clips were left out: {kinds}{mend}."
 
 
 def in_groups(paths: Sequence[Path]) -> list[list[Path]]:
@@ -244,12 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     clips.add_argument("--limit", type=_count, metavar="N", help="score at most N frames of each clip")
     clips.add_argument("--video", type=Path, metavar="FILE.mp4", help="write the clip with boxes and emotions drawn in")
     clips.add_argument("--cam", metavar="NAME", help="with --video: lay this class activation map over each face")
-    weights = parser.add_argument_group("weights")
-    weights.add_argument("--track", default="fer2013", help="whose weights; default: fer2013")
-    weights.add_argument("--recipe", help="default: the one on each method's card")
-    weights.add_argument("--seed", type=int, default=0)
-    weights.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
-    weights.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+    weights = weights_options(parser)
     weights.add_argument(
         "--runtime", choices=RUNTIMES, default="torch",
         help="what runs the networks: torch (default), or ONNX Runtime on the CPU, which needs fer_bench[onnx]",
@@ -328,7 +282,7 @@ def main(argv: list[str] | None = None) -> int:
         others: Counter[str] = Counter()
         paths = find_inputs(arguments.inputs, others)
         if others:
-            print(_left_out(others), file=sys.stderr)
+            print(left_out(others), file=sys.stderr)
         _check_inputs(paths, arguments)
         if arguments.cam:
             from fer_bench.explain import check_cam

@@ -278,6 +278,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help="at most; default: %(default)s")
     parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="take the weights from this training output folder")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="also write a contact sheet (PNG) of seven pictures")
     arguments = parser.parse_args(argv)
@@ -287,7 +288,8 @@ def main(argv: list[str] | None = None) -> int:
         for name in arguments.method:
             METHODS[name]
         track, device = track_named(arguments.track), str(best_device(arguments.device))
-        models = [load(name, track.name, arguments.recipe, arguments.seed, device) for name in arguments.method]
+        chosen = (track.name, arguments.recipe, arguments.seed, device, arguments.runs)
+        models = [load(name, *chosen) for name in arguments.method]
         faces = load_dataset(track.dataset, track.test).restrict(track.emotions)
         if arguments.sheet is not None:
             sheet = contact_sheet(faces.images[: min(7, len(faces))])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -33,6 +34,8 @@ INSTALLED = "share/fer_bench/weights"
 INT8_FROM = 2**16
 RANK = 64
 STORAGE = "fp16+int8"
+OWN = ("folder", "csv")
+"""What the names of tracks of one's own pictures begin with."""
 _KEY = "fer_bench"
 _EMPTY: Mapping[str, tuple[int, float]] = {}
 
@@ -186,13 +189,62 @@ def read_index(folder: Path | None = None) -> dict[str, dict]:
 
 def find(method: str, track: str, recipe: str = "common-v1", seed: int = 0, runs: Path | None = None) -> Path | None:
     """The weight file of a row: of a training output folder `runs`, else shipped, else fetched before, or None."""
-    if runs is not None:
-        path = run_folder(runs, method, track, recipe, seed) / "model.safetensors"
-        if path.is_file():
-            return path
+    if runs is not None and (path := find_run(runs, method, track, recipe, seed)) is not None:
+        return path
     entry = read_index().get(index_key(method, track, recipe, seed))
     places = (weights_folder() / entry["file"], cached(entry)) if entry else ()
     return next((path for path in places if path.is_file()), None)
+
+
+def find_run(runs: Path, method: str, track: str, recipe: str, seed: int) -> Path | None:
+    """The weight file of a row in a training output folder, or None.
+
+    Of one's own pictures also that of a run whose record writes their path in another way.
+    """
+    path = run_folder(runs, method, track, recipe, seed) / "model.safetensors"
+    if path.is_file():
+        return path
+    if track.partition(":")[0] not in OWN:
+        return None
+    for path in sorted(runs.glob(f"*/{glob.escape(f'{method}/{recipe}-s{seed}')}/model.safetensors")):
+        if same_track(_record_of(path).get("track"), track):
+            return path
+    return None
+
+
+def same_track(one: object, other: str) -> bool:
+    """Whether two names mean one track: `folder:PATH` and `csv:PATH` do where the paths lead to the same place."""
+    if not isinstance(one, str) or one == other:
+        return one == other
+    (kind, _, path), (other_kind, _, other_path) = one.partition(":"), other.partition(":")
+    if kind != other_kind or kind not in OWN or not (path and other_path):
+        return False
+    return len({os.path.realpath(os.path.expanduser(place)) for place in (path, other_path)}) == 1
+
+
+def held(runs: Path, first: str = "", most: int = 6) -> str:
+    """What finished runs a training output folder holds, as the options that ask for them; those of `first` first.
+
+    "" where there are none.
+    """
+    records = [_record_of(path) for path in sorted(runs.glob("*/*/*/model.safetensors"))]
+    options = ("track", "recipe", "seed")
+    rows = [
+        " ".join([str(record["method"]), *(f"--{name} {record[name]}" for name in options)])
+        for record in sorted(records, key=lambda record: record.get("method") != first)
+        if {"method", *options} <= record.keys()
+    ]
+    return "; ".join(rows[:most]) + (f"; and {len(rows) - most:,} more" if len(rows) > most else "")
+
+
+def _record_of(path: Path) -> dict:
+    """A weight file's record, without its tensors; {} where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {})[_KEY])
+    except (SafetensorError, OSError, ValueError, KeyError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def index_key(method: str, track: str, recipe: str, seed: int) -> str:

@@ -156,18 +156,22 @@ def test_an_output_folder_that_cannot_be_written_is_said_before_inference(
 def test_weights_that_are_not_of_the_given_runs_are_said(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A --runs that is no folder is wrong use; one without the run names the weight file that is judged instead."""
+    """A --runs that is no folder, or has nothing of what is asked for, is wrong use; what it lacks beside is named."""
     typo = ["--track", "rendered", "--runs", str(tmp_path / "typo")]
     assert main(command(base, tmp_path / "out", *typo)) == 2
     assert f"{tmp_path / 'typo'}: there is no such folder of training runs" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     (tmp_path / "empty").mkdir()
-    assert main(command(base, tmp_path / "out", "--runs", str(tmp_path / "empty"))) == 0
+    assert main(command(base, tmp_path / "out", "--runs", str(tmp_path / "empty"))) == 2
+    assert f"{tmp_path / 'empty'} holds no weights of deep_emotion for folder:" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(command(base, tmp_path / "out", "--method", "small_cnn", "deep_emotion")) == 0
     said = capsys.readouterr().err
-    assert f"deep_emotion: {tmp_path / 'empty'} holds no such run, so " in said
-    assert "deep_emotion-fer2013-common-v1-s0.safetensors is judged." in said
-    assert main(command(base, tmp_path / "out")) == 0
-    assert "no such run" not in capsys.readouterr().err
+    assert f"small_cnn: {base / 'runs'} holds no such run, so " in said
+    assert "small_cnn-fer2013-common-v1-s0.safetensors is judged." in said
+    assert "deep_emotion: " not in said
+    tracks = ["--method", "deep_emotion", "small_cnn", "--costs"]
+    assert main(command(base, tmp_path / "out", *tracks)) == 0
 
 
 def test_robustness_and_explanation_are_measured_where_asked_and_kept_otherwise(
@@ -307,8 +311,7 @@ def test_leaks_within_ones_own_folder_are_counted(tmp_path: Path, capsys: pytest
     assert main(command(tmp_path, tmp_path / "out")) == 0
     (path,) = (tmp_path / "out" / "results").glob("*/deep_emotion/*.json")
     assert read_result(path).data.duplicates_in_train == 1
-    (tmp_path / "empty").mkdir()
-    assert main(command(tmp_path, tmp_path / "out", "--runs", str(tmp_path / "empty"))) == 0
+    assert main(["--method", "deep_emotion", "--track", name, "--out", str(tmp_path / "out")]) == 0
     assert read_result(path).data.duplicates_in_train is None  # of the shipped weights, which saw FER2013
 
 

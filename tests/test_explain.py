@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +16,7 @@ from fer_bench import explain as module
 from fer_bench.cards import InputSpec
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
-from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS, explain, main, overlay, principal_maps
-from fer_bench.faces import Face
+from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS, explain, overlay, principal_maps
 from fer_bench.infer import Model, logits
 from fer_bench.methods import METHODS, build, list_methods
 from fer_bench.methods.small_cnn import SamePad
@@ -343,71 +341,3 @@ def test_an_overlay_colours_what_is_hot() -> None:
     assert lightness[-1] > lightness[0] + 50
     with pytest.raises(ValueError, match="opacity"):
         overlay(face, cam, 1.5)
-
-
-# ---- the command
-
-
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`load` gives networks with fresh weights."""
-    monkeypatch.setattr(module, "load", lambda name, device: fresh(name))
-
-
-def test_main_writes_overlays_and_names_what_it_cannot_read(
-    loaded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each picture and method gives a PNG, equal stems are numbered, and an unreadable file means exit code 1."""
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(picture(1, 1)).save(tmp_path / folder / "face.png")
-    (tmp_path / "note.jpg").write_text("hello")
-    inputs = [str(tmp_path / name) for name in ("a/face.png", "note.jpg", "b/face.png")]
-    out = tmp_path / "out" / "overlays"
-    methods = ("deep_emotion", "small_cnn")
-    command = [*inputs, "-o", str(out), "--method", *methods, "--cam", "gradcam++"]
-    assert main([*command, "--target", "happy"]) == 1
-    names = {
-        f"{stem}-{method}-gradcam++.png" for stem in ("face", "face-2") for method in ("deep_emotion", "small_cnn")
-    }
-    assert {path.name for path in out.iterdir()} == names
-    with Image.open(out / "face-small_cnn-gradcam++.png") as drawn:
-        assert drawn.size == (module.SIDE, module.SIDE)
-    said = capsys.readouterr()
-    assert said.out.count(": happiness") == 4
-    assert said.err.splitlines()[-1].startswith(f"unreadable {tmp_path / 'note.jpg'}")
-    assert main([inputs[0], "-o", str(out)]) == 0
-
-
-def test_main_overlays_every_face_it_finds(loaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two faces in a picture give two overlays, cropped as the detector's boxes say: one black, one white."""
-    scene = np.zeros((60, 120), np.uint8)
-    scene[:, 60:] = 255
-    Image.fromarray(scene).save(tmp_path / "two.png")
-    boxes = [Face((15, 15, 40, 45), 0.9), Face((80, 15, 105, 45), 0.9)]
-    monkeypatch.setattr(module, "detect_faces", lambda image: boxes)
-    assert main([str(tmp_path / "two.png"), "-o", str(tmp_path), "--opacity", "0", "--method", "deep_emotion"]) == 0
-    for name, value in (("two", 0), ("two-2", 255)):
-        with Image.open(tmp_path / f"{name}-deep_emotion-gradcam.png") as drawn:
-            assert np.all(np.asarray(drawn) == value)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        (["--cam", "gradcan"], "Did you mean 'gradcam'"),
-        (["--method", "small-cnn"], "Did you mean 'small_cnn'"),
-        (["--target", "boredom"], "not boredom"),
-        (["--opacity", "2"], "--opacity"),
-        (["--out", "FILE"], "no folder can be made here"),
-    ],
-)
-def test_wrong_use_of_main(wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong option is one sentence on standard error and exit code 2."""
-    face = tmp_path / "face.png"
-    Image.fromarray(picture(1, 1)).save(face)
-    wrong = [str(face) if word == "FILE" else word for word in wrong]
-    assert main([str(face), "--out", str(tmp_path / "out"), *wrong]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert said in error

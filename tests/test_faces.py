@@ -178,6 +178,20 @@ def test_deep_images_of_unstated_range(values: np.ndarray, expected: list) -> No
     assert np.asarray(open_picture(Image.fromarray(values))).tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        (np.array([[0, 300, 65_535]], dtype=np.float32), "0 to 65535, leave 0..255"),
+        (np.array([[-0.5, 1]], dtype=np.float32), "-0.5 to 1, leave 0..255"),
+        (np.array([[0, 70_000]], dtype=np.int32), "0 to 70000, leave 0..65535"),
+        (np.array([[0, np.nan]], dtype=np.float32), "nan to nan, leave"),
+    ],
+)
+def test_deep_images_beyond_every_range_are_refused(values: np.ndarray, told: str) -> None:
+    """They are not clipped to white or black without a word, as arrays of such values are not."""
+    assert f"its pixels, {told}" in refusal(Image.fromarray(values))
+
+
 def test_black_and_white() -> None:
     """A 1-bit picture becomes 0 and 255, grey."""
     picture = open_picture(encoded(Image.fromarray(np.array([[True, False]]))))

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from fer_bench.infer import Model, full_precision, load, logits
 from fer_bench.methods import METHODS, build
 from fer_bench.train import Options, Run
 from fer_bench.transforms import to_input
-from fer_bench.weights import WeightsError, read_tensors, write_tensors
+from fer_bench.weights import WeightsError, add, read_tensors, write_tensors
 from tests.helpers import picture, write_folder
 
 
@@ -120,6 +121,38 @@ def test_a_text_file_named_jpg_is_named(model: Model, tmp_path: Path) -> None:
         model.predict(path)
 
 
+def test_one_bad_picture_need_not_cost_the_others(model: Model, tmp_path: Path) -> None:
+    """With unreadable="skip" its place holds None and the others their answers; another word is refused."""
+    path = tmp_path / "note.jpg"
+    path.write_text("hello")
+    faces = [picture(label, label) for label in range(4)]
+    given = [path, *faces[:2], tmp_path / "none.png", *faces[2:]]
+    answers = model.predict(given, batch_size=2, unreadable="skip")
+    assert [answer is None for answer in answers] == [True, False, False, True, False, False]
+    assert [one for one in answers if one] == [pytest.approx(one, abs=1e-6) for one in model.predict(faces)]
+    assert model.predict([path], unreadable="skip") == [None]
+    with pytest.raises(ValueError, match="unreadable must be 'raise' or 'skip', not 'ignore'"):
+        model.predict(faces, unreadable="ignore")
+
+
+def test_three_grey_pictures_are_not_one_in_colour(model: Model) -> None:
+    """Channels come last: an array (3, H, W) is a batch like one of two or four, as documented."""
+    faces = np.stack([picture(label, label) for label in range(3)])
+    assert model.predict(faces) == model.predict(list(faces))
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_is_waited_for_before_the_clock_is_read(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NVIDIA's and Apple's a call returns before the answer is there."""
+    clock = iter(range(100))
+    said: list[str] = []
+    monkeypatch.setattr(infer.time, "perf_counter", lambda: said.append("clock") or next(clock))
+    monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda: said.append("waited"))
+    face = SimpleNamespace(device=torch.device(kind))
+    assert infer._seconds(lambda _: said.append("called"), face) == 1
+    assert said == ["clock", "called", "waited", "clock"]
+
+
 def test_logits_do_not_depend_on_the_batch_size(model: Model) -> None:
     """Batches of 1, 3 and 64 give the same float32 logits, and the network is left in the mode it was in."""
     images = np.stack([picture(label, label) for label in range(7)])
@@ -156,6 +189,49 @@ def test_runs_that_are_not_there_are_wrong_use(tmp_path: Path) -> None:
     """A misspelt folder of runs is said, not passed over in favour of the shipped weights."""
     with pytest.raises(WeightsError, match="typo: there is no such folder of training runs"):
         load("deep_emotion", runs=tmp_path / "typo")
+
+
+def test_runs_without_the_weights_never_give_the_shipped_ones(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """What a given folder of runs lacks is said, with the options of what it holds; nothing else answers instead."""
+    runs, track = trained
+    with pytest.raises(WeightsError) as refused:
+        load("deep_emotion", runs=runs)
+    assert str(refused.value).startswith(f"{runs} holds no weights of deep_emotion for fer2013 (common-v1, seed 0), ")
+    assert f"but deep_emotion --track {track} --recipe common-v1 --seed 0. Ask for these" in str(refused.value)
+    with pytest.raises(
+        WeightsError, match=r"small_cnn for folder:.* or fer2013 .*, nor any finished run; give another folder"
+    ):
+        load("small_cnn", track, runs=tmp_path)
+
+
+def test_own_pictures_are_the_same_however_their_path_is_written(
+    trained: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run on folder:PATH is found by any other way to write the path, and by no other folder's or kind's."""
+    runs, track = trained
+    base = runs.parent
+    monkeypatch.chdir(base)
+    (base / "link").symlink_to("data")
+    for written in ("data", "./data", "data/", "../" + base.name + "/data", "link"):
+        assert load("deep_emotion", f"folder:{written}", runs=runs).record["track"] == track
+    for other in ("folder:data/train", "csv:data"):
+        with pytest.raises(WeightsError, match="holds no weights of deep_emotion for"):
+            load("deep_emotion", other, runs=runs)
+
+
+def test_what_runs_hold_comes_before_what_is_shipped(
+    trained: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the runs are of the track that another is a transfer of, and weights of the other are shipped."""
+    runs, track = trained
+    tensors, record = read_tensors(load("deep_emotion", track, runs=runs).path)
+    target = tmp_path / "runs" / "fer2013" / "deep_emotion" / "common-v1-s0" / "model.safetensors"
+    write_tensors(target, tensors, record | {"track": "fer2013"})
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    write_tensors(tmp_path / "source.safetensors", tensors, record | {"track": "rendered"})
+    add(tmp_path / "source.safetensors")
+    assert load("deep_emotion", "rendered", runs=tmp_path / "runs").path == target
+    assert load("deep_emotion", "rendered").record["track"] == "rendered"
 
 
 def test_unknown_names_are_explained() -> None:

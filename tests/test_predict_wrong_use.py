@@ -6,7 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from fer_bench import infer, predict
+from fer_bench.weights import write_tensors
 from tests.test_predict import _toys, album, run  # noqa: F401 (_toys is a fixture)
 
 BEFORE = "what an earlier run took hours for\n"
@@ -88,6 +91,21 @@ def test_a_list_is_not_replaced_by_its_scores(here: Path, capsys: pytest.Capture
         assert said == f"error: {out}: this is one of the inputs; leave it out of them, or give -o another name.\n"
     (here / "same.csv").unlink()
     kept(here)
+
+
+def test_runs_of_another_track_are_not_answered_for_by_shipped_weights(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where --track was forgotten, what the runs hold is said, and the earlier file stays."""
+    monkeypatch.setattr(predict, "load", infer.load)  # not a toy's
+    run_of = here / "runs" / "folder-mine-01234567" / "small_cnn" / "common-v1-s0" / "model.safetensors"
+    record = {"method": "small_cnn", "track": "folder:mine", "recipe": "common-v1", "seed": 0}
+    write_tensors(run_of, {"w": torch.ones(1)}, record)
+    assert run("in/005.mp4", "-o", "scores.csv", "--runs", "runs") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: runs holds no weights of small_cnn for fer2013 (common-v1, seed 0), but ")
+    assert "but small_cnn --track folder:mine --recipe common-v1 --seed 0" in said
+    assert (here / "scores.csv").read_text() == BEFORE
 
 
 def test_a_new_video_takes_the_place_of_an_old_one(here: Path) -> None:

@@ -240,6 +240,20 @@ def test_the_weights_are_those_of_the_methods_own_recipe(
     assert asked == [recipe]
 
 
+def test_the_weights_of_ones_own_runs_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--runs reaches `load`, with seed and track."""
+    asked = []
+
+    def load(*given: object) -> Model:
+        asked.append(given)
+        raise UserError("enough")
+
+    monkeypatch.setattr(robustness, "load", load)
+    chosen = ["--track", "folder:mine", "--seed", "3", "--device", "cpu", "--runs", "runs"]
+    assert main(["--method", "small_cnn", *chosen]) == 2
+    assert asked == [("small_cnn", "folder:mine", None, 3, "cpu", Path("runs"))]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -149,6 +149,21 @@ def test_runs_under_the_name_of_before_are_found(tmp_path: Path) -> None:
     assert weights.run_folder(tmp_path, "m", "folder:mine", "common-v1", 0) == old
 
 
+def test_what_runs_hold_is_told_in_few_words(tmp_path: Path) -> None:
+    """Those of the method asked for come first, no more than are wanted; what cannot be read is passed over."""
+    for name, track in (("a", "fer2013"), ("m", "folder:mine"), ("z", "rafdb")):
+        path = weights.run_folder(tmp_path, name, track, "common-v1", 0) / "model.safetensors"
+        write_tensors(path, {"w": torch.ones(2)}, {"method": name, "track": track, "recipe": "common-v1", "seed": 0})
+    broken = tmp_path / "fer2013" / "b" / "common-v1-s0" / "model.safetensors"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("half")
+    told = weights.held(tmp_path, "m", 2)
+    assert told == (
+        "m --track folder:mine --recipe common-v1 --seed 0; a --track fer2013 --recipe common-v1 --seed 0; and 1 more"
+    )
+    assert weights.held(tmp_path / "none") == ""
+
+
 def test_weights_of_own_pictures_get_a_safe_name(tmp_path: Path) -> None:
     """The file's name holds nothing of the folder's path but its last part; the index knows the track in full."""
     record = {"method": "m", "track": "folder:/home/ada/friends", "recipe": "common-v1", "seed": 0}

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--track", default="fer2013", help="whose weights; default: %(default)s")
     one.add_argument("--recipe", help="weights of this recipe; default: the one on the method's card")
     one.add_argument("--seed", type=int, default=0, help="of the weights; default: %(default)s")
-    one.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
+    one.add_argument("--runs", type=Path, metavar="DIR", help="take the weights from this training output folder")
 
     command("template", _template, "print an annotated submission.yaml")
     one = command("queue", _queue, "list the submissions that wait")

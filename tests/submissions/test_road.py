@@ -326,8 +326,8 @@ def test_the_export_command_writes_a_folder_or_says_why_not(tmp_path: Path, caps
     assert not (tmp_path / "other").exists()
 
 
-def test_one_s_own_training_is_exported(tmp_path: Path) -> None:
-    """With --runs the weights are the run's, not the shipped ones; a folder of runs that is not there is said."""
+def test_one_s_own_training_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With --runs the weights are the run's, never the shipped ones; a folder or a run that is not there is said."""
     model = load("deep_emotion_sequential")
     run = run_folder(tmp_path / "runs", model.name, "fer2013", "common-v1", 0)
     state = {name: tensor * 0 for name, tensor in model.network.state_dict().items()}
@@ -335,6 +335,8 @@ def test_one_s_own_training_is_exported(tmp_path: Path) -> None:
     write_tensors(run / "model.safetensors", tensors, model.record | {"packing": packing})
     command = ["export", model.name, "-o", str(tmp_path / "out"), "--runs"]
     assert main([*command, str(tmp_path / "none")]) == 2
+    assert main([*command, str(tmp_path / "runs"), "--seed", "1"]) == 2
+    assert "--track fer2013 --recipe common-v1 --seed 0. Ask for these" in capsys.readouterr().err
     assert main([*command, str(tmp_path / "runs")]) == 0
     session = InferenceSession(str(tmp_path / "out" / "model.onnx"))
     (answers,) = session.run(None, {session.get_inputs()[0].name: np.ones((1, 1, 48, 48), np.float32)})

@@ -1,0 +1,105 @@
+"""What can be judged: weights that are here or on the Hub, and networks of one's own; over which emotions."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from fer_bench.cards import Track
+from fer_bench.datasets import FaceSet
+from fer_bench.emotions import canonical, in_order
+from fer_bench.errors import UserError
+from fer_bench.infer import Model, not_in, pinned, weights_for
+from fer_bench.methods import METHODS
+from fer_bench.protocols import RECIPES, recipe_for, track_named
+from fer_bench.weights import WeightsError, same_track
+
+OWN = "own"
+"""What stands for the track and the recipe of a network that was trained elsewhere, with nothing known of how."""
+
+
+def recorded(model: Model) -> Model:
+    """The model with the record that judging it needs: its own, and where it is one's own network, what is known of it.
+
+    Raises UserError, saying how to wrap it, for a bare network, and for emotions that do not fit.
+    """
+    if not isinstance(model, Model):
+        raise UserError(
+            f"a {type(model).__name__} does not say what it reads and what its outputs mean; give a model of load(), "
+            "or wrap it: fer_bench.Model('my_network', network, fer_bench.InputSpec(size=48, channels=1, mean=(0.5,), "
+            "std=(0.25,)), emotions), with the emotions in the order of its outputs."
+        )
+    if "track" in model.record:
+        return model
+    try:
+        emotions = tuple(canonical(name) for name in model.emotions)
+    except ValueError as error:
+        raise UserError(f"{model.name}: {error}.") from None
+    digest, size = hashlib.sha256(), 0
+    for name, tensor in sorted(model.network.state_dict().items()):
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(name.encode() + b"\0" + content.tobytes())
+        size += content.nbytes
+    record = {
+        "track": OWN, "recipe": OWN, "seed": 0, "sha256": digest.hexdigest(), "bytes": size,
+        "packing": {"storage": "float32"}, "accuracy_loss": None,
+        "trained": {"track": OWN, "complete": False, "selection": "by its authors"},
+    }  # fmt: skip
+    return replace(model, emotions=emotions, record=record | model.record)
+
+
+def widened(faces: FaceSet, model: Model, track: Track) -> FaceSet:
+    """The pictures under all emotions of a model that was trained on the very track, whose test may lack some.
+
+    Left out of its answers, such an emotion would make the others easier to tell. A track with emotions of its own, and
+    pictures that the model was not trained on, stay as they are: there the shared emotions are scored. A note says what
+    is lacking, on standard error too.
+    """
+    if track.emotions or not same_track(model.record["track"], track.name):
+        return faces
+    return faces.restrict(in_order((*faces.emotions, *model.emotions)), lacking=True)
+
+
+def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int) -> str:
+    """The line on methods without weights of a recipe and seed, with the command that trains those that have it."""
+    every = set(missing) == set(METHODS)
+    which = f"{recipe or 'the recipe of its card'}, seed {seed}"
+    told = f"{track.name}: no weights of {'any method' if every else ', '.join(missing)} ({which})"
+    papers = {name for name in missing if recipe == "paper" and METHODS[name].card.paper_recipe is not None}
+    able = [name for name in missing if recipe in (None, *RECIPES) or name in papers]
+    if not able:
+        return f"{told}."
+    chosen = "--missing" if every else f"--method {' '.join(able)}"
+    chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
+    return f"{told}; train them with: python -m fer_bench.train {chosen}" + (f" --seed {seed}" if seed else "")
+
+
+def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:
+    """Raise, as `recipe_for` does, for a recipe that no method here can be trained with and has no weights of either.
+
+    A grid's cell, say, has weights of a recipe that only --runs knows.
+    """
+    chosen = [(method, track_named(name), recipe, seed) for name in tracks for method in methods]
+    if not any(weights_for(*one, runs) or pinned(*one) for one in chosen):
+        for method in methods:
+            recipe_for(recipe, METHODS[method].card)
+
+
+def in_runs(method: str, track: Track, recipe: str | None, seed: int, runs: Path | None) -> bool:
+    """Whether it is a training output folder that has the weights which `weights_for` gives."""
+    path = weights_for(method, track, recipe, seed, runs)
+    return runs is not None and path is not None and path.is_relative_to(runs)
+
+
+def check_runs(methods: list[str], tracks: list[str], recipe: str | None, seed: int, runs: Path) -> None:
+    """Raise WeightsError, saying what it holds, for a training output folder that has none of what is asked for.
+
+    Where it has some, the others' shipped weights are judged beside them.
+    """
+    asked = [(method, track_named(name)) for name in tracks for method in methods]
+    if not any(in_runs(method, track, recipe, seed, runs) for method, track in asked):
+        method, track = asked[0]
+        raise WeightsError(not_in(runs, method, track, recipe or METHODS[method].card.recipe, seed))
