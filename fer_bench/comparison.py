@@ -303,9 +303,8 @@ def main(argv: list[str] | None = None) -> int:
         if not pairs:
             several = len(set(arguments.methods)) > 1
             same = f"{' and '.join(dict.fromkeys(arguments.methods))} mean one and the same row"
-            raise UserError(
-                f"{same if several else f'{arguments.methods[0]} is the only row'} of {track}; there is nothing to compare."
-            )
+            which = same if several else f"{arguments.methods[0]} is the only row"
+            raise UserError(f"{which} of {track}; there is nothing to compare.")
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -16,10 +17,13 @@ from fer_bench.results import Cost, read_result, result_path, write_result
 
 
 def cost(model: Model) -> Cost:
-    """Parameters, and for one pass of one face, multiply-accumulates and latency beside the reference's.
+    """Parameters, and for one pass of one face, multiply-accumulates and latency on a CPU beside the reference's.
 
+    On a CPU whatever judges: where a GPU does, small networks wait for its launches, and the two cannot be compared.
     What computes in another process, as a submission does, counts none: they are not known then.
     """
+    if model.device.type != "cpu":
+        model = replace(model, network=copy.deepcopy(model.network).cpu())
     own, ratio = latency_pair(model)
     return Cost(
         parameters=count_parameters(model.network), macs=macs(model.network, model.input_spec) or None,

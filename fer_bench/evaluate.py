@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -87,6 +88,9 @@ def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Re
             duplicates, _ = duplicates_in_train(dataset, track, None if trained_on == OWN else track.name)
     else:
         track = Track(dataset.name, dataset.name, dataset.name, dataset.emotions, trained_on=model.record["track"])
+        known = track_named(track.name) if track.name in TRACKS else track
+        if (known.dataset, known.emotions, known.trained_on) == (track.dataset, track.emotions, track.trained_on):
+            track = known  # the very task: its protocol is known by its title, too
     return judge(model, dataset, track, duplicates, batch_size).result
 
 
@@ -158,9 +162,11 @@ def judge(
 
 
 def commit() -> str:
-    """The checkout's commit, 40 hex digits; "unknown" outside a checkout."""
+    """The checkout's commit, 40 hex digits; "unknown" outside one: an installed package may lie in another's."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        return "unknown"
     try:
-        folder = Path(__file__).resolve().parent
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
         return done.stdout.strip() if done.returncode == 0 else "unknown"
     except (OSError, subprocess.SubprocessError):
@@ -184,11 +190,11 @@ def evaluate(
     """Judge every method on every track; results are written as they come.
 
     Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
-    weight file, which costs its own row only. strict: missing data is a `Lacking`. recipe: None is the one that each
-    method's card names. runs: a training output folder whose weights come first; a line on standard error says where
-    others are judged. robustness, explanation: measure these too (`completed`), of one picture at a time and so not
-    with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before anything is
-    measured, where `runs` is no folder or `out` cannot be written to.
+    weight file or a network that raises, which costs its own row only. strict: missing data is a `Lacking`. recipe:
+    None is the one that each method's card names. runs: a training output folder whose weights come first; a line on
+    standard error says where others are judged. robustness, explanation: measure these too (`completed`), of one
+    picture at a time and so not with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before
+    anything is measured, where `runs` is no folder or `out` cannot be written to.
     """
     written, skipped = 0, []
     for name in tracks:
@@ -230,11 +236,19 @@ def evaluate(
                 # By the name that it was trained under: a folder written in another way does not make a second row.
                 named = track_named(model.record["track"]) if own else track
                 answers = judge(model, scored, named, in_train[0] if own else None, 64, verified, bar, tta)
-                result = completed(answers.result, model, scored, out, robustness, explanation, bar)
-                write_logits(result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
-                write_result(result, out)
+                for more in dict.fromkeys([(False, False), (robustness, explanation)]):  # what fails loses no accuracy
+                    result = completed(answers.result, model, scored, out, *more, bar)
+                    write_logits(result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
+                    write_result(result, out)
             except UserError as error:
                 skipped.append(Failure(f"{name} {method}: {error}"))
+                continue
+            except Exception as error:  # a defect of this method, or of a library on this device
+                short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+                if not short:
+                    tqdm.write(traceback.format_exc(), file=sys.stderr)
+                told = "too little memory; use another --device" if short else f"{type(error).__name__}: {error}"
+                skipped.append(Failure(f"{name} {method}: {told}"))
                 continue
             tqdm.write(headline(result))
             written += 1

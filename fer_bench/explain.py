@@ -28,7 +28,7 @@ from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
 from fer_bench.files import atomic_write
-from fer_bench.infer import Model, best_device, load
+from fer_bench.infer import Model, best_device, full_precision, load
 from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
 from fer_bench.receptive import Located, spread
@@ -88,7 +88,7 @@ def explain(
     side = model.input_spec.size
     maps, answers = [np.zeros((0, side, side), np.float32)], [np.zeros((0, len(model.emotions)), np.float32)]
     # Callers may stand inside inference_mode, where nothing has gradients.
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), full_precision(model.device):
         network = _replica(model.network)
         layer = network.get_submodule(METHODS[model.name].card.cam_layer)
         with _hooked(explainer_class, network, layer) as explainer:

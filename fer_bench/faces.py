@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fer_bench.errors import UserError
 from fer_bench.files import label
+from fer_bench.pixels import to_8bit
 
 Picture: TypeAlias = "Image.Image | np.ndarray | str | os.PathLike[str] | bytes"
 Box: TypeAlias = tuple[int, int, int, int]
@@ -35,16 +36,6 @@ HEIC_SUFFIXES, _HEIC_HEADS = frozenset((".heic", ".heif")), (b"ftyphei", b"ftyph
 HEIC_MEND = "HEIC cannot be opened here: save it as JPEG (an iPhone does: Settings, Camera, Formats, Most Compatible)"
 MOST_PIXELS = 89_000_000
 """Pictures with more are refused: opened, one would take over 250 MB. Just below where Pillow starts to warn."""
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What brings a picture of each EXIF orientation upright."""
 
 
 class UnreadablePictureError(UserError):
@@ -74,13 +65,13 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
     called = name or _called(picture)
     try:
         if isinstance(picture, np.ndarray):
-            return _to_8bit(_bounded(_from_array(picture), called))
+            return to_8bit(_bounded(_from_array(picture), called))
         if isinstance(picture, Image.Image):
-            return _to_8bit(_bounded(picture, called))
+            return to_8bit(_bounded(picture, called))
         source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else picture
         source = source if hasattr(source, "read") else Path(source)
         with Image.open(source, formats=PICTURE_FORMATS) as opened:
-            return _to_8bit(_bounded(opened, called))
+            return to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
         raise
     except FileNotFoundError:
@@ -165,51 +156,6 @@ def _from_array(array: np.ndarray) -> Image.Image:
     if array.min() < 0 or array.max() > 1:
         raise ValueError(f"its floats must lie in 0..1, not {array.min():g}..{array.max():g}")
     return Image.fromarray((array * 255).round().astype(np.uint8))
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says; as it is stored where that cannot be read.
-
-    Not `ImageOps.exif_transpose`: that writes all of EXIF anew, which a malformed tag of any other kind makes fail.
-    """
-    image.load()  # a TIFF turns itself here, and says so from then on
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # as with pixels, each kind of damage raises one of its own kinds
-        turn = None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    for place in ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"):
-        turned.info.pop(place, None)  # what says how to turn it, which would be done again
-    return turned
-
-
-def _to_8bit(image: Image.Image) -> Image.Image:
-    image = _upright(image)
-    if image.mode == "F" or image.mode.startswith("I"):
-        return _from_deep(image)
-    grey = image.mode in ("1", "L", "LA")
-    if image.has_transparency_data:
-        backdrop = Image.new("RGBA", image.size, (128, 128, 128, 255))
-        image = Image.alpha_composite(backdrop, image.convert("RGBA"))
-    return image.convert("L" if grey else "RGB")
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits.
-
-    ValueError where none does: floats above 255 may have 16 bits or be a little too bright. A TIFF of 12 bits says so;
-    else 12 bits in 16 are not guessed by the brightest pixel: of a series each would be scaled in its own way.
-    """
-    values = np.asarray(image, dtype=np.float64)
-    usual = (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
-    if image.mode.startswith("I;16"):
-        usual = (2.0 ** getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0] - 1,)
-    top = next((top for top in usual if values.min() >= 0 and values.max() <= top), None)
-    if top is None:
-        raise ValueError(f"its pixels, {values.min():g} to {values.max():g}, leave 0..{usual[-1]:g}: save it as 8 bits")
-    return Image.fromarray((values * (255.0 / top)).round().astype(np.uint8))
 
 
 def square(image: Image.Image, side: int) -> Image.Image:

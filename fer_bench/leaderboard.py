@@ -51,7 +51,7 @@ HOW_TO_READ = (
     "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
     "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
     "methods*) can still tell them apart. *Parameters* are the trainable ones, without those that are held fixed. "
-    "*Latency* is one face's, with one thread where a CPU computes it, beside that of resnet18 in the same run. "
+    "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run. "
     "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
     "that. A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."
@@ -224,7 +224,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
         notes.append(f"{duplicates:,} test pictures also stand, pixel for pixel, in the training split{known}")
     skipped = max(len(r.data.skipped) for r in results)
     if skipped:
-        notes.append(f"{skipped:,} picture(s) could not be read and were left out; the results' files name them.")
+        notes.append(f"{skipped:,} picture(s) of the split could not be read; the results' files name them.")
     notes += [_why(row) for row in frame.itertuples() if abs(row.difference) > LARGE and not row.external]
     notes += dict.fromkeys(safe(note) for note in frame["note"] if note)
     notes += dict.fromkeys(f"± is over the {r.subjects} people, not their pictures." for r in results if r.subjects)

@@ -81,10 +81,11 @@ class Data:
 
     hash: str
     counts: dict[str, int]
-    """Pictures per split."""
+    """Pictures per split, those that could not be read too, whatever emotion they show."""
     test_pictures: int
     """Pictures scored."""
     skipped: list[str] = field(default_factory=list)
+    """A line on each picture of the split that could not be read; some may show emotions that are not scored."""
     notes: list[str] = field(default_factory=list)
     duplicates_in_train: int | None = None
     """Scored pictures that also stand, pixel for pixel, in the training split."""
@@ -108,7 +109,7 @@ class Cost:
     macs: int | None = None
     """Multiply-accumulates for one picture."""
     latency_ms: float | None = None
-    """Median for one face; on a CPU with one thread."""
+    """Median for one face, with one thread of a CPU."""
     latency_ratio: float | None = None
     """Latency divided by that of resnet18, timed in the same run."""
     checkpoint_bytes: int | None = None

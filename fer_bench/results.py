@@ -335,7 +335,8 @@ def write_logits(
     """Save a result's logits (float (N, K)) beside it as float16, and whom each picture shows; returns the path.
 
     Each row is shifted so that its largest logit is 0: no softmax changes by it, and float16 is finest near 0, so that
-    predictions and figures survive the rounding. Raises ValueError where lengths disagree or logits are not finite.
+    predictions survive the rounding, and figures too, but for an ECE of which a picture crosses a bin's edge. Raises
+    ValueError where lengths disagree or logits are not finite.
     """
     targets, logits = m.checked(targets, logits)
     if len(ids) != len(targets) or len(set(ids)) != len(targets):

@@ -12,7 +12,7 @@ import fer_bench
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors"},
-    {"emotions", "registry", "torchvision_repair", "figures", "files", "progress", "receptive"},
+    {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files"},
     {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},

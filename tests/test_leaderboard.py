@@ -338,7 +338,7 @@ def test_the_markdown_marks_what_a_reader_must_know():
     assert "trained elsewhere" not in lb.markdown([made("a")])
     assert "- 7 test pictures also stand, pixel for pixel, in the training split; without them" in text
     assert "moves by more than 1.0 points." in text
-    assert "- 1 picture(s) could not be read" in text
+    assert "- 1 picture(s) of the split could not be read" in text
     assert "- &lt;b>part &#124;" in text
     assert "(common-v1; tta flip)" in lb.markdown([made("a", tta="flip")])
 

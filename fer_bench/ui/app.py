@@ -24,8 +24,6 @@ HEADER = (
     "answer, see where it looked, and browse the leaderboard."
 )
 MAX_UPLOAD = "60mb"
-KEPT_SECONDS = 600
-"""How long a visitor's files stay; they are looked for as often, so that none lives twice as long."""
 
 
 def board_folder() -> Path:
@@ -38,38 +36,53 @@ def build(root: Path | None = None) -> gr.Blocks:
     """The app, not yet launched. root: the leaderboard's folder. Loads no weights."""
     import gradio as gr
 
-    from fer_bench.ui import about, board, clip, engine, pictures, submit, try_it
+    from fer_bench.ui import about, board, clip, keeping, pictures, shelf, submit, try_it
 
     root = root or board_folder()
-    found = engine.choices(root)
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as demo:
+    built = shelf.choices(root)
+    kept = (keeping.KEPT_SECONDS, keeping.KEPT_SECONDS)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=kept) as demo:
         gr.Markdown(HEADER, elem_classes="fer-title")
-        if not found:
-            gr.Markdown(engine.NO_WEIGHTS)
+        without = gr.Markdown(shelf.NO_WEIGHTS, visible=not built)
         with gr.Tabs(overflow_behavior="wrap"):
             with gr.Tab("Try it", id="try"):
-                try_it.build(found)
+                first = try_it.build(root)
             with gr.Tab("Many pictures", id="many"):
-                pictures.build(found)
+                many = pictures.build(root)
             with gr.Tab("Video and camera", id="video"):
-                clip.build(found)
+                one = clip.build(root)
             with gr.Tab("Leaderboard", id="board"):
                 board.build_board(root)
             with gr.Tab("Submit", id="submit"):
-                submit.build(root)
+                waiting = submit.build(root)
             with gr.Tab("About", id="about"):
                 about.build()
         demo.load(None, None, None, js=try_it.name_examples())
+        keeping.forget_closed(demo)
+
+        def renewed() -> list:
+            """What a page shows of weights and submissions that came after the app was started."""
+            found = shelf.choices(root)
+            pickers = [gr.skip()] * 3  # the page has them
+            if found != built:
+                pickers = [try_it.method_picker(found, several) for several in (True, True, False)]
+            return [gr.Markdown(visible=not found), *pickers, *submit.waiting(root)]
+
+        demo.load(
+            renewed, None, [without, first, many, one, *waiting], api_visibility="private", show_progress="hidden",
+            queue=False,
+        )  # fmt: skip
     return demo.queue(max_size=64, default_concurrency_limit=4)
 
 
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` is given beside the port: look, limits and privacy."""
-    from fer_bench.ui import board, look
+    from fer_bench.ui import board, keeping, look
 
     return {
         "theme": look.theme(), "css": look.CSS + board.CSS, "footer_links": ["api"], "run_history": False,
         "max_file_size": MAX_UPLOAD, "show_error": True, "ssr_mode": False, "share": False,
+        "state_session_capacity": keeping.SESSIONS,
         "mcp_server": importlib.util.find_spec("mcp") is not None,
     }  # fmt: skip
 
@@ -109,7 +122,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
         try:
             demo = build()
+            from fer_bench.ui import keeping  # which imports gradio, as `build` does
+
             threading.Thread(target=engine.warm, daemon=True).start()
+            keeping.start(demo, Path(os.environ["GRADIO_TEMP_DIR"]))
             demo.launch(server_port=options.port, server_name=options.host, **launch_options())
         except KeyboardInterrupt:  # before it served; after that gradio ends it
             return 0

@@ -287,7 +287,9 @@ def build_board(root: Path) -> None:
         found = Board.read(root).cells(track, recipe)
         return {"headers": found.headers, "data": found.values}
 
-    private: dict[str, Any] = {"api_visibility": "private"}
+    # Names go to the functions as the page sends them: gradio would refuse those it did not give this session itself,
+    # which it forgets (`keeping.SESSIONS`) while the page is still open.
+    private: dict[str, Any] = {"api_visibility": "private", "preprocess": False}
     # A click while the last one is being answered is not lost: the page ends with what was chosen last.
     # Not queued, for it takes a fifth of a second at most: the board opens though the queue be full of pictures.
     hushed: dict[str, Any] = {**private, "show_progress": "hidden", "trigger_mode": "always_last", "queue": False}

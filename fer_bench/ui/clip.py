@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fer_bench.errors import UserError
-from fer_bench.ui import engine, look
+from fer_bench.ui import engine, look, shelf
 from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of
 
 if TYPE_CHECKING:
+    import gradio as gr
     import plotly.graph_objects as go
-
-    from fer_bench.ui.engine import Choice
 
 Point = tuple[str, float, dict]
 """Of the live camera: the method that answered, when (seconds), and probability per emotion; None where it paused."""
@@ -133,13 +132,16 @@ def live_answer(picture: Image.Image, method: str) -> tuple[dict[str, float], bo
     from fer_bench.ui.try_it import first_choice
 
     found = detect_faces(picture)
-    model = engine.SHELF[method]
+    model = shelf.model_for(*engine.chosen([method]))
     face = crop(picture, found[first_choice(found)].box, model.input_spec.margin) if found else picture
     return model.predict([face])[0], bool(found)
 
 
-def build(choices: list[Choice]) -> None:
-    """The tab's components and what they do; called inside a `gr.Tab`."""
+def build(root: Path) -> gr.Dropdown:
+    """The tab's components and what they do; called inside a `gr.Tab`. root: the leaderboard's folder.
+
+    Returns the picker of the method.
+    """
     import gradio as gr
 
     def shown(value: Any) -> dict:
@@ -204,7 +206,7 @@ def build(choices: list[Choice]) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             video = gr.Video(label="Your clip", sources=["upload", "webcam"], height=300, buttons=[], elem_id="clip")
-            method = method_picker(choices, several=False)
+            method = method_picker(shelf.choices(root), several=False)
             per_second = gr.Slider(
                 1, 10, value=4, step=1, label="Frames per second", info=f"At most {MOST_FRAMES} frames are looked at."
             )
@@ -243,3 +245,4 @@ def build(choices: list[Choice]) -> None:
         live, [camera, method, history], [line, live_plot, history], stream_every=0.5, time_limit=LIVE_SECONDS,
         concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden", **AS_IT_IS,
     )  # fmt: skip
+    return method

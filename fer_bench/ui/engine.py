@@ -1,4 +1,4 @@
-"""What the tabs run: models loaded once and kept within a memory bound, and one function that answers for a face."""
+"""What the tabs run: one function in which networks answer, and what is asked of it about faces, pictures and clips."""
 
 from __future__ import annotations
 
@@ -9,38 +9,34 @@ import os
 import tempfile
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
 from PIL import Image
 
-from fer_bench.card_files import read_cards
 from fer_bench.emotions import EMOTIONS
 from fer_bench.errors import UserError
-from fer_bench.leaderboard import read_readable, table
+from fer_bench.ui.shelf import model_for
 
 if TYPE_CHECKING:
     from fer_bench.cards import InputSpec
+    from fer_bench.faces import Face
     from fer_bench.infer import Model
     from fer_bench.scoring import Prepared
 
-TRACK = "fer2013"
-NO_WEIGHTS = (
-    f"**No method can answer, for there are no weights of `{TRACK}` here.** Train one and enter it, then start the app "
-    f"again: `python -m fer_bench.train --method small_cnn --track {TRACK}` and `python -m fer_bench.weights add "
-    f"runs/{TRACK}/small_cnn/common-v1-s0`; or name a folder that has some in `$FER_BENCH_WEIGHTS`."
-)
 SIDE = 320
 """Side of the face shown with its overlay, in pixels."""
 MOST_FACES = 100
 """Of one picture that are answered for: a small tiling of faces has thousands."""
 MOST_SECONDS = 240
 """That pictures or a clip are worked on, so that one visitor cannot hold the queue; what is left is left out."""
+LENT_SECONDS = 60
+"""That a GPU is asked for: a visitor's share of a day is a few minutes, and asking for more than is left is refused."""
+CLIP_SECONDS = LENT_SECONDS - 20
+"""That a clip is worked on with a lent GPU, which also loads the model and writes the annotated clip meanwhile."""
 MOST_DECODED = 40_000_000_000
 """Pixels of a clip that are decoded, in one or two minutes here: 20,000 frames of 1920 x 1080, or 1,200 of 8K."""
 F = TypeVar("F", bound=Callable)
@@ -53,118 +49,13 @@ def on_gpu(function: F) -> F:
         return function
     import spaces
 
-    return spaces.GPU(function)
+    return spaces.GPU(duration=LENT_SECONDS)(function)
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A method that a visitor can choose: it has weights here."""
-
-    name: str
-    title: str
-    accuracy: float | None
-    """On the main track's test split, fraction; None where it has no result."""
-    half_width: float | None
-    """Of the accuracy's 95 % interval."""
-    short: bool
-    """Trained for less than its recipe's budget."""
-
-    @property
-    def label(self) -> str:
-        if self.accuracy is None:
-            return f"{self.name} (no result yet)"
-        return f"{self.name} · {100 * self.accuracy:.1f} %{' ◔' if self.short else ''}"
-
-
-def choices(root: Path) -> list[Choice]:
-    """The methods whose weights `_load` finds here, best on the main track first. root: the leaderboard's folder.
-
-    A figure is that of these very weights: a row of another recipe or seed tells nothing of them.
-    """
-    from fer_bench.methods import METHODS
-    from fer_bench.weights import index_key, read_index
-
-    index = read_index()
-    keys = {name: index_key(name, TRACK, METHODS[name].card.recipe, 0) for name in METHODS}
-    shipped = {name: index[key]["sha256"] for name, key in keys.items() if key in index}
-    try:
-        cards = read_cards(root)
-    except UserError:  # the leaderboard tab says it; what the methods are called is no reason not to serve
-        cards = {}
-    frame = table([r for r in read_readable(root)[0] if r.weights.sha256 == shipped.get(r.method)], cards, TRACK)
-    found: dict[str, Choice] = {}
-    for row in frame.itertuples() if len(frame) else ():
-        if row.tta == "none" and row.method not in found:
-            title = cards.get(row.method, {}).get("title", row.method)
-            half = (row.high - row.low) / 2
-            found[row.method] = Choice(row.method, title, row.accuracy, half, not row.complete)
-    missing = sorted(shipped.keys() - found.keys())
-    rest = [Choice(name, cards.get(name, {}).get("title", name), None, None, True) for name in missing]
-    return sorted(found.values(), key=lambda c: -c.accuracy) + rest
-
-
-def best(found: Sequence[Choice], count: int = 5) -> list[str]:
-    """The names of the first few: the best on the main track."""
-    return [choice.name for choice in found[:count]]
-
-
-class Shelf:
-    """Models by name, each loaded once, on first use; the least recently used leave when the bound is passed.
-
-    bound: bytes of parameters and buffers kept; the model just asked for is always kept. Safe for several threads.
-    """
-
-    def __init__(self, load: Callable[[str], Model], bound: int) -> None:
-        self._load, self.bound = load, bound
-        self._models: OrderedDict[str, Model] = OrderedDict()
-        self._lock = threading.Lock()
-        self._loading: dict[str, threading.Lock] = {}
-
-    def __getitem__(self, name: str) -> Model:
-        with self._lock:
-            if name in self._models:
-                self._models.move_to_end(name)
-                return self._models[name]
-            mine = self._loading.setdefault(name, threading.Lock())
-        with mine:  # a second visitor waits for the first one's load; other methods go on
-            with self._lock:
-                if name in self._models:
-                    return self._models[name]
-            try:
-                model = self._load(name)
-            except BaseException:
-                with self._lock:  # strangers may ask for any number of names that do not exist
-                    self._loading.pop(name, None)
-                raise
-            with self._lock:
-                self._models[name] = model
-                while len(self._models) > 1 and sum(map(size_of, self._models.values())) > self.bound:
-                    self._models.popitem(last=False)
-            return model
-
-    def names(self) -> list[str]:
-        """The models held, least recently used first."""
-        with self._lock:
-            return list(self._models)
-
-
-def size_of(model: Model) -> int:
-    """Bytes of a model's parameters and buffers."""
-    tensors = [*model.network.parameters(), *model.network.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _load(name: str) -> Model:
-    from fer_bench.infer import load, logits
-
-    model = load(name, TRACK)
-    side = model.input_spec.size
-    logits(model, np.zeros((1, side, side), np.uint8))  # the first pass sets things up, which is not a face's time
-    return model
-
-
-SHELF = Shelf(_load, bound=int(os.environ.get("FER_BENCH_APP_MB", "600")) * 2**20)
-"""What the app keeps in memory; `$FER_BENCH_APP_MB` sets the bound (600)."""
+def clip_seconds() -> int:
+    """How long a clip is worked on at most: less where each question lends a GPU."""
+    lent = os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")  # as the package `spaces` reads it
+    return min(MOST_SECONDS, CLIP_SECONDS) if lent else MOST_SECONDS
 
 
 def warm() -> None:
@@ -175,24 +66,52 @@ def warm() -> None:
     importlib.import_module("matplotlib.cm")
 
 
-@on_gpu
-def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> T:
-    """The one function in which networks run: forward, backward and class activation maps of one visitor's question.
+def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> tuple[T, list[str]]:
+    """What a job gives, and a sentence for each method that could not answer, because its weights cannot be loaded.
 
     job: gets the models of `methods`, in that order and on the best device, then the arguments; a function of a module,
-    since a borrowed GPU is another process. Raises UserError for no methods, UnknownNameError for one that does not
-    exist. The live camera alone does not come here: its frames run on the CPU, for a GPU is lent by the call.
+    since a borrowed GPU is another process. Raises UserError for no methods, where none can be loaded and for what the
+    job raises as one, UnknownNameError for a method that does not exist. The live camera alone does not come here: its
+    frames run on the CPU, for a GPU is lent by the call.
+    """
+    found, problems, why = _answered(job, chosen(methods), *arguments)
+    if why is not None:
+        raise UserError(why)
+    return found, problems
+
+
+@on_gpu
+def _answered(
+    job: Callable[..., T], names: Sequence[str], *arguments: object
+) -> tuple[T | None, list[str], str | None]:
+    """What `ask` gives, and why there is nothing: of an error on a borrowed GPU nothing but its class comes back.
+
+    The one function in which networks run: forward, backward and class activation maps of one visitor's question.
     """
     from fer_bench.infer import best_device
 
-    return job([SHELF[name].to(best_device()) for name in chosen(methods)], *arguments)
+    models, problems = [], []
+    try:
+        for name in names:
+            try:
+                models.append(model_for(name).to(best_device()))
+            except UserError as error:
+                problems.append(str(error))
+        return (job(models, *arguments), problems, None) if models else (None, [], " ".join(problems))
+    except (UserError, KeyError) as error:
+        return None, [], str(error)
 
 
-def chosen(methods: Sequence[str]) -> list[str]:
-    """The methods without repetitions. Raises UserError where there is none."""
-    names = list(dict.fromkeys(filter(None, methods or ())))
+def chosen(methods: Sequence[str] | str) -> list[str]:
+    """The methods without repetitions; a name alone is one. Raises UserError for none, UnknownNameError."""
+    from fer_bench.methods import METHODS
+
+    given = methods if isinstance(methods, list | tuple) else [methods]
+    names = list(dict.fromkeys(str(name) for name in given if name))
     if not names:
         raise UserError("Choose at least one method.")
+    for name in names:
+        METHODS[name]
     return names
 
 
@@ -222,8 +141,8 @@ def answer(
     cam: str = "gradcam",
     target: str | None = None,
     opacity: float = 0.5,
-) -> list[Answer]:
-    """Ask each method about one face: forward, backward and overlay, in the order of `methods`.
+) -> tuple[list[Answer], list[str]]:
+    """Ask each method about one face: forward, backward and overlay, in the order of `methods`; the rest as `ask`.
 
     box: (left, top, right, bottom) of the face in `picture`, as a detector gives it; None takes the whole picture.
     target: the emotion that the overlay is about; None, or one that a method does not know, takes its own answer.
@@ -268,8 +187,18 @@ def _centred(face: Image.Image) -> Image.Image:
 
 
 def specs_of(methods: Sequence[str]) -> list[InputSpec]:
-    """What each of `chosen(methods)` wants to see. Loads them, so once for all pictures. Raises as `ask`."""
-    return [SHELF[method].input_spec for method in chosen(methods)]
+    """What each of `chosen(methods)` wants to see. Loads none of them. Raises as `chosen`."""
+    from fer_bench.methods import METHODS
+
+    return [METHODS[method].card.input for method in chosen(methods)]
+
+
+def largest_faces(faces: Sequence[Face]) -> list[Face]:
+    """The MOST_FACES largest of a picture's faces, in their order."""
+    from fer_bench.scoring import largest
+
+    kept = set(largest([face.box for face in faces], MOST_FACES))
+    return [face for face in faces if face.box in kept][:MOST_FACES]
 
 
 def prepare(picture: Image.Image, name: str, specs: Sequence[InputSpec]) -> tuple[Prepared, int]:
@@ -284,26 +213,38 @@ def prepare(picture: Image.Image, name: str, specs: Sequence[InputSpec]) -> tupl
     return cut_out(picture, name, largest(boxes, MOST_FACES), specs), len(boxes)
 
 
-def score_prepared(batch: Sequence[Prepared], methods: Sequence[str]) -> list[dict]:
-    """The rows that `fer_bench.predict` would write for pictures from `prepare`, with the specs of these methods."""
-    return ask(_score, methods, batch)
+def score_prepared(batch: Sequence[Prepared], methods: Sequence[str]) -> tuple[list[dict], list[str]]:
+    """The rows that `fer_bench.predict` would write for pictures from `prepare`, with the specs of these methods.
+
+    And, as `ask` gives them, the methods that are not in them.
+    """
+    return ask(_score, methods, batch, chosen(methods))
 
 
-def _score(models: Sequence[Model], batch: Sequence[Prepared]) -> list[dict]:
+def _score(models: Sequence[Model], batch: Sequence[Prepared], methods: Sequence[str]) -> list[dict]:
+    """methods: those that the batch was cut out for; `models` may lack some."""
     from fer_bench.scoring import score_prepared
 
+    kept = [methods.index(model.name) for model in models]
+    batch = [replace(one, crops=tuple(one.crops[place] for place in kept)) for one in batch]
     return list(chain.from_iterable(score_prepared(batch, models)))
 
 
 def score(pictures: Sequence[tuple[str, Image.Image]], methods: Sequence[str]) -> list[dict]:
-    """The rows of these (name, picture) pairs. Raises as `ask` does, and UserError for more than MOST_FACES in one."""
+    """The rows of these (name, picture) pairs, of all methods.
+
+    Raises as `ask` does, and UserError for more than MOST_FACES in one and for a method that cannot answer.
+    """
     batch, specs = [], specs_of(methods)
     for name, picture in pictures:
         prepared, found = prepare(picture, name, specs)
         if found > MOST_FACES:
             raise UserError(f"{name}: {found} faces were found, of at most {MOST_FACES}; cut the picture into parts.")
         batch.append(prepared)
-    return score_prepared(batch, methods)
+    rows, problems = score_prepared(batch, methods)
+    if problems:
+        raise UserError(" ".join(problems))
+    return rows
 
 
 class _OutOfTimeError(Exception):
@@ -313,9 +254,9 @@ class _OutOfTimeError(Exception):
 def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int, cam: str | None) -> tuple[list, list]:
     """A clip's rows and what of it was damaged or left out; the annotated clip goes to `out` (.mp4). Raises UserError.
 
-    After MOST_SECONDS the reading ends: with the rows until then, and no annotated clip.
+    After `clip_seconds` the reading ends: with the rows until then, and no annotated clip.
     """
-    return ask(_read_clip, [method], path, out, per_second, limit, cam)
+    return ask(_read_clip, [method], path, out, per_second, limit, cam)[0]
 
 
 def _read_clip(
@@ -329,8 +270,9 @@ def _read_clip(
     (model,) = models
     width, height = video.probe(path).size
     most = max(1, min(video.MOST_DECODED, MOST_DECODED // (width * height)))
-    end = time.monotonic() + MOST_SECONDS
-    crowded = f"{path}: of a frame's faces only the {MOST_FACES} largest are answered for."
+    seconds = clip_seconds()
+    end = time.monotonic() + seconds
+    crowded = f"{path}: of frames with more than {MOST_FACES} faces only the largest {MOST_FACES} are answered for."
 
     def take(some: list[dict]) -> None:
         rows.extend(some)
@@ -346,7 +288,7 @@ def _read_clip(
         )  # fmt: skip
     except _OutOfTimeError:
         notes.append(
-            f"{path}: after {MOST_SECONDS} seconds of work only its first {rows[-1]['time']:.1f} s were read, and no "
+            f"{path}: after {seconds} seconds of work only its first {rows[-1]['time']:.1f} s were read, and no "
             "annotated clip was made; give a shorter clip or choose fewer frames per second."
         )
     return rows, notes

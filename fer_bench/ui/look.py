@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from fer_bench.ui.engine import Answer, Choice
+from fer_bench.ui.engine import Answer
+from fer_bench.ui.shelf import Choice
 
 if TYPE_CHECKING:
     from gradio.themes import Base

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fer_bench.errors import UserError
-from fer_bench.ui import engine, look
+from fer_bench.files import label
+from fer_bench.ui import engine, look, shelf
 from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of, read
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from fer_bench.scoring import Prepared
-    from fer_bench.ui.engine import Choice
 
 Face = tuple[str, int]
 """Its picture's name and its number there, from 1; 0 where none was found and the picture is used whole."""
@@ -56,7 +58,7 @@ def gallery_of(rows: Sequence[dict], faces: dict[Face, Image.Image]) -> list[tup
 
 
 def score_all(paths: Sequence[str], methods: Sequence[str]) -> tuple[list[dict], dict[Face, Image.Image], list[str]]:
-    """Rows, each face for the gallery, and a sentence on each picture or face that is not in them.
+    """Rows, each face for the gallery, and a sentence on each picture, face or method that is not in them.
 
     One picture is open at a time, and of it only what the methods and the gallery need is kept: 200 of the largest
     would take 53 GB. Repeated names are numbered. Raises as `engine.ask` does.
@@ -70,6 +72,13 @@ def score_all(paths: Sequence[str], methods: Sequence[str]) -> tuple[list[dict],
     names: set[str] = set()
     batch: list[Prepared] = []
     start = time.monotonic()
+
+    def answer() -> None:
+        some, missing = engine.score_prepared(batch, methods)
+        rows.extend(some)
+        problems.extend(text for text in missing if text not in problems)
+        batch.clear()
+
     for done, path in enumerate(paths):
         bound = reached(done, len(faces), time.monotonic() - start)
         if bound:
@@ -94,9 +103,10 @@ def score_all(paths: Sequence[str], methods: Sequence[str]) -> tuple[list[dict],
             faces[name, place if box else 0] = face
         batch.append(prepared)
         if sum(len(one.boxes) for one in batch) >= TOGETHER:
-            rows += engine.score_prepared(batch, methods)
-            batch = []
-    return rows + (engine.score_prepared(batch, methods) if batch else []), faces, problems
+            answer()
+    if batch:
+        answer()
+    return rows, faces, problems
 
 
 def reached(pictures: int, faces: int, seconds: float) -> str:
@@ -108,15 +118,26 @@ def reached(pictures: int, faces: int, seconds: float) -> str:
     return f"after {engine.MOST_SECONDS} seconds of work" if pictures and seconds > engine.MOST_SECONDS else ""
 
 
-def build(choices: list[Choice]) -> None:
-    """The tab's components and what they do; called inside a `gr.Tab`."""
+def build(root: Path) -> gr.Dropdown:
+    """The tab's components and what they do; called inside a `gr.Tab`. root: the leaderboard's folder.
+
+    Returns the picker of methods.
+    """
     import gradio as gr
 
     nothing = (gr.update(value=None, visible=False),) * 2
+    choices = shelf.choices(root)
 
-    def run(paths: list[str] | None, methods: list[str]) -> tuple[Any, ...]:
+    def run(given: list[dict] | None, methods: list[str]) -> tuple[Any, ...]:
         """Files -> (notes, gallery, CSV)."""
-        if not paths:
+        paths, lost = [], []
+        for one in given or ():
+            try:
+                paths.append(path_of(one))
+            except UserError as error:
+                lost.append(f"{label(Path(one['path']).name)}: {error}")
+        paths = list(filter(None, paths))
+        if not paths and not lost:
             return look.note("Choose some pictures first.", bad=True), *nothing
         try:
             rows, faces, problems = score_all(paths, methods)
@@ -124,7 +145,7 @@ def build(choices: list[Choice]) -> None:
             return look.note(str(error), bad=True), *nothing
         count = len({name for name, _ in faces})
         notes = [look.note(f"{look.count(count, 'picture')} read.")] if count else []
-        notes += [look.note(problem, bad=True) for problem in problems]
+        notes += [look.note(problem, bad=True) for problem in lost + problems]
         if not rows:
             return "".join(notes), *nothing
         with engine.folder_for() as folder:
@@ -163,14 +184,17 @@ def build(choices: list[Choice]) -> None:
                 label="Scores (CSV, the same columns as predict)", interactive=False, visible=False, elem_id="csv"
             )
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "networks"}
-    button.click(run, [files, methods], [message, gallery, table], api_visibility="private", **one_at_a_time)
+    button.click(
+        run, [files, methods], [message, gallery, table], api_visibility="private", **one_at_a_time, **AS_IT_IS
+    )
 
     # What programs call: the same scores as JSON.
     asked = gr.Image(visible=False, type="filepath", image_mode=None, label="picture", buttons=[])
     names = gr.Dropdown(
-        [choice.name for choice in choices], value=engine.best(choices)[:1], multiselect=True, visible=False,
+        [choice.name for choice in choices], value=shelf.best(choices)[:1], multiselect=True, visible=False,
         label="methods",
     )  # fmt: skip
     gr.Button(visible=False).click(
         predict, [asked, names], gr.JSON(visible=False, label="rows"), api_name="predict", **one_at_a_time, **AS_IT_IS
     )
+    return methods

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fer_bench.errors import UserError
 from fer_bench.ui import engine, look
+from fer_bench.ui.try_it import AS_IT_IS, path_of
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+HEADERS = ["Submission", "Since", "Tracks", "State"]
+"""Of the queue."""
 
 COMMANDS = """
 The same check on your own machine, in a clone of this project, and what comes after it:
@@ -47,19 +55,35 @@ def assemble(manifest: str, model: str | None, folder: Path) -> Path:
     return path
 
 
-def build(root: Path) -> None:
-    """The tab's components; called inside a `gr.Tab`. root: the leaderboard's folder."""
+def waiting(root: Path) -> list[gr.Dataframe | gr.Markdown]:
+    """The queue as it is now, and what stands there where it is empty; one of the two is seen."""
     import gradio as gr
 
-    from fer_bench.submissions import CHECKS, Limits, queue, template, validate
+    from fer_bench.submissions import queue
+
+    rows = [[entry.name, entry.date, ", ".join(entry.tracks), entry.state] for entry in queue(root / "submissions")]
+    return [
+        gr.Dataframe(
+            rows, headers=HEADERS, interactive=False, label="The queue", elem_id="queue", visible=bool(rows)
+        ),
+        gr.Markdown("No submission is waiting.", elem_id="queue-empty", visible=not rows),
+    ]  # fmt: skip
+
+
+def build(root: Path) -> list[gr.Dataframe | gr.Markdown]:
+    """The tab's components; called inside a `gr.Tab`. root: the leaderboard's folder. Returns those of `waiting`."""
+    import gradio as gr
+
+    from fer_bench.submissions import CHECKS, Limits, template, validate
 
     bounds = Limits(memory=3 * 2**30, seconds=60)  # less than the command allows: other visitors wait meanwhile
 
-    def check(manifest: str, model: str | None, archive: str | None) -> tuple[str, dict]:
+    def check(manifest: str, model: dict | None, archive: dict | None) -> tuple[str, dict]:
         """What was given -> (what is wrong with it, all at once, as HTML; the .zip to hand in where nothing is)."""
         try:
             with engine.folder_for() as folder:
-                path = Path(archive) if archive else assemble(manifest, model, folder)
+                whole = path_of(archive)
+                path = Path(whole) if whole else assemble(str(manifest or ""), path_of(model), folder)
                 report = validate(path, bounds)
         except UserError as error:
             return look.note(str(error), bad=True), gr.update(value=None, visible=False)
@@ -98,13 +122,9 @@ def build(root: Path) -> None:
     with gr.Accordion("What is checked, and why", open=False):
         gr.Markdown("\n".join(f"- **{title}.** {why}" for title, why in CHECKS))
     gr.Markdown("### The queue")
-    waiting = [[entry.name, entry.date, ", ".join(entry.tracks), entry.state] for entry in queue(root / "submissions")]
-    if waiting:
-        headers = ["Submission", "Since", "Tracks", "State"]
-        gr.Dataframe(waiting, headers=headers, interactive=False, label="The queue", elem_id="queue")
-    else:
-        gr.Markdown("No submission is waiting.", elem_id="queue")
+    shown = waiting(root)
     button.click(
         check, [manifest, model, archive], [report, ready], api_visibility="private", concurrency_limit=1,
-        concurrency_id="networks",
+        concurrency_id="networks", **AS_IT_IS,
     )  # fmt: skip
+    return shown

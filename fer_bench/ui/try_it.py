@@ -15,13 +15,14 @@ from PIL import Image, ImageDraw, ImageFont
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.files import label
-from fer_bench.ui import engine, look
+from fer_bench.ui import engine, look, shelf
+from fer_bench.ui.keeping import KEPT_SECONDS
 
 if TYPE_CHECKING:
     import gradio as gr
 
     from fer_bench.faces import Face
-    from fer_bench.ui.engine import Choice
+    from fer_bench.ui.shelf import Choice
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""
@@ -33,7 +34,10 @@ WAITING = (
     '<div class="fer-empty"><h2>Upload a face, take one with the camera, paste one, or click an example.</h2>'
     "<p>Every chosen method answers, with the part of the face its answer rests on.</p></div>"
 )
-NOT_UPLOADED = "This is no file that was uploaded here; upload it and ask again."
+NOT_UPLOADED = (
+    "This is no file that was uploaded here, or it has been deleted since (files are kept for "
+    f"{KEPT_SECONDS // 60} minutes); upload it again."
+)
 """For every path that `path_of` refuses, so that nobody learns from it which files the server has."""
 EXAMPLE_SEEDS = {
     "anger": 3, "disgust": 14, "fear": 23, "happiness": 32, "sadness": 45, "surprise": 56, "neutral": 68,
@@ -107,10 +111,12 @@ def path_of(given: dict[str, Any] | None) -> str | None:
     return real
 
 
-def found_in(faces: list[Face]) -> str:
-    """What the detector found, in a sentence."""
+def found_in(faces: list[Face], found: int | None = None) -> str:
+    """What the detector found, in a sentence. found: how many faces, where `faces` are only the largest of them."""
     if not faces:
         return "No face was found, so the whole picture is used."
+    if found is not None and found > len(faces):
+        return f"{found} faces were found, of which the {len(faces)} largest are marked; choose one below."
     return ONE_FACE if len(faces) == 1 else f"{len(faces)} faces were found; choose one below."
 
 
@@ -175,7 +181,7 @@ def method_picker(choices: list[Choice], several: bool = True) -> gr.Dropdown:
     """The methods that have weights here: the best five chosen, or the best one where only one can be, if there is."""
     import gradio as gr
 
-    chosen = engine.best(choices)
+    chosen = shelf.best(choices)
     return gr.Dropdown(
         [(choice.label, choice.name) for choice in choices], value=chosen if several else next(iter(chosen), None),
         multiselect=several, label="Methods" if several else "Method",
@@ -183,13 +189,14 @@ def method_picker(choices: list[Choice], several: bool = True) -> gr.Dropdown:
     )  # fmt: skip
 
 
-def build(choices: list[Choice]) -> None:
-    """The tab's components and what they do; called inside a `gr.Tab`."""
+def build(root: Path) -> gr.Dropdown:
+    """The tab's components and what they do; called inside a `gr.Tab`. root: the leaderboard's folder.
+
+    Returns the picker of methods.
+    """
     import gradio as gr
 
     from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS
-
-    known = {choice.name: choice for choice in choices}
 
     hidden = gr.update(choices=[], value=None, visible=False)
 
@@ -203,14 +210,17 @@ def build(choices: list[Choice]) -> None:
 
         try:
             picture = read(path_of(given))
-            faces = detect_faces(picture)
+            every = detect_faces(picture)
+            faces = engine.largest_faces(every)
+            known = {choice.name: choice for choice in shelf.choices(root)}
         except UserError as error:
             return look.note(str(error), bad=True), "", hidden, ""
         chosen = face if face is not None and face < len(faces) else first_choice(faces)
         box, wanted = faces[chosen].box if faces else None, None if target == "predicted" else target
         try:
-            answers = engine.answer(picture, box, methods, cam, wanted, opacity)
-            note, html = look.note(found_in(faces)), look.verdict(answers) + look.cards(answers, known, CAMS[cam])
+            answers, problems = engine.answer(picture, box, methods, cam, wanted, opacity)
+            note = look.note(found_in(faces, len(every))) + "".join(look.note(text, bad=True) for text in problems)
+            html = look.verdict(answers) + look.cards(answers, known, CAMS[cam])
         except (UserError, KeyError) as error:  # no method is chosen, say: the chosen face is not forgotten for that
             note, html = look.note(str(error), bad=True), ""
         several = len(faces) > 1
@@ -243,7 +253,7 @@ def build(choices: list[Choice]) -> None:
             face = gr.Radio([], label="Which face?", visible=False, elem_id="face")
             gr.Examples([[path] for path, _ in examples()], picture, label="Or a drawn face", elem_id="examples")
             with gr.Accordion("Choose methods and map", open=False, elem_id="settings"):
-                methods = method_picker(choices)
+                methods = method_picker(shelf.choices(root))
                 cam = gr.Dropdown(
                     [(title, name) for name, title in CAMS.items()], value="gradcam", label="Map", elem_id="cam"
                 )
@@ -271,3 +281,4 @@ def build(choices: list[Choice]) -> None:
     )
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
         change(show, [picture, face, *settings], outputs, trigger_mode="always_last", **asking)
+    return methods

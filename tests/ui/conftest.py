@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +46,18 @@ def visitor(app: Any) -> Callable[..., list]:
     """A visitor: (event of a component, inputs as the page sends them) -> what the page gets."""
     from gradio.state_holder import SessionState
 
-    session = SessionState(app)
+    return partial(ask_as, app, SessionState(app))
+
+
+def ask_as(app: Any, session: Any, where: str, event: str, *given: Any) -> list:
+    """What the page of that session gets from an event of a component, named by its elem_id or label."""
 
     def named(target: tuple[int, str]) -> tuple[str | None, str]:
-        block = app.blocks.get(target[0])  # None for the page itself, whose event is "load"
+        block = app.blocks.get(target[0])
         return getattr(block, "elem_id", None) or getattr(block, "label", None), target[1]
 
-    def ask(where: str, event: str, *given: Any) -> list:
-        (number,) = (fn._id for fn in app.fns.values() if fn.fn and (where, event) in map(named, fn.targets))
-        return asyncio.run(app.process_api(number, list(given), state=session))["data"]
-
-    return ask
+    (number,) = (fn._id for fn in app.fns.values() if fn.fn and (where, event) in map(named, fn.targets))
+    return asyncio.run(app.process_api(number, list(given), state=session))["data"]
 
 
 def sent(path: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from PIL import Image
 
 from fer_bench import charts
+from fer_bench.ui import app as app_module
 from fer_bench.ui import clip, look, pictures, try_it
 from fer_bench.ui.board_rows import ALL
+from fer_bench.weights import write_index
 from tests.ui.conftest import sent
 
 
@@ -128,3 +131,39 @@ def test_a_number_stands_outside_its_face_where_there_is_room() -> None:
     assert try_it.badge_place(face, size, (100, 100), [face, (30, 10, 60, 35)]) == (40, 60, 50, 72)
     assert try_it.badge_place((0, 0, 60, 60), size, (100, 60), [(0, 0, 60, 60)]) == (60, 0, 70, 12)
     assert try_it.badge_place((0, 0, 60, 60), size, (60, 60), [(0, 0, 60, 60)]) == (0, 0, 10, 12)
+
+
+def test_a_new_page_shows_what_has_come_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and submissions that were added while the app runs stand in the pickers and the queue of the next page.
+
+    A page that has them already gets none of them again: pickers are left as they are.
+    """
+    from gradio.state_holder import SessionState
+
+    weights, root = tmp_path / "weights", tmp_path / "board"
+    weights.mkdir()
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(weights))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    demo = app_module.build(root)
+    (load,) = (
+        fn for fn in demo.fns.values() if any(t == (demo._id, "load") for t in fn.targets) and len(fn.outputs) == 6
+    )
+    assert not load.queue
+
+    def loaded() -> list[dict]:
+        return asyncio.run(demo.process_api(load._id, [], state=SessionState(demo)))["data"]
+
+    without, *pickers, queue, empty = loaded()
+    assert (without["visible"], queue["visible"], empty["visible"]) == (True, False, True)
+    assert all("choices" not in picker for picker in pickers)
+
+    row = {"method": "small_cnn", "track": "fer2013", "recipe": "common-v1", "seed": 0}
+    entry = {**row, "file": "x", "bytes": 1, "sha256": "0" * 64, "hub": None, "revision": None}
+    write_index({"small_cnn/fer2013/common-v1-s0": entry}, weights)
+    (weights / "x").write_bytes(b"x")
+    (root / "submissions" / "mine").mkdir(parents=True)
+    without, *pickers, queue, empty = loaded()
+    assert (without["visible"], queue["visible"], empty["visible"]) == (False, True, False)
+    assert [picker["value"] for picker in pickers] == [["small_cnn"], ["small_cnn"], "small_cnn"]
+    assert [[name for _, name in picker["choices"]] for picker in pickers] == [["small_cnn"]] * 3
+    assert queue["value"]["data"][0][0] == "mine"

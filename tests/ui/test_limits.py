@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from PIL import Image
 from fer_bench import faces as detection
 from fer_bench.errors import UserError
 from fer_bench.faces import Face
-from fer_bench.ui import clip, engine, pictures
+from fer_bench.ui import clip, engine, pictures, shelf
 from fer_bench.ui.app import board_folder
 from fer_bench.ui.board import build_board
 from fer_bench.ui.board_rows import Board
@@ -134,7 +135,7 @@ def test_what_is_beyond_a_bound_is_left_out_and_said(
 def test_a_method_named_twice_is_asked_once() -> None:
     """A list of a thousand times the same method is a list of that one."""
     assert engine.chosen(["small_cnn", "deep_emotion", "small_cnn"] * 500) == ["small_cnn", "deep_emotion"]
-    assert engine.ask(lambda models: [model.name for model in models], ["small_cnn"] * 9) == ["small_cnn"]
+    assert engine.ask(lambda models: [model.name for model in models], ["small_cnn"] * 9) == (["small_cnn"], [])
 
 
 def test_names_that_do_not_exist_leave_nothing_behind() -> None:
@@ -143,11 +144,11 @@ def test_names_that_do_not_exist_leave_nothing_behind() -> None:
     def load(name: str) -> SimpleNamespace:
         raise UserError(name)
 
-    shelf = engine.Shelf(load, bound=1)
+    kept = shelf.Shelf(load, bound=1)
     for number in range(9):
         with pytest.raises(UserError):
-            shelf[f"unknown {number}"]
-    assert shelf._loading == {}
+            kept[f"unknown {number}"]
+    assert kept._loading == {}
 
 
 def test_tracks_that_do_not_exist_leave_nothing_behind() -> None:
@@ -273,3 +274,52 @@ def test_several_cameras_run_and_the_rest_are_told(app: Any) -> None:
     assert stream.concurrency_limit == clip.LIVE_STREAMS > clip._AT_WORK._value
     texts = [block.value for block in app.blocks.values() if type(block).__name__ == "Markdown"]
     assert f"While {clip.LIVE_STREAMS} others are on, yours waits" in "".join(filter(None, texts))
+
+
+# Crowds -------------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_crowd_the_largest_faces_can_be_chosen(
+    visitor: Callable, tmp_path: Path, tiled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In "Try it" too the largest faces alone are marked and offered, and the page says how many there are."""
+    monkeypatch.setattr(engine, "MOST_FACES", 3)
+    crowd, few = drawn(tmp_path, 70, 30)
+    settings = (["deep_emotion"], "gradcam", "predicted", 0.5)
+    message, marked, radio, *_ = visitor("picture", "change", sent_of(crowd), None, *settings)
+    assert "7 faces were found, of which the 3 largest are marked; choose one below." in message
+    assert "3 face(s) marked" in marked
+    assert len(radio["choices"]) == 3
+    message, *_ = visitor("face", "input", sent_of(crowd), 1, *settings)
+    assert "7 faces were found" in message
+    message, *_ = visitor("picture", "change", sent_of(few), None, *settings)
+    assert "3 faces were found; choose one below." in message
+
+
+def test_the_largest_faces_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal boxes, were there any, do not make them more than the bound."""
+    monkeypatch.setattr(engine, "MOST_FACES", 2)
+    small, large, middle = (Face((0, 0, side, side), 0.9) for side in (5, 9, 7))
+    assert engine.largest_faces([small, large, middle]) == [large, middle]
+    assert engine.largest_faces([large] * 3) == [large] * 2
+    assert engine.largest_faces([]) == []
+
+
+def test_a_frame_of_just_the_most_faces_is_not_called_cut(
+    visitor: Callable, short_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page says of a clip's crowds is true of frames with as many faces as are answered for, too."""
+    monkeypatch.setattr(engine, "MOST_FACES", 2)
+    faces = [Face((8 * i, 0, 8 * i + 8, 8 + i), 0.9) for i in range(3)]
+    for found, told in ((1, False), (2, True), (3, True)):
+        monkeypatch.setattr("fer_bench.scoring.detect_faces", lambda picture, found=found: faces[:found])
+        message, *_ = visitor("read-clip", "click", sent_of(short_clip), "deep_emotion", 1, "none")
+        assert ("clip.mp4: of frames with more than 2 faces only the largest 2 are answered for." in message) is told
+
+
+def sent_of(path: Path | str) -> dict:
+    """A file in the folder of uploads, as the page sends it."""
+    there = Path(os.environ["GRADIO_TEMP_DIR"]) / Path(path).parent.name / Path(path).name
+    there.parent.mkdir(exist_ok=True)
+    there.write_bytes(Path(path).read_bytes())
+    return sent(there)

@@ -13,7 +13,8 @@ from fer_bench.errors import UserError
 from fer_bench.faces import Face
 from fer_bench.ui import look, try_it
 from fer_bench.ui.clip import emotions_over_time
-from fer_bench.ui.engine import Answer, Choice
+from fer_bench.ui.engine import Answer
+from fer_bench.ui.shelf import Choice
 
 GREY = Image.new("RGB", (8, 8), (90, 90, 90))
 

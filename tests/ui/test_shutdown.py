@@ -28,7 +28,8 @@ def test_nothing_of_a_visitor_outlives_the_server(tmp_path: Path, stop: signal.S
         assert list(tmp_path.rglob("gradio/**/face.png"))
         assert list(tmp_path.glob("fer_bench-*"))
         with httpx.stream("GET", f"{url}/gradio_api/heartbeat/visitor", timeout=240) as page:
-            next(page.iter_bytes())
+            beats = page.iter_bytes()  # held: an iterator that goes away closes the connection
+            next(beats)
             os.kill(process, stop)
             assert _ended(process)
     assert not list(tmp_path.rglob("gradio/**/*"))

@@ -166,3 +166,38 @@ def test_the_live_camera_takes_frames_alone(visitor: Callable, folder: Path) -> 
     ):  # fmt: skip
         with pytest.raises(UserError, match=r"^This is no frame of a camera; start the camera and ask again\.$"):
             clip.frame_in(given)
+
+
+@pytest.mark.parametrize(
+    ("where", "event", "name", "before", "after"),
+    [
+        ("picture", "change", "face.png", (), (None, *SETTINGS)),
+        ("face", "input", "face.png", (), (None, *SETTINGS)),
+        ("read-clip", "click", "clip.mp4", (), ("small_cnn", 4, "none")),
+        ("score", "click", "face.png", (), (["small_cnn"],)),
+        ("check", "click", "model.onnx", ("name: x",), (None,)),
+        ("check", "click", "model.zip", ("name: x", None), ()),
+    ],
+)
+def test_a_file_that_was_deleted_since_is_said_to_be(
+    visitor: Callable, where: str, event: str, name: str, before: tuple, after: tuple
+) -> None:
+    """A page that is left open longer than files are kept is told so, in words that hold no path of the server."""
+    path = Path(os.environ["GRADIO_TEMP_DIR"]) / "4567" / name
+    given = [sent(path)] if where == "score" else sent(path)
+    answer = str(visitor(where, event, *before, given, *after))
+    assert "or it has been deleted since (files are kept for 10 minutes); upload it again." in answer
+    assert str(path.parent) not in answer
+    if where == "score":
+        assert "face.png: This is no file that was uploaded here" in answer
+
+
+def test_files_that_are_left_are_answered_for(visitor: Callable, tmp_path: Path) -> None:
+    """Of many pictures those that were not deleted get their answers, beside a sentence on each that was."""
+    there = Path(os.environ["GRADIO_TEMP_DIR"]) / "89ab" / "there.png"
+    there.parent.mkdir()
+    outside(tmp_path).rename(there)
+    message, gallery, _ = visitor("score", "click", [sent(there.parent / "gone.png"), sent(there)], ["deep_emotion"])
+    assert "1 picture read." in message
+    assert "gone.png: This is no file" in message
+    assert len(gallery["value"]) == 1

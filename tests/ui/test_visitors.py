@@ -78,6 +78,37 @@ def test_the_api_gives_the_rows_of_predict(app_url: str, faces: list[Path]) -> N
             assert row[emotion] == pytest.approx(right[emotion], abs=2e-6)
 
 
+def test_a_program_may_name_one_method_alone(app_url: str, faces: list[Path]) -> None:
+    """A method's name instead of a list of names is that method."""
+    from gradio_client import handle_file
+
+    rows = client_of(app_url).predict(handle_file(str(faces[0])), "small_cnn", api_name="/predict")
+    assert {row["method"] for row in rows} == {"small_cnn"}
+
+
+def test_a_closed_page_leaves_no_answer_in_memory(launched: Any, app_url: str) -> None:
+    """What a page was sent is dropped when it goes away; its heartbeat is how the server knows."""
+    asked = {"fn_index": board_of(launched), "data": [None, None], "session_hash": "closing"}
+    with httpx.stream("GET", f"{app_url}gradio_api/heartbeat/closing", timeout=240) as page:
+        beats = page.iter_bytes()  # held: an iterator that goes away closes the connection
+        next(beats)
+        httpx.post(f"{app_url}gradio_api/run/predict", json=asked, timeout=240).raise_for_status()
+        held = launched.state_holder.session_data["closing"]
+        assert "small_cnn" in str(held.config_values)
+    deadline = time.monotonic() + 60
+    while held.config_values and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert held.config_values == {}
+
+
+def board_of(launched: Any) -> int:
+    """The number of the event that gives a new page the leaderboard's table."""
+    (load,) = (
+        fn for fn in launched.fns.values() if fn.fn and (launched._id, "load") in fn.targets and len(fn.outputs) == 4
+    )
+    return load._id
+
+
 def test_the_api_is_documented(app_url: str) -> None:
     """The endpoints that are meant for programs are described, with their parameters; the app's own wiring is not."""
     described = client_of(app_url).view_api(return_format="dict", print_info=False)["named_endpoints"]
@@ -185,9 +216,6 @@ def test_the_board_opens_though_the_queue_is_full(launched: Any, monkeypatch: py
     monkeypatch.setattr(launched._queue, "max_size", 0)
     join, run = (f"{launched.local_url}gradio_api/{where}" for where in ("call/predict", "run/predict"))
     assert httpx.post(join, json={"data": [None, []]}, timeout=240).status_code == 503
-    (load,) = (
-        fn for fn in launched.fns.values() if fn.fn and (launched._id, "load") in fn.targets and len(fn.outputs) == 4
-    )
-    asked = {"fn_index": load._id, "data": [None, None], "session_hash": "visitor"}
+    asked = {"fn_index": board_of(launched), "data": [None, None], "session_hash": "visitor"}
     answer = httpx.post(run, json=asked, timeout=240).raise_for_status().json()
     assert "small_cnn" in str(answer["data"])
