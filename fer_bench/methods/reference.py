@@ -124,7 +124,7 @@ TINY = _card(
 SMALL = _card(
     "reference_small", "Reference, small",
     "A residual network with squeeze-and-excitation, under 5 million parameters: for one CPU core.", 3_512_735,
-    "strong-v1",
+    "common-v1",
 )  # fmt: skip
 LARGE = _card(
     "reference_large", "Reference, large",
