@@ -12,7 +12,7 @@ COMMANDS = {
     "train": "train methods, resumable",
     "sweep": "train the cells of a grid on several workers, GPUs or machines",
     "predict": "score pictures, folders and clips of one's own",
-    "datasets": "merge data sets, write splits, cut faces out of photographs",
+    "datasets": "merge data sets, divide pictures, write splits, cut faces out of photographs",
     "comparison": "compare results picture by picture: intervals, McNemar's test",
     "explain": "draw where methods look in pictures",
     "robustness": "measure methods on corrupted pictures",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer_bench.errors import Failure, UserError
-from fer_bench.infer import PASSES, REFERENCE, Model, latency_pair, load, macs, weights_for
+from fer_bench.infer import PASSES, REFERENCE, Model, evaluating, latency_pair, load, macs, run_for, weights_for
+from fer_bench.judged import as_trained, failure
 from fer_bench.methods import METHODS, count_parameters
 from fer_bench.protocols import track_named
 from fer_bench.results import Cost, read_result, result_path, write_result
@@ -24,10 +24,13 @@ def cost(model: Model) -> Cost:
     """
     if model.device.type != "cpu":
         model = replace(model, network=copy.deepcopy(model.network).cpu())
-    own, ratio = latency_pair(model)
+    with evaluating(model.network):
+        own, ratio = latency_pair(model)
+        counted = macs(model.network, model.input_spec)
+    parameters = count_parameters(model.network) or sum(p.numel() for p in model.network.parameters())  # all are frozen
     return Cost(
-        parameters=count_parameters(model.network), macs=macs(model.network, model.input_spec) or None,
-        latency_ms=own * 1000, latency_ratio=ratio, checkpoint_bytes=model.record["bytes"],
+        parameters=parameters, macs=counted or None, latency_ms=own * 1000, latency_ratio=ratio,
+        checkpoint_bytes=model.record["bytes"],
     )  # fmt: skip
 
 
@@ -51,22 +54,24 @@ def measure_costs(
     """
     measured: dict[Path, Cost] = {}  # of one pass, so that rows of the same weights agree
     written, skipped = 0, []
-    for name, method, (tta, passes) in product(tracks, methods, PASSES.items()):
+    names = [as_trained(track_named(name), methods, recipe, seed, runs).name for name in tracks]
+    for name, method, (tta, passes) in product(names, methods, PASSES.items()):
         path = weights_for(method, track_named(name), recipe, seed, runs)
         place = result_path(out, name, method, recipe or METHODS[method].card.recipe, seed, tta)
         if path is None or not place.is_file():
             continue
         try:
             before = read_result(place)
-            model = load(method, name, recipe, seed, device, runs if runs and path.is_relative_to(runs) else None)
+            found = run_for(method, track_named(name), recipe, seed, runs) is not None
+            model = load(method, name, recipe, seed, device, runs if found else None)
             if before.weights.sha256 != model.record["sha256"]:
                 skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
                 continue
             if path not in measured:
                 measured[path] = cost(model)
             write_result(replace(before, cost=for_passes(measured[path], passes)), out)
-        except UserError as error:
-            skipped.append(Failure(f"{name} {method}: {error}"))
+        except Exception as error:
+            skipped.append(failure(f"{name} {method}", error))
             continue
         row = f"{name:12} {method:24}" + ("" if tta == "none" else f" {tta}")
         tqdm.write(f"{row} latency {passes * measured[path].latency_ratio:.3f} x {REFERENCE}")

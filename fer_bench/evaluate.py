@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -30,8 +29,8 @@ from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import atomic_write
-from fer_bench.infer import PASSES, Model, best_device, load, logits, pinned, weights_for
-from fer_bench.judged import OWN, check_recipe, check_runs, in_runs, no_weights, recorded, widened
+from fer_bench.infer import PASSES, Model, best_device, load, logits, pinned, run_for, weights_for
+from fer_bench.judged import OWN, as_trained, check_recipe, check_runs, failure, no_weights, recorded, widened
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, list_methods
 from fer_bench.metrics import restrict_logits
@@ -198,7 +197,7 @@ def evaluate(
     """
     written, skipped = 0, []
     for name in tracks:
-        track = track_named(name)
+        track = as_trained(track_named(name), methods, recipe, seed, runs)
         ready, missing, untrained = [], [], []
         for method in methods:
             here = weights_for(method, track, recipe, seed, runs) or pinned(method, track, recipe, seed)
@@ -223,35 +222,26 @@ def evaluate(
                 return tqdm(batches, desc=f"{label:32}", unit="batch", leave=False, disable=None)
 
             try:
-                found = in_runs(method, track, recipe, seed, runs)
-                model = load(method, name, recipe, seed, device, runs if found else None)
+                found = run_for(method, track, recipe, seed, runs) is not None
+                model = load(method, track.name, recipe, seed, device, runs if found else None)
                 if runs is not None and not found:
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
-                own = same_track(model.record["track"], name)  # else its training pictures are another track's
+                own = same_track(model.record["track"], track.name)  # else its training pictures are another track's
                 if own and in_train is None:
-                    in_train = duplicates_in_train(faces, track, name)
+                    in_train = duplicates_in_train(faces, track, track.name)
                     skipped += filter(None, in_train[1:])
                 scored = widened(faces, model, track)
-                # By the name that it was trained under: a folder written in another way does not make a second row.
-                named = track_named(model.record["track"]) if own else track
-                answers = judge(model, scored, named, in_train[0] if own else None, 64, verified, bar, tta)
-                for more in dict.fromkeys([(False, False), (robustness, explanation)]):  # what fails loses no accuracy
+                answers = judge(model, scored, track, in_train[0] if own else None, 64, verified, bar, tta)
+                for more in dict.fromkeys([(False, False), (robustness, explanation)]):
                     result = completed(answers.result, model, scored, out, *more, bar)
                     write_logits(result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
                     write_result(result, out)
-            except UserError as error:
-                skipped.append(Failure(f"{name} {method}: {error}"))
-                continue
-            except Exception as error:  # a defect of this method, or of a library on this device
-                short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-                if not short:
-                    tqdm.write(traceback.format_exc(), file=sys.stderr)
-                told = "too little memory; use another --device" if short else f"{type(error).__name__}: {error}"
-                skipped.append(Failure(f"{name} {method}: {told}"))
-                continue
-            tqdm.write(headline(result))
-            written += 1
+                    if more == (False, False):  # written now, so that no block that fails loses the accuracy
+                        tqdm.write(headline(result))
+                        written += 1
+            except Exception as error:  # costs this row alone
+                skipped.append(failure(f"{name} {method}", error))
     return written, skipped
 
 

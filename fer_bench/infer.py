@@ -292,8 +292,14 @@ def weights_for(
     if runs is not None and not runs.is_dir():
         raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
     recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
-    found = [find_run(runs, method, name, recipe, seed) for name in names] if runs is not None else []
-    found += [find(method, name, recipe, seed) for name in names]
+    found = [run_for(method, track, recipe, seed, runs), *(find(method, name, recipe, seed) for name in names)]
+    return next((path for path in found if path is not None), None)
+
+
+def run_for(method: str, track: Track, recipe: str | None, seed: int, runs: Path | None) -> Path | None:
+    """The weight file of a training output folder that `weights_for` gives, or None where it has none."""
+    recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
+    found = (find_run(runs, method, name, recipe, seed) for name in names if runs is not None)
     return next((path for path in found if path is not None), None)
 
 
@@ -356,8 +362,10 @@ def load(
     wanted = track_named(track)
     folder = None if runs is None else Path(runs)
     path = weights_for(name, wanted, recipe, seed, folder)
-    if folder is not None and (path is None or not path.is_relative_to(folder)):
-        raise WeightsError(not_in(folder, name, wanted, recipe, seed))
+    if folder is not None:
+        path = run_for(name, wanted, recipe, seed, folder)
+        if path is None:
+            raise WeightsError(not_in(folder, name, wanted, recipe, seed))
     if path is None:
         path = fetch(name, wanted, recipe, seed)
     tensors, record = read_tensors(path)

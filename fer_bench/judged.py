@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,11 @@ import torch
 from fer_bench.cards import Track
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import canonical, in_order
-from fer_bench.errors import UserError
-from fer_bench.infer import Model, not_in, pinned, weights_for
+from fer_bench.errors import Failure, UserError
+from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.protocols import RECIPES, recipe_for, track_named
-from fer_bench.weights import WeightsError, same_track
+from fer_bench.weights import WeightsError, record_of, same_track
 
 OWN = "own"
 """What stands for the track and the recipe of a network that was trained elsewhere, with nothing known of how."""
@@ -38,6 +41,12 @@ def recorded(model: Model) -> Model:
         emotions = tuple(canonical(name) for name in model.emotions)
     except ValueError as error:
         raise UserError(f"{model.name}: {error}.") from None
+    if twice := [name for name in dict.fromkeys(emotions) if emotions.count(name) > 1]:
+        raise UserError(f"{model.name}: several of its outputs are {twice[0]}; give each output an emotion of its own.")
+    if not re.fullmatch("[a-z0-9_]+", model.name):
+        raise UserError(f"the name {model.name!r} may hold small letters, digits and _ only; give another.")
+    if not any(True for _ in model.network.parameters()):
+        raise UserError(f"{model.name} has no parameters in torch; what computes elsewhere is judged as a submission.")
     digest, size = hashlib.sha256(), 0
     for name, tensor in sorted(model.network.state_dict().items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -88,10 +97,15 @@ def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int =
             recipe_for(recipe, METHODS[method].card)
 
 
-def in_runs(method: str, track: Track, recipe: str | None, seed: int, runs: Path | None) -> bool:
-    """Whether it is a training output folder that has the weights which `weights_for` gives."""
-    path = weights_for(method, track, recipe, seed, runs)
-    return runs is not None and path is not None and path.is_relative_to(runs)
+def as_trained(track: Track, methods: Sequence[str], recipe: str | None, seed: int, runs: Path | None) -> Track:
+    """One's own pictures under the name that runs on them in `runs` were trained with, else the track itself.
+
+    So rows of a folder that is written in another way stand in the same table. Where runs bear several names it is that
+    of the first method's.
+    """
+    paths = (run_for(method, track, recipe, seed, runs) for method in methods)
+    names = (record_of(path).get("track") for path in paths if path is not None)
+    return next((track_named(name) for name in names if same_track(name, track.name)), track)
 
 
 def check_runs(methods: list[str], tracks: list[str], recipe: str | None, seed: int, runs: Path) -> None:
@@ -99,7 +113,22 @@ def check_runs(methods: list[str], tracks: list[str], recipe: str | None, seed: 
 
     Where it has some, the others' shipped weights are judged beside them.
     """
+    if not runs.is_dir():
+        raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
     asked = [(method, track_named(name)) for name in tracks for method in methods]
-    if not any(in_runs(method, track, recipe, seed, runs) for method, track in asked):
+    if all(run_for(method, track, recipe, seed, runs) is None for method, track in asked):
         method, track = asked[0]
         raise WeightsError(not_in(runs, method, track, recipe or METHODS[method].card.recipe, seed))
+
+
+def failure(what: str, error: Exception) -> Failure:
+    """The line on what went wrong with one row. The traceback of a defect goes to standard error.
+
+    A defect is what is no UserError: of a method's own code, or of a library on this device.
+    """
+    if isinstance(error, UserError):
+        return Failure(f"{what}: {error}")
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return Failure(f"{what}: too little memory; use another --device")
+    traceback.print_exception(error)
+    return Failure(f"{what}: {type(error).__name__}: {error}")

@@ -59,10 +59,14 @@ HOW_TO_READ = (
 
 
 def _split_sizes(results: Iterable[Result]) -> dict[str, int]:
-    """Track -> pictures in its training split, as far as it can be known here: the most that a row was trained on."""
+    """Track -> pictures in its training split, as far as it can be known here: the most that a row was trained on.
+
+    One's own pictures stand also under the name that `Earlier.track` has for them.
+    """
     sizes: dict[str, int] = {}
     for trained in (result.trained for result in results if not result.external):
-        sizes[trained.track] = max(sizes.get(trained.track, 0), trained.train_pictures or 0)
+        for name in {trained.track, track_folder(trained.track) if ":" in trained.track else trained.track}:
+            sizes[name] = max(sizes.get(name, 0), trained.train_pictures or 0)
     return sizes
 
 

@@ -29,6 +29,7 @@ from fer_bench.emotions import shared
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
 from fer_bench.infer import Model, best_device, load, logits
+from fer_bench.judged import widened
 from fer_bench.methods import METHODS
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
@@ -296,7 +297,7 @@ def main(argv: list[str] | None = None) -> int:
             print(atomic_write(arguments.sheet, partial(sheet.save, format="PNG")))
         for model in models:
             bar = partial(tqdm, desc=model.name, leave=False, disable=None)
-            found = measure_robustness(model, faces, arguments.pictures, progress=bar)
+            found = measure_robustness(model, widened(faces, model, track), arguments.pictures, progress=bar)
             print(f"{model.name} on {track.name}, {found.pictures} pictures:\n{table_text(found)}")
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)

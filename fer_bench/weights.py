@@ -207,7 +207,7 @@ def find_run(runs: Path, method: str, track: str, recipe: str, seed: int) -> Pat
     if track.partition(":")[0] not in OWN:
         return None
     for path in sorted(runs.glob(f"*/{glob.escape(f'{method}/{recipe}-s{seed}')}/model.safetensors")):
-        if same_track(_record_of(path).get("track"), track):
+        if same_track(record_of(path).get("track"), track):
             return path
     return None
 
@@ -227,7 +227,7 @@ def held(runs: Path, first: str = "", most: int = 6) -> str:
 
     "" where there are none.
     """
-    records = [_record_of(path) for path in sorted(runs.glob("*/*/*/model.safetensors"))]
+    records = [record_of(path) for path in sorted(runs.glob("*/*/*/model.safetensors"))]
     options = ("track", "recipe", "seed")
     rows = [
         " ".join([str(record["method"]), *(f"--{name} {record[name]}" for name in options)])
@@ -237,7 +237,7 @@ def held(runs: Path, first: str = "", most: int = 6) -> str:
     return "; ".join(rows[:most]) + (f"; and {len(rows) - most:,} more" if len(rows) > most else "")
 
 
-def _record_of(path: Path) -> dict:
+def record_of(path: Path) -> dict:
     """A weight file's record, without its tensors; {} where it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:

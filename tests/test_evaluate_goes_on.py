@@ -18,6 +18,7 @@ from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.results import read_result
 from fer_bench.train import Options, Run
+from fer_bench.weights import WeightsError
 from tests.helpers import write_folder
 
 LITTLE = Recipe(name="common-v1", epochs=1, batch_size=16)
@@ -74,9 +75,9 @@ def test_a_network_that_raises_costs_its_own_row(
 
 
 def test_an_explanation_that_fails_loses_no_accuracy(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """What was measured before it stands in the record, with the logits beside it."""
+    """What was measured before it stands in the record, with the logits beside it, and in the table."""
 
     def failing(*_: object, **__: object) -> None:
         raise RuntimeError("no such layer")
@@ -87,6 +88,35 @@ def test_an_explanation_that_fails_loses_no_accuracy(
     assert [path.parent.name for path in paths] == list(NAMES)
     assert [read_result(path).explanation for path in paths] == [None, None]
     assert all(path.with_suffix(".npz").is_file() for path in paths)
+    assert all(f"`{name}`" in (tmp_path / "out" / "LEADERBOARD.md").read_text() for name in NAMES)
+    assert "nothing was evaluated" not in capsys.readouterr().err
+
+
+def test_costs_go_past_a_network_that_raises(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """The other rows' costs are measured anew."""
+    assert main(command(base, tmp_path / "out")) == 0
+
+    def pair(model: Model) -> tuple[float, float]:
+        if model.name == "deep_emotion":
+            raise RuntimeError("no kernel")
+        return 0.002, 0.7
+
+    monkeypatch.setattr(costs, "latency_pair", pair)
+    assert main(command(base, tmp_path / "out", "--costs")) == 1
+    assert "deep_emotion: RuntimeError: no kernel" in capsys.readouterr().err
+    found = {path.parent.name: read_result(path) for path in (tmp_path / "out" / "results").glob("*/*/*.json")}
+    assert {name: result.cost.latency_ratio for name, result in found.items()} == {NAMES[0]: 0.5, NAMES[1]: 0.7}
+
+
+def test_shipped_weights_are_no_run_of_a_folder_above_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given the checkout for its runs/, nothing is answered by what lies elsewhere in it, however it is written."""
+    home = Path(fer_bench.__file__).parents[1]
+    monkeypatch.chdir(home)
+    for runs in (home, ".", home.parent):
+        with pytest.raises(WeightsError, match="holds no weights of deep_emotion for fer2013"):
+            load("deep_emotion", runs=runs)
 
 
 def test_another_project_s_commit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

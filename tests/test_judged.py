@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 import fer_bench
-from fer_bench import costs, leaderboard
+from fer_bench import costs, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets.rendered import draw_split
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.errors import UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import load
-from fer_bench.judged import recorded
+from fer_bench.judged import recorded, widened
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.results import read_result, read_results, write_result
@@ -91,6 +91,21 @@ def test_what_cannot_be_judged_says_how_to_wrap_it() -> None:
         fer_bench.benchmark(own().network, faces)
     with pytest.raises(UserError, match="mine: unknown emotion 'bored'"):
         fer_bench.benchmark(own(emotions=("happy", "bored")), faces)
+    with pytest.raises(UserError, match="mine: several of its outputs are happiness"):
+        fer_bench.benchmark(own(emotions=("happy", "joy", "disgust", "fear", "sad", "surprise", "neutral")), faces)
+    with pytest.raises(UserError, match="the name 'MyNet-v2' may hold small letters"):
+        fer_bench.benchmark(own(name="MyNet-v2"), faces)
+    with pytest.raises(UserError, match="mine has no parameters in torch"):
+        fer_bench.benchmark(own(network=nn.Flatten()), faces)
+
+
+def test_judging_leaves_the_network_as_it_was() -> None:
+    """Still in training mode, so that it can be trained on; one whose weights are all held fixed has a size as well."""
+    model, faces = own(), draw_split("test", 14)
+    model.network.train().requires_grad_(False)
+    result = fer_bench.benchmark(model, faces)
+    assert all(module.training for module in model.network.modules())
+    assert result.cost.parameters == 48 * 48 * 7 + 7
 
 
 def test_an_emotion_that_the_test_lacks_stays_among_the_answers(
@@ -117,11 +132,29 @@ def test_an_emotion_that_the_test_lacks_stays_among_the_answers(
     assert found.data.hash == result.data.hash
 
 
+def test_robustness_alone_is_over_the_same_emotions(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of its own asks as much as `evaluate --robustness` does."""
+    seen = []
+
+    def noted(_model: fer_bench.Model, faces: fer_bench.FaceSet, *_: object, **__: object) -> None:
+        seen.append(faces.emotions)
+        raise UserError("enough")
+
+    monkeypatch.setattr(robustness, "measure_robustness", noted)
+    track = f"folder:{base / 'data'}"
+    assert robustness.main(["--method", "deep_emotion", "--track", track, "--runs", str(base / "runs")]) == 2
+    assert seen == [SEVEN]
+
+
 def test_a_transfer_is_scored_over_what_is_shared(base: Path, tmp_path: Path) -> None:
     """Pictures that the weights were not trained on, and tracks with emotions of their own, stay as they are."""
-    model = load("deep_emotion", f"folder:{base / 'data'}", runs=base / "runs")
+    track = f"folder:{base / 'data'}"
+    model = load("deep_emotion", track, runs=base / "runs")
     other = f"folder:{write_folder(tmp_path / 'other', emotions=FOUR, splits=False)}"
     assert fer_bench.benchmark(model, other).emotions == FOUR
+    four = fer_bench.load_dataset(track).restrict(FOUR)
+    assert widened(four, model, Track(track, track, track, FOUR, track)).emotions == FOUR
+    assert widened(four, model, Track(track, track, track, (), track)).emotions == SEVEN
 
 
 def test_a_folder_written_in_another_way_is_the_same_row(
@@ -135,6 +168,12 @@ def test_a_folder_written_in_another_way_is_the_same_row(
     (result,) = read_results(tmp_path)
     assert result.track == result.trained.track == f"folder:{base / 'data'}"
     assert result.data.duplicates_in_train == 0
+    command = ["--method", "deep_emotion", "deep_emotion_parallel", "--track", "folder:./data", "--runs", "runs"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    shipped, own_run = sorted(read_results(tmp_path), key=lambda result: result.trained.track)
+    assert (shipped.method, shipped.trained.track) == ("deep_emotion_parallel", "fer2013")
+    assert shipped.track == own_run.track == f"folder:{base / 'data'}"
+    assert main([*command, "--out", str(tmp_path), "--costs"]) == 0
 
 
 def test_by_name_duplicates_are_searched_for(tmp_path: Path) -> None:

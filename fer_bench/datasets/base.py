@@ -17,6 +17,7 @@ from PIL import Image
 from fer_bench.cards import DatasetCard
 from fer_bench.emotions import in_order
 from fer_bench.errors import DataError
+from fer_bench.pixels import STRIP
 from fer_bench.registry import Registry
 
 SPLITS = ("train", "validation", "test")
@@ -122,7 +123,7 @@ class FaceSet:
             if not lacking:
                 raise DataError(f"{self.name} has {absent} in its {self.split} split; add some, or take another track.")
             notes += (f"the {self.split} split has {absent}",)
-            print(f"{self.name}: {notes[-1]}", file=sys.stderr)
+            tell(f"{self.name}: {notes[-1]}")
         number = np.array([kept.index(e) if e in kept else -1 for e in self.emotions], dtype=np.int64)
         labels = number[self.labels]
         chosen = self.take(np.flatnonzero(labels >= 0))
@@ -160,9 +161,14 @@ def _in_proportion(labels: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 
 def original_hash(picture: Image.Image) -> bytes:
-    """16 bytes over a decoded picture at its own size: equal for equal pixels, grey ones like the RGB of them."""
+    """16 bytes over a decoded picture at its own size: equal for equal pixels, grey ones like the RGB of them.
+
+    A strip of rows at a time, for it may be large.
+    """
     digest = hashlib.blake2b(repr(picture.size).encode(), digest_size=16)
-    digest.update((picture if picture.mode == "RGB" else picture.convert("RGB")).tobytes())
+    for top in range(0, picture.height, STRIP):
+        strip = picture.crop((0, top, picture.width, min(top + STRIP, picture.height)))
+        digest.update(strip.convert("RGB").tobytes())
     return digest.digest()
 
 

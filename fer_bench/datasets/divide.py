@@ -38,8 +38,9 @@ def write_division(source: str, out: Path, seed: int, say: Callable[[str], None]
 
     source: a folder with one sub-folder per emotion, or a CSV, as `load_folder` and `load_csv` read them. Without
     splits it is cut into 70 / 10 / 20 %; where train is there, what lacks is held out of it (a tenth for validation, a
-    fifth for test). Where a column says who is who, people are drawn, and all pictures of one are on one side; else
-    each emotion is cut on its own. say: gets a line for an emotion that a split lacks.
+    fifth for test). Where a column says who is who, people are drawn, and all pictures of one that are drawn go to one
+    side; else each emotion is cut on its own. say: gets a line for an emotion that a split lacks, and for people of a
+    split that was there who are in another, too.
     The same pictures and seed give the same file byte for byte. Paths are relative where pictures lie below its folder.
     Raises UserError for splits that are all there, an `out` that is no .csv or is the source, and DataError for a
     picture whose name a CSV cannot hold, or as the loaders do; OutputError as `atomic_write`.
@@ -58,6 +59,10 @@ def write_division(source: str, out: Path, seed: int, say: Callable[[str], None]
         lacking = in_order({picture.emotion for picture in pictures} - shown)
         if lacking:
             say(f"{out}: the {split} split has no pictures labelled {', '.join(lacking)}")
+    sides = {(picture.subject, picture.split) for picture in pictures if picture.subject}
+    several = len(sides) - len({subject for subject, _ in sides})
+    if several:
+        say(f"{out}: people are in several splits, as they were in those that were there; divide all pictures anew")
     return {split: sum(picture.split == split for picture in pictures) for split in SPLITS}
 
 
@@ -68,7 +73,7 @@ def divided(pictures: list[Picture], source: str, seed: int = 0) -> list[Picture
         raise UserError(f"{source} has train, validation and test already; train on it as it is.")
     if not there & {"", "train"}:
         raise UserError(f"{source} has {' and '.join(sorted(there))} but no train split to cut; call it train.")
-    people = any(picture.subject for picture in pictures)
+    people = any(picture.subject for picture in pictures if picture.split in ("", "train"))
     names = [picture.subject or f"{NAMELESS}{picture.id}" if people else picture.id for picture in pictures]
     groups = ["" if people else picture.emotion for picture in pictures]
     result = list(pictures)

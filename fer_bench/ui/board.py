@@ -85,11 +85,11 @@ def view_row(board: Board, track: str | None, recipe: str | None, name: str | No
     if name not in results:
         return "", None, None, None
     result, best = results[name], frame.loc[0, "name"]
-    split = frame.loc[frame["name"] == name, "split_pictures"].iloc[0]
+    splits = frame.loc[frame["name"] == name, ["split_pictures", "earlier_split"]].iloc[0]
     several = {name: result} if name == best else {name: result, f"{best} (best)": results[best]}
     same = {n: r for n, r in several.items() if r.emotions == result.emotions}
     return (
-        method_card(result, board.cards.get(result.method, {}), split),
+        method_card(result, board.cards.get(result.method, {}), *splits),
         plot(charts.confusion_matrix(result)),
         plot(charts.per_class_recall(same)),
         plot(charts.reliability_diagram(result)),

@@ -10,7 +10,7 @@ from html import escape
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
-from fer_bench.records import Trained, full_epochs
+from fer_bench.records import Earlier, full_epochs
 from fer_bench.results import Result
 
 
@@ -20,10 +20,11 @@ def plain(text: object) -> str:
     return "".join(c if c.isalnum() or c in " ,;%±×" else f"&#{ord(c)};" for c in line)
 
 
-def method_card(result: Result, card: dict, split: float = 0) -> str:
+def method_card(result: Result, card: dict, split: float = 0, earlier_split: float = 0) -> str:
     """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method).
 
-    split: pictures in the training split that its weights come from; 0 or NaN where that is not known.
+    split: pictures in the training split that its weights come from; earlier_split: in that of the runs before, which
+    may be another track's. 0 or NaN where that is not known.
     """
     i, trained = result.metrics["accuracy"], result.trained
     title = plain(card.get("title", "")) or "a method without a card"
@@ -35,7 +36,9 @@ def method_card(result: Result, card: dict, split: float = 0) -> str:
     half = percent((i.high - i.low) / 2)
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
     row += "" if result.tta == "none" else f", each picture answered for in several views (tta {plain(result.tta)})"
-    how = _weights(result) if card.get("package") else f"trained on {plain(trained.track)}, {_training(result, split)}"
+    how = _weights(result)
+    if not card.get("package"):
+        how = f"trained on {plain(trained.track)}, {_training(result, earlier_split)}"
     parts.append(f"**Measured here:** {row}; {how}.")
     if card.get("reported"):
         who = "its authors state" if card.get("package") else "the paper states"
@@ -70,7 +73,7 @@ def _is_link(url: str) -> bool:
     return url.startswith("https://") and not set(url) & set(" \"'<>\\`")
 
 
-def _training(result: Result, split: float) -> str:
+def _training(result: Result, earlier_split: float) -> str:
     """ "20 of 60 epochs, less than its recipe asks", its stages, and the runs and weights that it started from."""
     trained = result.trained
     if trained.epochs is None:
@@ -83,17 +86,19 @@ def _training(result: Result, split: float) -> str:
         if len(stages := trained.stages or {}) > 1:  # of awei they say which guide it has
             told += f", full ones of its stages: {', '.join(f'{plain(name)} {n}' for name, n in stages.items())}"
         if trained.earlier:
-            told += f" after {_before(trained, split)} of {plain(', then '.join(reversed(trained.earlier.weights)))}"
+            whose = plain(", then ".join(reversed(trained.earlier.weights)))
+            told += f" after {_before(trained.earlier, earlier_split)} of {whose}"
         told += "" if trained.complete else ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
 
 
-def _before(trained: Trained, split: float) -> str:
-    """ "50 epochs (1,434,156 pictures)" of the runs before, or their pictures alone where these are no full epochs."""
-    earlier = trained.earlier
-    own = earlier.track in (trained.track, track_folder(trained.track) if ":" in trained.track else "")
-    size = split if own else 0  # of another track's split the size is not at hand
+def _before(earlier: Earlier, size: float) -> str:
+    """ "50 epochs (1,434,156 pictures)" of the runs before, or their pictures alone where these are no full epochs.
+
+    size: of the split that they were trained on, 0 or NaN where it is not known.
+    """
+    size = size if size == size else 0
     epochs = full_epochs(earlier.epochs, earlier.pictures_seen, size)
     pictures = f"{earlier.pictures_seen:,} pictures"
     return pictures if earlier.pictures_seen < 0.9 * epochs * size else f"{epochs} epochs ({pictures})"

@@ -90,6 +90,27 @@ def test_people_stay_on_one_side(splits: bool, tmp_path: Path) -> None:
     assert load_dataset(f"csv:{tmp_path / 'my.csv'}", "test").notes == ()
 
 
+def test_people_who_were_on_two_sides_already_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was there stays as it is: whom train and test share may then validate, too."""
+    lines = [f"{i}.png,{('sad', 'fear')[i % 2]},P{i % 10},{'test' if i > 24 else 'train'}" for i in range(30)]
+    for i in range(30):
+        draw(tmp_path / f"{i}.png", i)
+    table(tmp_path / "in.csv", "path,emotion,subject,split", *lines)
+    assert split(tmp_path / "in.csv", tmp_path / "my.csv") == 0
+    assert "people are in several splits, as they were in those that were there" in capsys.readouterr().err
+
+
+def test_people_of_the_test_alone_do_not_draw_the_others(tmp_path: Path) -> None:
+    """Where nobody is named in train, each emotion is cut on its own, so that a rare one validates too."""
+    lines = [f"{i}.png,{'fear' if i < 10 else 'sad'},{'P1,test' if i > 94 else ',train'}" for i in range(100)]
+    for i in range(100):
+        draw(tmp_path / f"{i}.png", i)
+    table(tmp_path / "in.csv", "path,emotion,subject,split", *lines)
+    assert split(tmp_path / "in.csv", tmp_path / "my.csv") == 0
+    drawn = Counter(row["emotion"] for row in rows_of(tmp_path / "my.csv") if row["split"] == "validation")
+    assert drawn == {"fear": 1, "sadness": 8}
+
+
 def test_an_emotion_that_a_split_lacks_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One picture of an emotion cannot be in three splits."""
     folder = write_folder(tmp_path / "faces", per_class=5, emotions=("anger", "fear"), splits=False)

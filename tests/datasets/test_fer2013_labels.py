@@ -28,6 +28,11 @@ def test_official_labels_are_taken(split: str) -> None:
     other = raw(split, list(range(7)))
     other.labels[0] = 4
     assert fer2013._check_count(other, split, None) == ()
+    other.labels[-5:] = 1  # disgust, of which there are so few that 1 % is less than a picture
+    assert fer2013._check_count(other, split, None) == ()
+    other.labels[-60:] = 1
+    with pytest.raises(DataError, match="labelled disgust"):
+        fer2013._check_count(other, split, None)
 
 
 @pytest.mark.parametrize("split", fer2013.COUNTS)
