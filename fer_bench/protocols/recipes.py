@@ -1,6 +1,6 @@
 """The recipes. `common-v1` is the same for every method; a paper's own stands on the method's card.
 
-`light-v1` and `strong-v1` are what the project's own reference networks are trained with; any method may be.
+`light-v1` and `strong-v1` are what two of the project's own reference networks are trained with; any method may be.
 """
 
 from __future__ import annotations
