@@ -289,17 +289,22 @@ def weights_for(
     recipe: None is the one that the method's card names. What `runs`, a training output folder, holds comes before all
     that is shipped. Raises WeightsError where it is no folder.
     """
-    if runs is not None and not runs.is_dir():
-        raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
     recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
     found = [run_for(method, track, recipe, seed, runs), *(find(method, name, recipe, seed) for name in names)]
     return next((path for path in found if path is not None), None)
 
 
 def run_for(method: str, track: Track, recipe: str | None, seed: int, runs: Path | None) -> Path | None:
-    """The weight file of a training output folder that `weights_for` gives, or None where it has none."""
+    """The weight file of a training output folder that `weights_for` gives, or None: it has none, or `runs` is None.
+
+    Raises WeightsError where it is no folder.
+    """
+    if runs is None:
+        return None
+    if not runs.is_dir():
+        raise WeightsError(f"{runs}: there is no such folder of training runs; --runs takes what train got as --out.")
     recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
-    found = (find_run(runs, method, name, recipe, seed) for name in names if runs is not None)
+    found = (find_run(runs, method, name, recipe, seed) for name in names)
     return next((path for path in found if path is not None), None)
 
 
@@ -361,11 +366,9 @@ def load(
     recipe = recipe or METHODS[name].card.recipe  # an unknown method is said before missing weights are
     wanted = track_named(track)
     folder = None if runs is None else Path(runs)
-    path = weights_for(name, wanted, recipe, seed, folder)
-    if folder is not None:
-        path = run_for(name, wanted, recipe, seed, folder)
-        if path is None:
-            raise WeightsError(not_in(folder, name, wanted, recipe, seed))
+    path = (weights_for if folder is None else run_for)(name, wanted, recipe, seed, folder)
+    if path is None and folder is not None:
+        raise WeightsError(not_in(folder, name, wanted, recipe, seed))
     if path is None:
         path = fetch(name, wanted, recipe, seed)
     tensors, record = read_tensors(path)
