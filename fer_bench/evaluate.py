@@ -40,19 +40,18 @@ from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
     Data,
     Result,
-    ResultError,
     Trained,
     Versions,
     Weights,
+    as_saved,
     decode,
     headline,
     measure,
-    read_result,
-    result_path,
     write_logits,
     write_result,
 )  # fmt: skip
 from fer_bench.robustness import SUITE, measure_robustness
+from fer_bench.standing import recompute, standing
 from fer_bench.weights import find, same_track
 
 
@@ -132,6 +131,7 @@ def judge(
             f"{model.name} answers {broken:,} of {len(scored):,} pictures of {track.name} with NaN or infinity; "
             "its weights are broken: fetch them again or train anew."
         )
+    answers = as_saved(answers)
     folder = data_folder(faces.name)  # records are published: no path of this machine
     skipped = [line if folder is None else line.replace(f"{folder}{os.sep}", "") for line in faces.skipped]
     record = model.record
@@ -290,16 +290,6 @@ def completed(
     return replace(result, **(kept | blocks))
 
 
-def standing(result: Result, out: Path) -> Result | None:
-    """The record that this result will replace, or None where there is none of the same weights, data and emotions."""
-    try:
-        before = read_result(result_path(out, result.track, result.method, result.recipe, result.seed, result.tta))
-    except ResultError:  # there is none, or one of another version
-        return None
-    measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
-    return before if measured == replaced else None
-
-
 def write_table(out: Path) -> int:
     """Write methods.json and the table with its figures. Exit code: 0, or 1 where a file in `out` is broken."""
     cards = [METHODS[name].card for name in METHODS]
@@ -312,6 +302,17 @@ def write_table(out: Path) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def _told(written: int, skipped: list[str], out: Path) -> int:
+    """Say what was skipped and write the table where anything was written; returns the exit code."""
+    for line in skipped:
+        print("failed" if isinstance(line, Failure) else "skipped", line, file=sys.stderr)
+    code = max((line.code for line in skipped if isinstance(line, Failure)), default=0)
+    if not written:
+        print("nothing was evaluated.", file=sys.stderr)
+        return code or 2
+    return max(code, write_table(out))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -339,8 +340,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--explanation", action="store_true", help="also measure how faithful Grad-CAM is (some 3,000 answers)"
     )
-    parser.add_argument(
+    standing_only = parser.add_mutually_exclusive_group()
+    standing_only.add_argument(
         "--costs", action="store_true", help="measure nothing but the costs of rows that stand, all in one run"
+    )
+    standing_only.add_argument(
+        "--figures", action="store_true", help="run nothing: compute the figures of rows anew from their saved answers"
     )
     arguments = parser.parse_args(argv)
     try:
@@ -352,10 +357,15 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
         if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
             raise UserError("--robustness and --explanation are measured without --tta; leave it out, or them.")
-        flags = ("robustness", "explanation", "verified", "tta")
-        idle = [f"--{name}" for name in flags if getattr(arguments, name) not in (False, "none")]
-        if arguments.costs and idle:
-            raise UserError(f"--costs measures costs alone, of rows that stand; leave out {' and '.join(idle)}.")
+        flags = ("robustness", "explanation", "verified", "tta") + (("runs",) if arguments.figures else ())
+        idle = [f"--{name}" for name in flags if getattr(arguments, name) not in (False, "none", None)]
+        if idle and (arguments.costs or arguments.figures):
+            told = "--costs measures costs" if arguments.costs else "--figures computes figures"
+            raise UserError(f"{told} alone, of rows that stand; leave out {' and '.join(idle)}.")
+        if arguments.figures:
+            named = None if arguments.all else methods
+            written, skipped = recompute(named, tracks, arguments.out, arguments.recipe, arguments.seed)
+            return _told(written, skipped, arguments.out)
         if arguments.runs is not None and not arguments.all:
             check_runs(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
@@ -369,13 +379,7 @@ def main(argv: list[str] | None = None) -> int:
                 *chosen, arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
                 explanation=arguments.explanation, tta=arguments.tta,
             )  # fmt: skip
-        for line in skipped:
-            print("failed" if isinstance(line, Failure) else "skipped", line, file=sys.stderr)
-        code = max((line.code for line in skipped if isinstance(line, Failure)), default=0)
-        if not written:
-            print("nothing was evaluated.", file=sys.stderr)
-            return code or 2
-        return max(code, write_table(arguments.out))
+        return _told(written, skipped, arguments.out)
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2

@@ -324,6 +324,17 @@ class Logits(NamedTuple):
     """unicode or int (N,), whom each picture shows; None where the data set does not tell."""
 
 
+def as_saved(logits: np.ndarray) -> np.ndarray:
+    """Logits (float (N, K)) as a record keeps them: rounded to float16, given as float32, each row's largest 0.
+
+    No softmax changes by that shift, and float16 is finest near 0. Figures are measured on these, so that whoever has
+    the saved answers gets the record's figures to the last digit. Raises ValueError where logits are not finite.
+    """
+    _, logits = m.checked(np.zeros(len(logits), dtype=np.int64), logits)
+    shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), np.finfo(np.float16).min)
+    return shifted.astype(np.float16).astype(np.float32)
+
+
 def write_logits(
     result: Result,
     root: Path | str,
@@ -332,20 +343,17 @@ def write_logits(
     logits: np.ndarray,
     subjects: np.ndarray | None = None,
 ) -> Path:
-    """Save a result's logits (float (N, K)) beside it as float16, and whom each picture shows; returns the path.
+    """Save a result's logits (float (N, K)) beside it, `as_saved`, and whom each picture shows; returns the path.
 
-    Each row is shifted so that its largest logit is 0: no softmax changes by it, and float16 is finest near 0, so that
-    predictions survive the rounding, and figures too, but for an ECE of which a picture crosses a bin's edge. Raises
-    ValueError where lengths disagree or logits are not finite.
+    Raises ValueError where lengths disagree or logits are not finite.
     """
-    targets, logits = m.checked(targets, logits)
+    targets, logits = m.checked(targets, as_saved(logits))
     if len(ids) != len(targets) or len(set(ids)) != len(targets):
         raise ValueError(f"{len(targets)} pictures need as many distinct ids, not {len(set(ids))}")
     if logits.shape[1] != len(result.emotions):
         raise ValueError(f"{logits.shape[1]} columns of logits do not match {len(result.emotions)} emotions")
-    lowest = np.finfo(np.float16).min
-    shifted = np.maximum(logits - logits.max(axis=1, keepdims=True), lowest).astype(np.float16)
-    arrays = {"ids": np.asarray(ids, dtype=np.str_), "targets": targets.astype(np.int8), "logits": shifted}
+    names = np.asarray(ids, dtype=np.str_)
+    arrays = {"ids": names, "targets": targets.astype(np.int8), "logits": logits.astype(np.float16)}
     if subjects is not None:
         if len(subjects) != len(targets):
             raise ValueError(f"{len(targets)} pictures need as many subjects, not {len(subjects)}")

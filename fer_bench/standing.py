@@ -1,0 +1,83 @@
+"""Rows that stand: the record that a new one replaces; figures computed anew from saved answers (`--figures`)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from fer_bench.judged import failure
+from fer_bench.results import (
+    Logits,
+    Result,
+    ResultError,
+    headline,
+    measure,
+    read_logits,
+    read_result,
+    result_path,
+    track_folder,
+    write_result,
+)
+
+KEPT = "accuracy_without_duplicates"
+"""The one figure that saved answers do not give: they do not tell which pictures also stand in train."""
+
+
+def standing(result: Result, out: Path) -> Result | None:
+    """The record that this result will replace, or None where there is none of the same weights, data and emotions."""
+    try:
+        before = read_result(result_path(out, result.track, result.method, result.recipe, result.seed, result.tta))
+    except ResultError:  # there is none, or one of another version
+        return None
+    measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
+    return before if measured == replaced else None
+
+
+def recomputed(result: Result, answers: Logits) -> Result:
+    """The result with all that `results.measure` gives for its saved answers; `KEPT` stays as it was measured.
+
+    Raises ResultError where the answers are not those of this record: another number of pictures or of emotions, or
+    other hits than its confusion matrix has (but for ties, which are broken by the order of the emotions).
+    """
+    if answers.logits.shape != (result.data.test_pictures, len(result.emotions)):
+        shape = " x ".join(f"{size:,}" for size in answers.logits.shape)
+        stated = f"{result.data.test_pictures:,} pictures and {len(result.emotions)} emotions"
+        raise ResultError(f"the saved answers are {shape}, but the record is of {stated}")
+    fields = measure(answers.targets, answers.logits, result.emotions, subjects=answers.subjects)
+    if fields["confusion_matrix"] != [list(row) for row in result.confusion_matrix]:
+        raise ResultError("the saved answers give another confusion matrix than the record has")
+    kept = {name: figure for name, figure in result.metrics.items() if name == KEPT}
+    return replace(result, **fields | {"metrics": fields["metrics"] | kept})
+
+
+def recompute(
+    methods: Collection[str] | None, tracks: Collection[str], out: Path, recipe: str | None = None, seed: int = 0
+) -> tuple[int, list[str]]:
+    """Compute the figures of the records in `out` anew; a record that they agree with is not written again.
+
+    For records from before a statistic was mended. All else in them stays, the commit and the date too: they are those
+    of the answers. methods: None is every one in `out`, peers as well. recipe: None is any. Returns as `evaluate` does,
+    every record that was looked at counted, and a `Failure` for each whose answers are missing or not its own.
+    """
+    looked, skipped = 0, []
+    folders = {track_folder(name) for name in tracks}
+    for path in sorted((out / "results").glob(f"*/*/{recipe or '*'}-s{seed}*.json")):
+        if path.parts[-3] not in folders or (methods is not None and path.parts[-2] not in methods):
+            continue
+        try:
+            before = read_result(path)
+            if before.seed != seed:
+                continue
+            after = recomputed(before, read_logits(path))
+            if after != before:
+                write_result(after, out)
+                tqdm.write(f"{headline(after)} computed anew")
+            looked += 1
+        except Exception as error:  # costs this row alone
+            skipped.append(failure(f"{path}", error))
+    if not looked and not skipped:
+        skipped.append(f"{out} holds no record of that.")
+    return looked, skipped

@@ -1,0 +1,129 @@
+"""Rows that stand: their figures follow from their saved answers, and can be computed anew from them alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_bench import evaluate, leaderboard
+from fer_bench.datasets import FaceSet
+from fer_bench.emotions import SEVEN
+from fer_bench.evaluate import judge, main
+from fer_bench.infer import load
+from fer_bench.protocols import TRACKS
+from fer_bench.results import (
+    Result,
+    ResultError,
+    as_saved,
+    read_logits,
+    read_result,
+    read_results,
+    result_path,
+    write_logits,
+    write_result,
+)
+from fer_bench.standing import KEPT, recomputed
+from fer_bench.statistics import Interval
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one record and its answers: shipped weights judged on 24 grey pictures of noise."""
+    monkeypatch.setattr(leaderboard, "figure", lambda _results, _track, path: path)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (24, 48, 48), dtype=np.uint8)
+    ids = tuple(f"{index}" for index in range(24))
+    faces = FaceSet("rendered", "test", SEVEN, images, np.arange(24) % 7, ids)
+    model = load("deep_emotion_parallel", "rendered")
+    answers = judge(model, faces, TRACKS["rendered"])
+    write_logits(answers.result, tmp_path, answers.ids, answers.targets, answers.logits)
+    write_result(answers.result, tmp_path)
+    return tmp_path
+
+
+def record(board: Path) -> tuple[Path, Result]:
+    (path,) = (board / "results").glob("*/*/*.json")
+    return path, read_result(path)
+
+
+def test_every_committed_result_is_recomputable() -> None:
+    """Each committed record's figures, intervals too, are what its own saved answers give with today's statistics."""
+    root = Path(__file__).parent.parent / "leaderboard"
+    for result in read_results(root):
+        row = (result.track, result.method, result.recipe, result.seed, result.tta)
+        anew = recomputed(result, read_logits(result_path(root, *row)))
+        for part in ("metrics", "per_class_recall"):
+            stated, found = getattr(result, part), getattr(anew, part)
+            assert stated.keys() == found.keys()
+            for name in stated:
+                same = pytest.approx(list(vars(found[name]).values()), abs=1e-6)
+                assert list(vars(stated[name]).values()) == same, f"{row} {name}: run evaluate --all --figures"
+        assert (result.confusion_matrix, result.calibration.count) == (anew.confusion_matrix, anew.calibration.count)
+
+
+def test_what_was_judged_is_what_was_saved(board: Path) -> None:
+    """To the last digit: figures are measured on the answers as they are kept, so nothing moves by their rounding."""
+    path, before = record(board)
+    assert recomputed(before, read_logits(path)) == before
+    logits = np.random.default_rng(1).normal(scale=30, size=(50, 7))
+    kept = as_saved(logits)
+    assert kept.dtype == np.float32
+    assert (kept == as_saved(kept)).all()
+    assert (kept.max(axis=1) == 0).all()
+    assert np.abs(kept - (logits - logits.max(axis=1, keepdims=True))).max() < 0.1
+    with pytest.raises(ValueError, match="finite"):
+        as_saved(np.array([[0.0, np.nan]]))
+
+
+def test_figures_of_an_older_statistic_are_computed_anew(
+    board: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is loaded or answered, and all but the figures stays, accuracy without duplicates too."""
+    path, before = record(board)
+    without = Interval(0.1, 0.05, 0.2)
+    old = replace(
+        before, metrics={n: Interval(m.value, 0, m.high) for n, m in before.metrics.items()} | {KEPT: without}
+    )
+    write_result(old, board)
+    monkeypatch.setattr(evaluate, "load", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(evaluate, "load_dataset", lambda *_: pytest.fail("data was read"))
+    command = ["--all", "--track", "rendered", "--figures", "--out", str(board)]
+    assert main(command) == 0
+    assert "computed anew" in capsys.readouterr().out
+    assert record(board)[1] == replace(before, metrics=before.metrics | {KEPT: without})
+    changed = path.stat().st_mtime_ns
+    assert main(command) == 0
+    assert "computed anew" not in capsys.readouterr().out
+    assert path.stat().st_mtime_ns == changed, "a record that agrees is left alone"
+
+
+@pytest.mark.parametrize("broken", ["gone", "other", "fewer"])
+def test_answers_of_another_record_change_nothing(board: Path, broken: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path, before = record(board)
+    text, saved = path.read_bytes(), read_logits(path)
+    if broken == "gone":
+        path.with_suffix(".npz").unlink()
+        says = "cannot be read as logits"
+    elif broken == "other":
+        write_logits(before, board, saved.ids, saved.targets, np.roll(saved.logits, 1, axis=1))
+        says = "the saved answers give another confusion matrix than the record has"
+    else:
+        write_logits(before, board, saved.ids[1:], saved.targets[1:], saved.logits[1:])
+        says = "the saved answers are 23 x 7, but the record is of 24 pictures and 7 emotions"
+        with pytest.raises(ResultError, match=says):
+            recomputed(before, read_logits(path))
+    assert main(["--all", "--track", "rendered", "--figures", "--out", str(board)]) == 1
+    told = capsys.readouterr().err
+    assert says in told
+    assert str(path) in told.replace(".npz", ".json")
+    assert path.read_bytes() == text
+
+
+def test_what_is_not_there_is_said(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--method", "senet50", "--track", "rendered", "--figures", "--out", str(board)]) == 2
+    assert f"{board} holds no record of that" in capsys.readouterr().err
+    assert main(["--all", "--figures", "--runs", str(board), "--out", str(board)]) == 2
+    assert "--figures computes figures alone, of rows that stand; leave out --runs." in capsys.readouterr().err
