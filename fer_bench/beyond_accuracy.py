@@ -14,6 +14,11 @@ from fer_bench.statistics import Interval
 
 UNDER = "under_"
 """Columns `under_<corruption>`: the mean accuracy over the corruption's severities."""
+TRAINED_WITH = (
+    "Not all corruptions are new to all methods: the recipes' own augmentation turns pictures mildly and changes their "
+    "light and contrast, and in common-v1 and strong-v1 it lays grey boxes over some, as *occlusion* does."
+)
+"""What every table of robustness says of training."""
 
 
 def robustness_columns(found: Robustness | None) -> dict[str, float | str | None]:
@@ -78,7 +83,7 @@ def robustness_tables(frame: pd.DataFrame) -> list[str]:
             f"**Robustness** (corruptions `{safe(suite)}`): accuracy on {counts} of the test pictures, stratified by "
             "emotion, as they are (clean) and corrupted. *Corrupted* is the mean over all corruptions and severities, "
             "*relative drop* the share of the clean accuracy that is lost; the rest is each corruption's mean over its "
-            "severities. A method that answers the same whatever it sees loses nothing."
+            f"severities. A method that answers the same whatever it sees loses nothing. {TRAINED_WITH}"
         )
         texts.append(markdown_table(columns, part, words=("Method",)))
     return texts

@@ -12,7 +12,8 @@ the whole batch, whatever the number of processes:
   a loss that compares the pictures of a batch with each other (patch_cam's triplets) compares a process's own. There
   the result is the same within the noise between seeds.
 
-Process 0 alone writes files and tells of progress; what it decides (no time is left) holds for all.
+Process 0 alone writes files and tells of progress; what it decides (no time is left) holds for all. Each reads the
+data for itself: where one finds other pictures than process 0, all of them refuse to train (`start.check_alike`).
 """
 
 from __future__ import annotations
@@ -74,6 +75,14 @@ class Processes:
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
 
+    def check_batch(self, size: int) -> None:
+        """Raise UserError where a batch of `size` pictures cannot be shared: each process needs two of them."""
+        if self.world > 1 and size < 2 * self.world:
+            raise UserError(
+                f"a batch of {size} is too small for {self.world} processes, which need two pictures each; start at "
+                f"most {max(1, size // 2)}."
+            )
+
     def told(self, device: torch.device) -> str:
         """What a result says of the hardware: "cpu, 4 threads", "2 x NVIDIA H100"."""
         cuda = device.type == "cuda"
@@ -131,6 +140,13 @@ class Processes:
         said = torch.tensor(int(flag))
         torch.distributed.broadcast(said, 0)
         return bool(said)
+
+    def gathered(self, text: str) -> list[str]:
+        """What each process says here, by rank. Called by all."""
+        said = [text] * self.world
+        if self.world > 1:
+            torch.distributed.all_gather_object(said, text)
+        return said
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give every process the first's running statistics. Called by all."""

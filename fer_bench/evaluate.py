@@ -51,7 +51,7 @@ from fer_bench.results import (
     write_result,
 )  # fmt: skip
 from fer_bench.robustness import SUITE, measure_robustness
-from fer_bench.standing import recompute, standing
+from fer_bench.standing import guard, recompute, standing
 from fer_bench.weights import find, same_track
 
 
@@ -227,6 +227,7 @@ def evaluate(
                 if runs is not None and not found:
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
+                guard(model, track, out, tta, found and not verified)
                 own = same_track(model.record["track"], track.name)  # else its training pictures are another track's
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, track.name)

@@ -1,9 +1,13 @@
 """python -m fer_bench.explain: class activation maps (CAMs) and overlays of them. `faithfulness` judges them.
 
 The maps are pytorch-grad-cam's, of the layer that a method's card names, drawn where that layer's cells look (see
-`receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. Each call works on a copy
-of the network's structure that shares its weights: hooks, gradients and modes never touch the network that others may
-be using at the same moment.
+`receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. A network that turns or
+moves the picture before it looks says itself where its maps lie, in a method `in_picture(x, maps)`: x its input
+float32 (N, C, S, S), maps float32 (N, S, S) as they lie over what it looks at, which it returns as they lie over x (see
+`methods.deep_emotion`).
+
+Each call works on a copy of the network's structure that shares its weights: hooks, gradients and modes never touch the
+network that others may be using at the same moment.
 """
 
 from __future__ import annotations
@@ -59,7 +63,8 @@ class Explanation:
     """What `explain` found for N pictures.
 
     maps: float32 (N, S, S) at the network's input side S, each stretched to 0..1; a flat one is all 0. They lie where
-    the cells of the layer look, as their receptive fields' centres say.
+    the cells of the layer look, as their receptive fields' centres say; where a network turns or moves the picture
+    first, that is undone, and what of the picture it then never sees is 0.
     logits: float32 (N, K), as `infer.logits` gives them.   targets: N emotions, the ones that the maps are of.
     """
 
@@ -79,12 +84,17 @@ def explain(
 
     images: uint8 (N, H, W) or (N, H, W, 3), square faces of any side. method: a name of `CAMS`. target: an emotion,
     one per picture, or None for what the model predicts of each. May be called from several threads at once. Raises
-    UserError for an unknown CAM or emotion and for a model that is not a registered method.
+    UserError for an unknown CAM or emotion, for a model that is not a registered method and for one without parameters
+    in torch (of `onnx_model`).
     """
     explainer_class = _explainer_class(method)
     wanted = _target_indices(model, target, len(images))
     if model.name not in METHODS:
         raise UserError(f"{model.name} is not a registered method, so no card names the layer to draw a CAM over.")
+    if not any(True for _ in model.network.parameters()):
+        raise UserError(
+            f"{model.name} has no parameters in torch, so a CAM cannot be drawn; explain the torch model of load()."
+        )
     side = model.input_spec.size
     maps, answers = [np.zeros((0, side, side), np.float32)], [np.zeros((0, len(model.emotions)), np.float32)]
     # Callers may stand inside inference_mode, where nothing has gradients.
@@ -98,7 +108,7 @@ def explain(
                 targets = None if wanted is None else _class_targets(wanted[start : start + batch_size])
                 with Located(inputs) as located:
                     coarse = explainer(inputs, targets)
-                maps.append(spread(coarse, side, located.of(explainer.at_layer)))
+                maps.append(_in_picture(network, inputs, spread(coarse, side, located.of(explainer.at_layer))))
                 answers.append(explainer.outputs.detach().float().cpu().numpy())
     cams, scores = np.concatenate(maps).astype(np.float32), np.concatenate(answers)
     cams -= cams.min((1, 2), keepdims=True)
@@ -106,6 +116,14 @@ def explain(
     cams = np.divide(cams, peaks, out=np.zeros_like(cams), where=peaks > 0)
     chosen = scores.argmax(1) if wanted is None else wanted
     return Explanation(cams, scores, tuple(model.emotions[index] for index in chosen))
+
+
+def _in_picture(network: nn.Module, inputs: Tensor, maps: np.ndarray) -> np.ndarray:
+    """The maps (N, S, S) where they lie over the inputs, for a network that looks at them through a warp of its own."""
+    if not hasattr(network, "in_picture"):
+        return maps
+    with torch.no_grad():
+        return network.in_picture(inputs, torch.from_numpy(maps).to(inputs.device)).cpu().numpy()
 
 
 def check_cam(name: str) -> str:

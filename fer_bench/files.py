@@ -136,7 +136,9 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> P
         if plain:
             replace_with(temporary, real)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}.") from None
+        file = next((folder for folder in real.parents if folder.exists() and not folder.is_dir()), None)
+        reason = f"{file} is a file, not a folder" if file else error.strerror or error
+        raise OutputError(f"{path} cannot be written: {reason}.") from None
     finally:
         if plain:
             with contextlib.suppress(OSError):  # its folder may be a file

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from fer_bench.cards import InputSpec, Track
+from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import (
     Face,
@@ -78,8 +79,8 @@ def best_device(wanted: str = "auto") -> torch.device:
 class Model:
     """A network with weights and all that is needed to use it.
 
-    network: in eval mode.   emotions: the order of its outputs.   record: what the weight file says of itself; left out
-    for a network of one's own, of which nothing is known.
+    network: in eval mode.   emotions: the order of its outputs, in any usual spelling; held under canonical names.
+    record: what the weight file says of itself; left out for a network of one's own, of which nothing is known.
     """
 
     name: str
@@ -88,6 +89,10 @@ class Model:
     emotions: tuple[str, ...]
     record: dict = field(default_factory=dict)
     path: Path | None = None
+
+    def __post_init__(self) -> None:
+        with contextlib.suppress(ValueError):  # whoever judges the model says what is wrong with its emotions
+            self.emotions = tuple(map(canonical, self.emotions))
 
     @property
     def device(self) -> torch.device:

@@ -27,13 +27,19 @@ OWN = "own"
 def recorded(model: Model) -> Model:
     """The model with the record that judging it needs: its own, and where it is one's own network, what is known of it.
 
-    Raises UserError, saying how to wrap it, for a bare network, and for emotions that do not fit.
+    Raises UserError, saying how to wrap it, for a bare network, for one without parameters in torch (of `onnx_model`),
+    and for emotions that do not fit.
     """
     if not isinstance(model, Model):
         raise UserError(
             f"a {type(model).__name__} does not say what it reads and what its outputs mean; give a model of load(), "
             "or wrap it: fer_bench.Model('my_network', network, fer_bench.InputSpec(size=48, channels=1, mean=(0.5,), "
             "std=(0.25,)), emotions), with the emotions in the order of its outputs."
+        )
+    if not any(True for _ in model.network.parameters()):
+        raise UserError(
+            f"{model.name} has no parameters in torch; judge the torch model that it was made from, or, of what only "
+            "computes elsewhere, make a submission: python -m fer_bench.submissions."
         )
     if "track" in model.record:
         return model
@@ -45,8 +51,6 @@ def recorded(model: Model) -> Model:
         raise UserError(f"{model.name}: several of its outputs are {twice[0]}; give each output an emotion of its own.")
     if not re.fullmatch("[a-z0-9_]+", model.name):
         raise UserError(f"the name {model.name!r} may hold small letters, digits and _ only; give another.")
-    if not any(True for _ in model.network.parameters()):
-        raise UserError(f"{model.name} has no parameters in torch; what computes elsewhere is judged as a submission.")
     digest, size = hashlib.sha256(), 0
     for name, tensor in sorted(model.network.state_dict().items()):
         content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()

@@ -51,6 +51,7 @@ HOW_TO_READ = (
     "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
     "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
     "methods*) can still tell them apart. *Parameters* are the trainable ones, without those that are held fixed. "
+    "(A submitted ONNX file does not tell them apart: of it, every weight that it holds counts.) "
     "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run. "
     "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
     "that. A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "

@@ -60,17 +60,20 @@ def to_8bit(image: Image.Image) -> Image.Image:
 def _from_deep(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float pixels -> 8-bit. The last two do not say their range: the least usual one that fits.
 
-    ValueError where none does: floats above 255 may have 16 bits or be a little too bright. A TIFF of 12 bits says so;
-    else 12 bits in 16 are not guessed by the brightest pixel: of a series each would be scaled in its own way.
+    ValueError where none does: floats above 255 may have 16 bits or be a little too bright; so are floats whose
+    greatest lies between 1 and 2, which of 0..255 would be black. A TIFF of 12 bits says so; else 12 bits in 16 are not
+    guessed by the brightest pixel: of a series each would be scaled in its own way.
     """
     values = np.asarray(image)
     usual = (255.0, 65535.0) if image.mode == "I" else (1.0, 255.0)
     if image.mode.startswith("I;16"):
         usual = (2.0 ** getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, (16,))[0] - 1,)
     low, high = float(values.min()), float(values.max())
+    if usual[0] < high < 2:  # only where `usual` begins at 1
+        usual = usual[:1]
     top = next((top for top in usual if low >= 0 and high <= top), None)
     if top is None:
-        raise ValueError(f"its pixels, {low:g} to {high:g}, leave 0..{usual[-1]:g}: save it as 8 bits")
+        raise ValueError(f"its pixels, {low:g} to {high:.9g}, leave 0..{usual[-1]:g}: save it as 8 bits")
     scaled = np.empty(values.shape, np.uint8)
     for row in range(0, len(values), STRIP):
         scaled[row : row + STRIP] = (values[row : row + STRIP] * np.float64(255.0 / top)).round()

@@ -89,7 +89,7 @@ def score_files(
     paths: Sequence[Path], models: Sequence[Model], output: ScoreFile | None, arguments: argparse.Namespace
 ) -> tuple[int, list[str]]:
     """Score every file. Returns the number of rows written, and one sentence per file that was not read whole."""
-    written, problems, groups = 0, [], in_groups(paths)
+    written, problems, groups, whole = 0, [], in_groups(paths), 0
     done = output.start([[label(path) for path in group] for group in groups]).done if output else set()
     if output and output.unsure:
         doubt = "nothing beside it says that its rows were made with these options; if not, leave out --resume."
@@ -102,8 +102,9 @@ def score_files(
             return str(error)
 
     def take(rows: list[Row]) -> None:
-        nonlocal written
+        nonlocal written, whole
         written += len(rows)
+        whole += sum(row["face"] == 0 for row in rows)
         if output:
             output.add(rows)
 
@@ -123,6 +124,9 @@ def score_files(
                 rows = scoring.score_prepared([one for one in prepared if isinstance(one, Prepared)], models)
                 take(list(chain.from_iterable(rows)))
             bar.update(len(group))
+    if whole and not arguments.no_detect:
+        told = "the picture was taken whole, which says little unless it is one"
+        print(f"no face was found for {whole:,} of {written:,} rows (face 0): {told}.", file=sys.stderr)
     return written, problems
 
 

@@ -55,7 +55,8 @@ class Cells:
 class Located(TorchDispatchMode):
     """While it is open, knows the cells of every feature map that is computed from `inputs` (N, C, H, W).
 
-    A sum or a concatenation is where its first term is; a spatial transformer's output counts as where its input is.
+    A sum or a concatenation is where its first term is. A spatial transformer's output counts as where its input is:
+    what it turns and moves differs from picture to picture, and `explain` undoes it.
     """
 
     def __init__(self, inputs: Tensor) -> None:

@@ -63,6 +63,17 @@ def full_epochs(epochs: int, pictures_seen: int | None, train_pictures: int | No
     return max(1, int(pictures_seen // train_pictures)) if cut else epochs
 
 
+def epochs_before(epochs: int, pictures_seen: int, train_pictures: float | None) -> str:
+    """ "50 epochs (1,434,156 pictures)" of the runs before, or their pictures alone where these are no full epochs.
+
+    train_pictures: of the split that they were trained on; 0, None or NaN where it is not known.
+    """
+    size = train_pictures if train_pictures and train_pictures == train_pictures else 0
+    full = full_epochs(epochs, pictures_seen, size)
+    pictures = f"{pictures_seen:,} pictures"
+    return pictures if pictures_seen < 0.9 * full * size else f"{full} epochs ({pictures})"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """The checkpoint the figures belong to."""

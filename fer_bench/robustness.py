@@ -1,10 +1,14 @@
 """python -m fer_bench.robustness: how much accuracy is left on corrupted copies of the test pictures.
 
 After D. Hendrycks and T. Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and Perturbations,
-ICLR 2019 (ImageNet-C): each corruption has severities 1 to 5 and is never trained on. Theirs are made for photographs
-of 224 pixels; these are set for faces of 48, so that a person still names most emotions at severity 5. What has a
-length (blur, motion) is scaled with the picture's side, so that a face is as blurred at 224 pixels as at 48. Darkness,
-occlusion and rotation are not among theirs; faces meet them.
+ICLR 2019 (ImageNet-C): each corruption has severities 1 to 5. Theirs are made for photographs of 224 pixels; these are
+set for faces of 48, so that a person still names most emotions at severity 5. What has a length (blur, motion) is
+scaled with the picture's side, so that a face is as blurred at 224 pixels as at 48. Darkness, occlusion and rotation
+are not among theirs; faces meet them.
+
+Theirs are never trained on; of these, a milder kind of some is part of the recipes' own augmentation: rotation (8 to 12
+degrees at most; severity 5 is 30), brightness, darkness and contrast in all of them, and grey boxes, which is what
+occlusion is, in common-v1 and strong-v1. Noise, blur, motion, JPEG and few pixels are in none.
 """
 
 from __future__ import annotations

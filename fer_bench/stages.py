@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from fer_bench.cards import Augmentation, InputSpec
+from fer_bench.distributed import Processes
+from fer_bench.errors import UserError
 from fer_bench.methods.base import Criterion, Stage
 from fer_bench.transforms import DRAWS, augment
 
@@ -31,6 +34,36 @@ class StageLoss(nn.Module):
     def forward(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
         """(N, C, S, S), (N,) -> scalar."""
         return self.stage.loss(self.network, inputs, targets, criterion)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch of an epoch as one of several processes has it."""
+
+    count: int
+    """Pictures of the whole batch."""
+    mine: Tensor
+    """int64, which pictures of the split this process has of it."""
+    runs: list[range]
+    """Which rows of the batch these are, and `weight`, what the mean of their losses counts: see `Processes.rows`."""
+    weight: float
+
+
+def batches_of(pictures: int, size: int, processes: Processes, generator: torch.Generator) -> list[Batch]:
+    """An epoch's batches: all pictures, in an order drawn from the generator, `size` at a time.
+
+    A single one that is left over at the end is left out. Raises UserError for fewer than 2 pictures.
+    """
+    order = torch.randperm(pictures, generator=generator)
+    batches = []
+    for whole in order.split(size):
+        if len(whole) > 1:  # batch norm needs two
+            runs, weight = processes.rows(len(whole))
+            mine = torch.cat([whole[run.start : run.stop] for run in runs])
+            batches.append(Batch(len(whole), mine, runs, weight))
+    if not batches:
+        raise UserError(f"{pictures} training picture(s) are too few; at least 2 are needed.")
+    return batches
 
 
 @contextlib.contextmanager
@@ -95,8 +128,3 @@ class RunningMean(AveragedModel):
             if pairs:
                 change([mean for mean, _ in pairs], [value for _, value in pairs])
         self.n_averaged += 1
-
-
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names start so, without the prefix."""
-    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from fer_bench.cards import Track
+from fer_bench.errors import UserError
+from fer_bench.infer import Model
 from fer_bench.judged import failure
 from fer_bench.results import (
     Logits,
@@ -34,6 +37,20 @@ def standing(result: Result, out: Path) -> Result | None:
         return None
     measured, replaced = ((r.weights.sha256, r.data.hash, r.emotions) for r in (result, before))
     return before if measured == replaced else None
+
+
+def guard(model: Model, track: Track, out: Path, tta: str, trying: bool) -> None:
+    """Refuse, where a user is `trying` weights of their own runs, to put their row into the place of a verified one.
+
+    Raises UserError where `out` holds a row of the same track, method, recipe and seed that the project measured with
+    other weights: it would be gone, with its robustness and explanation, and could not be compared with the new one.
+    """
+    path = result_path(out, track.name, model.name, model.record["recipe"], model.record["seed"], tta)
+    if not trying or not path.is_file():
+        return
+    before = read_result(path)
+    if before.verified and before.weights.sha256 != model.record["sha256"]:
+        raise UserError(f"{path} is a verified row of other weights; give another folder to --out for yours.")
 
 
 def recomputed(result: Result, answers: Logits) -> Result:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Track
-from fer_bench.datasets import FaceSet, forbid_split, load_dataset
-from fer_bench.datasets.stream import Listed, to_stream
+from fer_bench.datasets import FaceSet, data_folder, forbid_split, load_dataset
+from fer_bench.datasets.stream import InMemory, Listed, Source, Streamed, to_stream
+from fer_bench.distributed import Processes
 from fer_bench.errors import DataError, UserError
-from fer_bench.files import track_folder
+from fer_bench.files import label, track_folder
 from fer_bench.methods.base import Method
 from fer_bench.protocols import seen_test
 from fer_bench.records import full_epochs
-from fer_bench.weights import WeightsError, find, read_tensors, sha256, unpack
+from fer_bench.weights import OWN, WeightsError, find, read_tensors, record_of, sha256, unpack
 
 SHIPPED = "shipped"
 
@@ -41,6 +45,40 @@ def splits_of(
         none = f"no picture of what is trained on ({known}) in its {track.validation} split"
         raise DataError(f"{track.name} has {none}, so that no epoch could be chosen; add some.")
     return train, whole.limit(limit_validation)
+
+
+def source_of(train: FaceSet | Listed, device: torch.device, sharing: int) -> Source:
+    """Where training gets the split's batches from. sharing: processes of this machine that do so."""
+    if isinstance(train, FaceSet):
+        return InMemory(torch.from_numpy(train.images).to(device), torch.from_numpy(train.labels).to(device))
+    return Streamed(train, device, sharing=sharing)
+
+
+def check_alike(
+    identity: Mapping[str, object], track: Track, sizes: tuple[int, int], settings: Mapping[str, object], of: Processes
+) -> None:
+    """Raise UserError, in all processes, where one of them reads other pictures than process 0, or does other things.
+
+    identity: what a checkpoint may be resumed by. sizes: pictures of the training and of the validation split.
+    settings: what else all must have been given alike. Called by all.
+    """
+    kind, _, path = track.dataset.partition(":")
+    folder = Path(path).expanduser() if kind in OWN and path else data_folder(track.dataset)
+    place = f"{socket.gethostname()}:{'' if folder is None else label(folder.resolve())}"
+    told = json.dumps({"read": f"{sizes[0]:,} and {sizes[1]:,} pictures of {place}", **identity, **settings})
+    said = [json.loads(one) for one in of.gathered(told)]
+    differing = {rank: [k for k in said[0] | one if one.get(k) != said[0].get(k)] for rank, one in enumerate(said)}
+    pictures = [rank for rank, names in differing.items() if {"data", "validation"} & {*names}]
+    if pictures:
+        read = ", ".join(f"process {rank} read {said[rank]['read']}" for rank in pictures)
+        raise UserError(
+            f"the processes do not have the same pictures to train on and to choose by: {read}, process 0 "
+            f"{said[0]['read']}; give all of them the same copy."
+        )
+    others = {rank: names for rank, found in differing.items() if (names := [name for name in found if name != "read"])}
+    if others:
+        given = ", ".join(f"process {rank} has another {', '.join(names)}" for rank, names in others.items())
+        raise UserError(f"{given} than process 0; start all of them with the same command.")
 
 
 def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
@@ -99,30 +137,78 @@ def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[s
     return {"pretrained": trained.get("pretrained"), "earlier": earlier, "stages": trained.get("stages")}
 
 
-def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) -> int:
+@dataclass(frozen=True)
+class Standing:
+    """The run whose record stands in a folder; one that saw nothing where there is none."""
+
+    pictures: int = 0
+    """How many it saw."""
+    best: float = -1.0
+    """Validation accuracy of the epoch that its weights are of, before they were made compact."""
+    start: str = ""
+    """First 12 digits of the hash of the weights that it started from; "" for none."""
+
+    def stays(self, pictures: int, best: float, gained: bool) -> str:
+        """Why its weights stay where a run that was cut ends with such figures; "" where they are to be replaced.
+
+        gained: whether this call completed an epoch: if not, what it has are those of the call before, or a part of
+        an epoch.
+        """
+        if pictures < self.pictures:
+            return f"they saw {self.pictures:,} pictures, and this call has {pictures:,}"
+        if not gained and round(best, 5) < self.best:
+            return f"they read {self.best:.4f} on validation, and this call, which completed no epoch, {best:.4f}"
+        return ""
+
+
+def standing(folder: Path) -> Standing:
+    """The run whose record stands in the folder. Raises UserError where it is none."""
+    path = folder / "record.json"
+    if not path.is_file():
+        return Standing()
+    try:
+        record = json.loads(path.read_text())
+        trained, curve = record["trained"], record.get("curve") or []
+        earlier, epoch = trained.get("earlier"), trained.get("best_epoch") or 0
+        # The last word of the first row is the weights' hash in brackets.
+        start = earlier["weights"][0].split()[-1].strip("()") if earlier else ""
+        best = curve[epoch - 1][2] if 0 < epoch <= len(curve) else -1.0
+        return Standing(int(trained["pictures_seen"]), float(best), start)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise UserError(f"{path}: this is no record of a training run; remove it, or give another --out.") from None
+
+
+def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) -> Standing:
     """Raise UserError where a run would replace one that saw clearly more pictures, or that started elsewhere.
 
-    Returns how many pictures the one that stands there saw.
+    That is a run with a record, or one that was stopped or killed before it had one: what its checkpoint saw counts.
+    Returns the one with a record.
 
     folder: of both. start: the new run's weight file. asked: how many pictures it will see; whole: or may end after so
     many. A tenth fewer may be: some pictures were taken out of the same data.
     """
-    path = folder / "record.json"
-    if not path.is_file():
-        return 0
-    try:
-        trained = json.loads(path.read_text())["trained"]
-        seen, earlier = int(trained["pictures_seen"]), trained.get("earlier")
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: this is no record of a training run; remove it, or give another --out.") from None
-    came = earlier["weights"][0].split()[-1] if earlier else ""  # its last word is the weights' hash in brackets
-    if came != ("" if start is None else f"({sha256(start)[:12]})"):
-        why = "had another start (--start-from)"
-    elif 0.9 * seen > asked:
-        why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if whole else "may end sooner")
-    else:
-        return seen
-    raise UserError(f"{folder} holds a run already, which {why}; give another --out, or remove that folder first.")
+    found, last = standing(folder), folder / "last.safetensors"
+    stand = []
+    if (folder / "record.json").is_file():
+        stand.append(("a run already, which", found.pictures, found.start, ""))
+    if last.is_file():
+        try:
+            record = record_of(last)
+            state, origin = record["state"], record["identity"].get("start", "")[:12]
+            seen, epochs = int(state["pictures"]), len(state["curve"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{last}: this is no checkpoint to weigh; remove it, or give another --out.") from None
+        if seen > found.pictures:  # else the record tells of its end
+            stand.append((f"an unfinished run of {epochs} epoch(s), which", seen, origin, "go on with --resume, "))
+    for what, seen, origin, mend in stand:
+        if origin != ("" if start is None else sha256(start)[:12]):
+            why = "had another start (--start-from)"
+        elif 0.9 * seen > asked:
+            why = f"saw {seen:,} pictures, and this one " + (f"will see {asked:,}" if whole else "may end sooner")
+        else:
+            continue
+        raise UserError(f"{folder} holds {what} {why}; {mend}give another --out, or remove that folder first.")
+    return found
 
 
 def per_class(method: Method, classes: int) -> set[str]:

@@ -27,12 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.checkpoints import Keeper, read_checkpoint
-from fer_bench.datasets import FaceSet, forbid_split
-from fer_bench.datasets.stream import InMemory, Source, Streamed
+from fer_bench.checkpoints import Keeper, held, read_checkpoint, restoring, stopped_as_by_hand, with_prefix
+from fer_bench.datasets import forbid_split
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
 from fer_bench.errors import TrainingError, UserError
-from fer_bench.files import OutputError, atomic_write, make_folder
+from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
@@ -45,8 +44,8 @@ from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
-from fer_bench.stages import RunningMean, StageLoss, augmented, mixed, only_trainable, stage_epochs, with_prefix
-from fer_bench.start import check_standing, splits_of, start_file, start_from
+from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, stage_epochs
+from fer_bench.start import check_alike, check_standing, source_of, splits_of, standing, start_file, start_from
 from fer_bench.transforms import to_input
 from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
@@ -75,20 +74,12 @@ class Run:
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
         self.method, self.track, self.options = method, track, options
         self.spec, self.device = method.card.input, processes.device(best_device(options.device))
-        if processes.world > 1 and self.recipe.batch_size < 2 * processes.world:
-            raise UserError(
-                f"a batch of {self.recipe.batch_size} is too small for {processes.world} processes, which need two "
-                f"pictures each; start at most {max(1, self.recipe.batch_size // 2)}."
-            )
+        processes.check_batch(self.recipe.batch_size)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device))
         self.folder = run_folder(out, method.card.name, track.name, recipe.name, options.seed)
         self.train_set, self.validation_set = splits_of(track, options.stream, options.limit, options.limit_validation)
         self.emotions = self.train_set.emotions
-        if isinstance(self.train_set, FaceSet):
-            images, labels = torch.from_numpy(self.train_set.images), torch.from_numpy(self.train_set.labels)
-            self.source: Source = InMemory(images.to(self.device), labels.to(self.device))
-        else:
-            self.source = Streamed(self.train_set, self.device, sharing=processes.local_world)
+        self.source = source_of(self.train_set, self.device, processes.local_world)
         torch.manual_seed(options.seed)
         network = processes.synchronised(method.build(len(self.emotions)), self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
@@ -101,6 +92,8 @@ class Run:
             "ended": "complete", "pretrained": None, "earlier": None, "stages": {}, "curve": [],
             "kept": "best.safetensors",
         }  # fmt: skip
+        if self.start is not None:
+            self.state |= start_from(self.start, method, self.network, self.emotions, track)
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
             "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
@@ -109,37 +102,47 @@ class Run:
         }  # fmt: skip
 
     def fit(self) -> Path:
-        """Train to the end, from a checkpoint where asked; loading the test split raises. Returns the model's file."""
-        with forbid_split(self.track.test):
-            return self.advance()
+        """Train to the end, from a checkpoint where asked; loading the test split raises. Returns the model's file.
 
-    def advance(self) -> Path:
-        """What `fit` does, and the caller keeps the test split out of reach."""
+        Raises UserError where another process trains in this run's folder, where what stands there must not be
+        replaced, and where several processes do not have the same data. Stopped by KeyboardInterrupt or SystemExit, it
+        writes the last full epoch before it ends.
+        """
+        sizes = len(self.train_set), len(self.validation_set)
+        settings = {"--resume": self.options.resume, "--max-minutes": self.options.max_minutes is None}
+        check_alike(self.identity, self.track, sizes, settings, self.processes)
+        with (
+            forbid_split(self.track.test),
+            held(self.folder, self.processes),  # before an epoch has been spent
+            Keeper(self.folder, self.processes.is_first) as keeper,
+        ):
+            return self.advance(keeper)
+
+    def advance(self, keeper: Keeper) -> Path:
+        """What `fit` does, and the caller keeps the test split out of reach and others out of the folder."""
         last = self.folder / "last.safetensors"
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # batches of one size: the fastest convolution is looked for once
         processes, state = self.processes, self.state
         saved: tuple[dict[str, Tensor], dict] | None = None
-        standing = 0  # pictures that a run in this folder saw whose place this one takes
         if self.options.resume and processes.all_see(last):
+            stands = standing(self.folder)
             tensors, record = read_checkpoint(last, self.identity)
             state |= {"stages": None} | record["state"]  # older checkpoints do not tell their stages
-            self.network.load_state_dict(with_prefix("net.", tensors), strict=True)
+            with restoring(last):
+                self.network.load_state_dict(with_prefix("net.", tensors))
             saved = tensors, record["optimizer"]
         else:
             asked = sum(self.epochs) * len(self.source)
             if self.options.max_minutes is not None:  # it may end sooner; --resume without `last`: after one at least
                 asked = len(self.source) if self.options.resume else 0
-            standing = check_standing(self.folder, self.start, asked, self.options.max_minutes is None)
-            if self.start is not None:
-                state |= start_from(self.start, self.method, self.network, self.emotions, self.track)
-            elif self.method.pretrained is not None:
+            stands = check_standing(self.folder, self.start, asked, self.options.max_minutes is None)
+            if self.start is None and self.method.pretrained is not None:
                 with processes.first_alone():
                     state["pretrained"] = self.method.pretrained(self.network)
+            processes.wait()  # until all have looked at what stands there
             if processes.is_first:
-                make_folder(self.folder)  # before an epoch has been spent
                 last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
-        keeper = Keeper(self.folder, processes.is_first)
         minutes, before = self.options.max_minutes, len(state["curve"])
         deadline = math.inf if minutes is None else self.begun + minutes * 60
         name, stages = self.method.card.name, {} if state["stages"] is None else state["stages"]
@@ -162,9 +165,10 @@ class Run:
                 if self.recipe.ema:
                     self.average = RunningMean(self.network, self.recipe.ema)
                 if saved is not None and state["stage_epoch"] > 0:
-                    restore_state(optimizer, *saved)
-                    if self.average is not None:
-                        self.average.load_state_dict(with_prefix("ema.", saved[0]))
+                    with restoring(last):
+                        restore_state(optimizer, *saved)
+                        if self.average is not None:
+                            self.average.load_state_dict(with_prefix("ema.", saved[0]))
                 saved = None
                 for index in range(state["stage_epoch"], epochs):
                     begun = time.monotonic()
@@ -184,9 +188,10 @@ class Run:
                         if number == before + 1 and processes.is_first:
                             again = "too few for a full epoch, so --resume begins this one again; give more."
                             print(f"{name}: {minutes:g} minutes were {again}", file=sys.stderr)
-                        if state["pictures"] < standing:  # a longer one was cut in its first epoch
-                            return self.folder / "model.safetensors"
-                        return self.finish()
+                        why = stands.stays(state["pictures"], state["best"], gained=number > before + 1)
+                        if why and processes.is_first:
+                            print(f"{name}: the weights in {self.folder} stay: {why}", file=sys.stderr)
+                        return self.folder / "model.safetensors" if why else self.finish()
                     stale = bool(self.recipe.patience) and number - state["best_epoch"] >= self.recipe.patience
                     state["stage_epoch"] = index + 1
                     stages[stage.name] += 1
@@ -194,8 +199,8 @@ class Run:
                         state["ended"] = "patience"
                     if stale or index + 1 == epochs:
                         state |= {"stage": state["stage"] + 1, "stage_epoch": 0}
-                    if stale or index + 1 == epochs or keeper.due():
-                        keeper.keep(self.identity, state, self.network, self.average, optimizer)
+                    now = stale or index + 1 == epochs or keeper.due()
+                    keeper.keep(self.identity, state, self.network, self.average, optimizer, now)
                     if stale:
                         break
         return self.finish()
@@ -206,26 +211,20 @@ class Run:
         """The next epoch of the stage. Returns whether it was completed in time, and the mean loss."""
         recipe, processes, number = self.recipe, self.processes, len(self.state["curve"])
         index, epochs = self.state["stage_epoch"], self.epochs[self.state["stage"]]
-        seed = self.options.seed * 100_003 + number
+        earlier = self.state["earlier"]  # runs before: their epochs, and one of each that may have been cut short
+        drawn = number + (earlier["epochs"] + len(earlier["weights"]) if earlier else 0)
+        seed = self.options.seed * 100_003 + drawn
         torch.manual_seed(seed + processes.rank * 1_000_003)  # dropout and whatever else a network draws
         generator = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(self.source), generator=generator)
-        batches = [batch for batch in order.split(recipe.batch_size) if len(batch) > 1]  # batch norm needs two
-        if not batches:
-            raise UserError(f"{len(self.source)} training picture(s) are too few; at least 2 are needed.")
-        shares = [processes.rows(len(batch)) for batch in batches]
-        mine = [
-            torch.cat([batch[run.start : run.stop] for run in runs])
-            for batch, (runs, _) in zip(batches, shares, strict=True)
-        ]
+        batches = batches_of(len(self.source), recipe.batch_size, processes, generator)
         cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
         draws = np.random.default_rng(seed)
         clipped = [p for group in optimizer.param_groups for p in group["params"]]
         total, begun = torch.zeros((), device=self.device), time.monotonic()
         self.network.train()
-        for step, (images, labels) in enumerate(self.source.batches(mine), start=1):
-            count, (runs, weight) = len(batches[step - 1]), shares[step - 1]
-            inputs = augmented(images, runs, count, self.spec, recipe.augmentation, generator)
+        for step, (images, labels) in enumerate(self.source.batches([batch.mine for batch in batches]), start=1):
+            batch = batches[step - 1]
+            inputs = augmented(images, batch.runs, batch.count, self.spec, recipe.augmentation, generator)
             criterion: Criterion = cross_entropy
             if recipe.mixup:
                 part = float(draws.beta(recipe.mixup, recipe.mixup))
@@ -235,7 +234,7 @@ class Run:
                 group["lr"] = recipe.lr * stage.rate * factor
             with self.autocast:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
-                loss = weight * loss_of(inputs, labels, criterion)
+                loss = batch.weight * loss_of(inputs, labels, criterion)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.clip:
@@ -244,7 +243,7 @@ class Run:
             if self.average is not None:
                 self.average.update_parameters(self.network)
             total += loss.detach()
-            self.state["pictures"] += count
+            self.state["pictures"] += batch.count
             if step % 20 == 0 or step == len(batches):  # asking for the loss waits for the device, so not every step
                 mean = self.finite(total, number + 1) / step
                 pace = (time.monotonic() - begun) / step
@@ -383,7 +382,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train methods on a track. Exit codes: 0 done, 1 failed or interrupted (resumable), 2 wrong use."""
     given = arguments_from(argv)
     try:
-        with joined() as processes:
+        with stopped_as_by_hand(), joined() as processes:
             return train(given, processes)
     except (UserError, UnknownNameError, TrainingError, LostProcessError) as error:
         print(f"{speaker()}{error}", file=sys.stderr)

@@ -26,14 +26,15 @@ def to_input(images: Tensor, spec: InputSpec) -> Tensor:
 def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """As `to_input`, with random changes drawn from `generator` (a CPU generator, so that devices agree).
 
-    Flip, rotation, shift, zoom, perspective and the resize to the input size are one bilinear sampling; a side of twice
-    the input size or more is made as small as the input, with antialiasing, before it.
+    Flip, rotation, shift, zoom, perspective and an enlargement to the input size are one bilinear sampling; a side
+    above the input size is made as small as the input, with antialiasing, before it.
     """
     a, n, device = augmentation, len(images), images.device
     x = _channels_first(images, spec.channels)
-    # A bilinear sampling at every other pixel or fewer would show training aliased pictures that evaluation never sees.
-    # So these become as small as the input first, as `to_input` makes them: without any change the two are then equal.
-    sides = [spec.size if side >= 2 * spec.size else side for side in x.shape[-2:]]
+    # A bilinear sampling at fewer places than there are pixels would show training sharper, aliased pictures that
+    # evaluation never sees. So these become as small as the input first, as `to_input` makes them: without any change
+    # the two are then equal.
+    sides = [min(side, spec.size) for side in x.shape[-2:]]
     if sides != list(x.shape[-2:]):
         x = F.interpolate(x, sides, mode="bilinear", align_corners=False, antialias=True)
     draw = torch.rand(n, DRAWS, generator=generator)

@@ -274,8 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         name = found.commit(files)
         return self.answer({"commitUrl": f"{self.hub.url}/{repo}/commit/{name}", "commitOid": name, "success": True})
 
-    def resolve(self, repo: str, revision: str, path: str) -> None:
-        found = self.find("models", repo)
+    def resolve(self, kind: str | None, repo: str, revision: str, path: str) -> None:
+        found = self.find(kind or "models", repo)
         commit = self.at(found, revision) if found is not None else None
         if commit is None:
             return None
@@ -328,5 +328,5 @@ _ROUTES = (
     ("POST", f"/(?:datasets/|spaces/)?{_REPO}\\.git/info/lfs/objects/batch", _Handler.batch),
     ("PUT", "/storage/(?P<oid>[0-9a-f]{64})", _Handler.store),
     ("GET HEAD", "/storage/(?P<oid>[0-9a-f]{64})", _Handler.serve),
-    ("GET HEAD", f"/{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
+    ("GET HEAD", f"/(?:{_KIND}/)?{_REPO}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler.resolve),
 )

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +15,13 @@ import torch
 from fer_bench import checkpoints
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
+from fer_bench.methods import METHODS
+from fer_bench.methods.base import Method, Stage
+from fer_bench.train import Run, main
 from fer_bench.weights import read_tensors
 from tests.helpers import write_folder
-from tests.test_train import run
+from tests.test_train import RECIPE, STAGED, TINY, run
+from tests.test_train_folder import Killed
 
 
 @pytest.fixture
@@ -64,14 +72,121 @@ def test_a_run_resumed_from_an_earlier_checkpoint_ends_alike(
 
     def killed(*given: object) -> tuple[bool, float]:
         if len(training.state["curve"]) == 3:
-            raise KeyboardInterrupt
+            raise Killed
         return epoch(*given)
 
     monkeypatch.setattr(training, "epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         training.fit()
     assert len(read_tensors(training.folder / "last.safetensors")[1]["state"]["curve"]) == 1
     resumed = read_tensors(run(track, tmp_path / "killed", resume=True).fit())[0]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def stopping(monkeypatch: pytest.MonkeyPatch, stop: Callable[[], object], after: int = 3) -> None:
+    """`stop` is called in the epoch after so many, and no checkpoint but the first is worth its time before it."""
+    epoch = Run.epoch
+
+    def watched(self: Run, *given: object) -> tuple[bool, float]:
+        answer = epoch(self, *given)  # so that the network is no longer what the last full epoch left
+        if len(self.state["curve"]) == after:
+            stop()
+        return answer
+
+    monkeypatch.setattr(checkpoints.Keeper, "due", lambda self: self.cost == 0)
+    monkeypatch.setattr(Run, "epoch", watched)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def leave() -> None:
+    raise SystemExit(-1)
+
+
+@pytest.mark.parametrize("method", [TINY, STAGED])
+@pytest.mark.parametrize("stop", [interrupt, leave])
+def test_what_is_stopped_by_hand_writes_its_last_full_epoch(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: Callable[[], object], method: Method
+) -> None:
+    """Ctrl-C in the fourth epoch, when two full ones were not on the disk: resumed, only that one is trained again."""
+    recipe = replace(RECIPE, ema=0.9, epochs=6)
+    whole = read_tensors(run(track, tmp_path / "whole", method, recipe).fit())[0]
+    with monkeypatch.context() as patched:
+        stopping(patched, stop)
+        training = run(track, tmp_path / "stopped", method, recipe)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            training.fit()
+    state = read_tensors(training.folder / "last.safetensors")[1]["state"]
+    assert [row[0] for row in state["curve"]] == [1, 2, 3]
+    assert [path.name for path in training.folder.glob("best*")] == [state["kept"]]
+    resumed = read_tensors(run(track, tmp_path / "stopped", method, recipe, resume=True).fit())[0]
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_ctrl_c_in_a_write_does_not_lose_what_was_being_written(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither file of it, whichever it falls into."""
+    write = checkpoints.write_tensors
+    for stopped in range(2, 6):  # each of the two files of the second epoch and of the third
+        asked = iter(range(10))
+
+        def interrupted(path: Path, *given: object, asked: Iterator = asked, stopped: int = stopped) -> None:
+            if next(asked) == stopped:
+                raise KeyboardInterrupt
+            write(path, *given)
+
+        training = run(track, tmp_path / str(stopped))
+        values = iter((0.1, 0.2, 0.3, 0.4))
+        with monkeypatch.context() as patched:
+            patched.setattr(training, "validate", lambda values=values: next(values))
+            patched.setattr(checkpoints.Keeper, "due", lambda self: True)
+            patched.setattr(checkpoints, "write_tensors", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                training.fit()
+        state = read_tensors(training.folder / "last.safetensors")[1]["state"]
+        assert len(state["curve"]) == stopped // 2 + 1
+        assert (training.folder / state["kept"]).is_file()
+
+
+def test_sigterm_stops_as_ctrl_c_does(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Slurm, Docker and torchrun end a process so: it writes, says how to go on and ends with exit code 1."""
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", TINY)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # else it would end the tests
+    try:
+        stopping(monkeypatch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        command = ["--method", "deep_emotion", "--track", track.name, "--device", "cpu", "--epochs", "6"]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 1
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "go on with --resume" in capsys.readouterr().err
+    (last,) = (tmp_path / "out").rglob("last.safetensors")
+    assert len(read_tensors(last)[1]["state"]["curve"]) == 3
+
+
+def test_the_end_of_the_minutes_writes_the_last_full_epoch(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut in the fourth epoch, when two full ones were not on the disk, a run goes on from the third."""
+    whole = read_tensors(run(track, tmp_path / "whole", epochs=6).fit())[0]
+    cut = run(track, tmp_path / "cut", epochs=6, max_minutes=1.0)
+    epoch = cut.epoch
+
+    def late(*given: object) -> tuple[bool, float]:
+        in_time, loss = epoch(*given)
+        return in_time and len(cut.state["curve"]) < 3, loss
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints.Keeper, "due", lambda self: self.cost == 0)
+        patched.setattr(cut, "epoch", late)
+        cut.fit()
+    assert len(read_tensors(cut.folder / "last.safetensors")[1]["state"]["curve"]) == 3
+    resumed = read_tensors(run(track, tmp_path / "cut", epochs=6, resume=True).fit())[0]
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
@@ -114,3 +229,24 @@ def test_minutes_do_not_replace_a_longer_run_whose_checkpoint_is_gone(track: Tra
     with pytest.raises(UserError, match="holds a run already, which saw 112 pictures, and this one may end sooner"):
         run(track, tmp_path / "out", resume=True, max_minutes=1e-9).fit()
     assert model.read_bytes() == before
+
+
+def test_a_checkpoint_of_a_network_that_has_changed_is_refused(
+    track: Track, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One sentence with the file and the mend, exit code 2: other tensors, or an optimiser of other parameters."""
+    narrow = replace(TINY, build=lambda classes: torch.nn.Sequential(*list(TINY.build(classes))[:-1]))
+    part = replace(TINY, stages=(Stage("main", parameters=lambda network: network[-1].parameters()),))
+    training = run(track, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        stopping(patched, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            training.fit()
+    for method in (narrow, part):
+        monkeypatch.setitem(METHODS._entries, "deep_emotion", method)
+        monkeypatch.setattr("fer_bench.train.recipe_for", lambda *_: RECIPE)
+        command = ["--method", "deep_emotion", "--track", track.name, "--device", "cpu", "--resume"]
+        assert main([*command, "--out", str(tmp_path / "out")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()[-1:]
+        assert line.startswith(f"{training.folder / 'last.safetensors'}: the network has changed since this checkpoint")
+        assert line.endswith("; remove its folder, or leave out --resume.")

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Augmentation, InputSpec, Recipe, Track
+from fer_bench.checkpoints import fcntl, held
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
@@ -204,6 +205,67 @@ def test_a_lost_process_is_told_apart_from_a_fault_of_ones_own(monkeypatch: pyte
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:23")
     with pytest.raises(RuntimeError, match="shapes"), joined(variables):
         raise RuntimeError("shapes do not match")
+
+
+COMMAND = """
+import os, sys
+from dataclasses import replace
+from fer_bench.methods import METHODS
+from fer_bench.train import main
+from tests.test_distributed import plain
+METHODS._entries["deep_emotion"] = replace(METHODS["deep_emotion"], build=plain)
+os.chdir({folder!r} + "/machine" + os.environ["RANK"])
+arguments = ["--method", "deep_emotion", "--track", "folder:data", "--epochs", "1", "--device", "cpu"]
+sys.exit(main([*arguments, "--out", {folder!r} + "/out", *{more!r}[int(os.environ["RANK"])]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "more", "says"),
+    [
+        (
+            True,
+            ([], []),
+            "the processes do not have the same pictures to train on and to choose by: process 1 read 27 and 28 "
+            "pictures of {host}:{folder}/machine1/data, process 0 28 and 28 pictures of {host}:{folder}/machine0/data; "
+            "give all of them the same copy.",
+        ),
+        (
+            False,
+            ([], ["--seed", "1", "--max-minutes", "9"]),
+            "process 1 has another seed, --max-minutes than process 0; start all of them with the same command.",
+        ),
+    ],
+)
+def test_processes_that_do_not_train_alike_all_refuse(
+    tmp_path: Path, broken: bool, more: tuple[list[str], list[str]], says: str
+) -> None:
+    """A machine that skipped a broken picture, or was given another seed: one sentence and exit code 2 in both."""
+    for number in range(WORLD):
+        write_folder(tmp_path / f"machine{number}" / "data")
+    if broken:
+        (tmp_path / "machine1" / "data" / "train" / "fear" / "2.png").write_bytes(b"broken")
+    port = free_port()
+    processes = [start(COMMAND.format(folder=str(tmp_path), more=more), rank, port) for rank in range(WORLD)]
+    said = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], "\n".join(said)
+    expected = says.format(host=socket.gethostname(), folder=tmp_path)
+    assert said[0].splitlines() == [expected]
+    assert said[1].splitlines()[-1] == f"process 1: {expected}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(fcntl is None, reason="this system has no flock")
+def test_where_process_0_finds_the_folder_taken_none_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It alone asks for the lock, and what it finds holds for all."""
+    decided: list[bool] = []
+    with held(tmp_path):
+        monkeypatch.setattr(Processes, "decides", lambda self, flag: decided.append(flag) or False)
+        for rank in range(WORLD):
+            with pytest.raises(UserError, match="another process trains in this folder"), \
+                    held(tmp_path, Processes(rank, WORLD)):  # fmt: skip
+                pytest.fail("held twice")
+    assert decided == [False, True]
 
 
 @pytest.mark.parametrize("wanted", ["cuda:1", "mps"])

@@ -161,6 +161,29 @@ def test_a_map_lies_where_its_cells_look(quadrants: Model) -> None:
         assert abs(off.mean()) < 0.5
 
 
+def test_a_map_lies_over_the_picture_and_not_over_its_warped_copy() -> None:
+    """A spatial transformer that reads 9 pixels to the right and 6 below gives the maps of the picture, moved so.
+
+    That is: as of a network without one that is shown what it reads, moved by 9 and 6; 0 where it reads nothing.
+    """
+    plain = InputSpec(size=48, channels=1, mean=(0.0,), std=(1.0,))  # what lies beyond the border is black
+    still, moving = (replace(fresh("deep_emotion_sequential"), input_spec=plain) for _ in range(2))
+    with torch.no_grad():
+        moving.network.transformer.theta.bias[[2, 5]] = torch.tensor([2 * 9 / 48, 2 * 6 / 48])
+    images = pictures(7)
+    read = np.zeros_like(images)
+    read[:, :-6, :-9] = images[:, 6:, 9:]
+    for cam in CAMS:
+        of_the_read = explain(still, read, cam, list(SEVEN)).maps[:, :-6, :-9]
+        found = explain(moving, images, cam, list(SEVEN)).maps
+        assert found[:, :6].max() < 1e-4
+        assert found[:, :, :9].max() < 1e-4
+        lively = [i for i in range(7) if of_the_read[i].std() > 0.05]
+        assert len(lively) >= 3
+        for i in lively:
+            assert np.corrcoef(of_the_read[i].ravel(), found[i, 6:, 9:].ravel())[0, 1] > 0.9999
+
+
 def test_gradcam_is_the_closed_form_of_patch_cam() -> None:
     """On a network that ends in averaging and a linear layer, Grad-CAM and HiResCAM are its weighted maps."""
     model = fresh("patch_cam")
@@ -291,7 +314,10 @@ def test_threads_share_a_network() -> None:
 
 
 def test_wrong_names_are_explained(quadrants: Model) -> None:
-    """An unknown CAM gives the nearest, an unknown emotion the model's own, an unregistered model is refused."""
+    """An unknown CAM gives the nearest, an unknown emotion the model's own; a model is refused that is not registered
+
+    or that computes outside of torch.
+    """
     images = lit(0, 0)
     with pytest.raises(UserError, match=r"no CAM 'grad-cam'\. Did you mean 'gradcam'\?"):
         explain(quadrants, images, "grad-cam")
@@ -302,6 +328,8 @@ def test_wrong_names_are_explained(quadrants: Model) -> None:
         explain(quadrants, images, target=["anger", "anger"])
     with pytest.raises(UserError, match="elsewhere is not a registered method"):
         explain(replace(quadrants, name="elsewhere"), images)
+    with pytest.raises(UserError, match=r"quadrants has no parameters in torch.* explain the torch model of load\(\)"):
+        explain(replace(quadrants, network=nn.Flatten()), images)
 
 
 def test_the_titles_and_the_sentence_for_visitors() -> None:

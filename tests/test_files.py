@@ -86,8 +86,10 @@ def test_what_cannot_be_written_is_the_users_to_mend(tmp_path: Path) -> None:
     """A folder that is a file ends in an error that names the path, for callers of both kinds, and leaves nothing."""
     (tmp_path / "file").write_text("whole")
     for error in (UserError, OSError):
-        with pytest.raises(error, match=re.escape(f"{tmp_path / 'file' / 'x' / 'y.json'} cannot be written: ")):
-            atomic_write(tmp_path / "file" / "x" / "y.json", b"1")
+        for place in (tmp_path / "file" / "x" / "y.json", tmp_path / "file" / "y.json"):
+            told = f"{place} cannot be written: {tmp_path / 'file'} is a file, not a folder."
+            with pytest.raises(error, match=re.escape(told)):
+                atomic_write(place, b"1")
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     with pytest.raises(UserError, match="folder cannot be written"):
         atomic_write(tmp_path / "folder", b"1")

@@ -154,28 +154,6 @@ def test_a_cell_that_diverges_does_not_end_the_grid(tmp_path: Path, data: str, m
     assert search(tmp_path, data, BASE + "lr: 9\n") == 1
 
 
-def test_a_cell_that_lacks_something_does_not_end_the_grid(
-    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What one cell lacks (a guide, memory) is in the table, the others go on, and the next call tries it again."""
-    fit, errors = Run.fit, {9.0: UserError("there is no guide here."), 8.0: torch.OutOfMemoryError("out of\nmemory")}
-
-    def lacking(self: Run) -> Path:
-        if self.recipe.lr in errors:
-            raise errors[self.recipe.lr]
-        return fit(self)
-
-    monkeypatch.setattr(Run, "fit", lacking)
-    assert search(tmp_path, data, BASE + "lr: [9, 8, 0.001]\n") == 1
-    ended = {row["lr"]: row["ended"] for row in table(tmp_path)}
-    assert ended["0.001"] == "complete"
-    assert ended["9.0"].endswith("there is no guide here.")
-    assert ended["8.0"].endswith("out of memory")
-    monkeypatch.setattr(Run, "fit", fit)
-    assert search(tmp_path, data, BASE + "lr: [9, 8, 0.001]\n") == 0
-    assert {row["ended"] for row in table(tmp_path)} == {"complete"}
-
-
 def test_other_pictures_make_other_cells(tmp_path: Path, data: str) -> None:
     """A changed data set does not pass for the one that finished cells were trained on."""
     assert search(tmp_path, data, BASE) == 0
@@ -245,8 +223,11 @@ def test_options_of_a_method(tmp_path: Path) -> None:
 
 
 def test_only_options_that_are_the_methods_own(tmp_path: Path) -> None:
-    """A class whose defaults are another method offers nothing: sep_se is not SepCNN() and resnet18 not ResNet()."""
-    assert set(grid.method_options(METHODS["small_cnn"])[1]) == {"layers", "kernel", "size"}
+    """A class whose defaults are another method offers nothing: sep_se is not SepCNN() and resnet18 not ResNet().
+
+    Nor is a size offered: pictures keep the card's, which no other network could take.
+    """
+    assert set(grid.method_options(METHODS["small_cnn"])[1]) == {"layers", "kernel"}
     assert grid.method_options(METHODS["sep_se"])[1] == {}
     assert grid.method_options(METHODS["resnet18"])[1] == {}
 
@@ -275,6 +256,7 @@ def test_a_cell_given_twice_is_run_once(tmp_path: Path) -> None:
         ("method: small_cnn\nbatchsize: 8\n", "did you mean batch_size?"),
         ("method: small_cnn\nearly_stopping: [yes, no]\n", "did you mean patience, 0 for none?"),
         ("method: small_cnn\nkernels: 2\n", "did you mean kernel?"),
+        ("method: small_cnn\nsize: [32, 48]\n", "size is no field of a recipe and no option of small_cnn."),
         ("method: [small_cnn, sep_cnn]\nkernel: 2\n", "kernel is no field of a recipe and no option of small_cnn, sep"),
         ("method: smal_cnn\n", "Did you mean 'small_cnn'"),
         ("method: small_cnn\nrecipe: comon-v1\n", "Did you mean 'common-v1'"),

@@ -18,11 +18,13 @@ from fer_bench.datasets.rendered import draw_split
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.errors import UserError
 from fer_bench.evaluate import judge, main
+from fer_bench.explain import explain
 from fer_bench.infer import load
 from fer_bench.judged import recorded, widened
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.results import read_result, read_results, write_result
+from fer_bench.runtime import OnnxModel
 from fer_bench.train import Options, Run
 from tests.helpers import write_folder
 
@@ -202,3 +204,19 @@ def test_multiply_accumulates_that_cannot_be_counted_are_not_known() -> None:
 
     found = costs.cost(recorded(own(network=Elsewhere())))
     assert (found.macs, costs.for_passes(found, 2).macs) == (None, None)
+
+
+def test_what_runs_in_onnx_runtime_is_judged_and_explained_as_what_it_was_made_from() -> None:
+    """A model of `onnx_model`, with the torch model's record, is refused at once, and told the mend."""
+
+    class Elsewhere(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("it was asked before it was refused")
+
+    whole = load("small_cnn")
+    theirs = OnnxModel(whole.name, Elsewhere(), whole.input_spec, whole.emotions, whole.record, whole.path)
+    faces = draw_split("test", 14)
+    with pytest.raises(UserError, match="small_cnn has no parameters in torch; judge the torch model that it was made"):
+        fer_bench.benchmark(theirs, faces)
+    with pytest.raises(UserError, match="small_cnn has no parameters in torch.* explain the torch model"):
+        explain(theirs, faces.images[:1])

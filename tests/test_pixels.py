@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fer_bench.faces import open_picture
+from fer_bench.faces import UnreadablePictureError, open_picture
 from fer_bench.pixels import STRIP
 
 TALL = 2 * STRIP + 40
@@ -49,3 +49,16 @@ def test_a_deep_picture_takes_a_few_bytes_a_pixel() -> None:
         assert tracemalloc.get_traced_memory()[1] < 6 * 4000 * 2000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("high", "told"), [(1.0000001, "0 to 1.00000012"), (1.0001, "0 to 1.00010002"), (1.9, "0 to 1.")]
+)
+def test_floats_a_hair_above_one_are_refused(high: float, told: str) -> None:
+    """They are not read as 0..255, where they would be black; from 2 on they are, and up to 1 they are 0..1."""
+    values = np.array([[0, 0.5, high]], np.float32)
+    with pytest.raises(UnreadablePictureError, match=rf"its pixels, {told}\d*, leave 0\.\.1: save it as 8 bits"):
+        open_picture(Image.fromarray(values))
+    for top, expected in ((1, [0, 128, 255]), (2, [0, 0, 2])):
+        values[0, 2] = top
+        assert np.asarray(open_picture(Image.fromarray(values))).tolist() == [expected]

@@ -150,6 +150,20 @@ def test_the_whole_picture_where_there_is_no_face(detect: bool) -> None:
     assert {emotion: row[emotion] for emotion in SEVEN} == pytest.approx(expected, abs=1e-6)
 
 
+def test_pictures_without_a_face_are_told(
+    astronaut: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever scores a folder of photographs hears how many rows are of no face; not where faces are not looked for."""
+    astronaut.save(tmp_path / "a.png")
+    Image.new("L", (90, 60), 128).save(tmp_path / "b.png")
+    assert run(tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "s.csv") == 0
+    told = "no face was found for 1 of 2 rows (face 0): the picture was taken whole, which says little unless it is one"
+    assert told in capsys.readouterr().err
+    for more in ([tmp_path / "a.png"], [tmp_path / "b.png", "--no-detect"]):
+        assert run(*more, "-o", tmp_path / "t.csv") == 0
+        assert "no face was found" not in capsys.readouterr().err
+
+
 def test_no_detect_ignores_faces(astronaut: Image.Image, tmp_path: Path) -> None:
     """--no-detect takes each picture whole even where there is a face."""
     astronaut.save(tmp_path / "a.png")
@@ -186,7 +200,7 @@ def test_what_a_folder_has_besides_is_counted(tmp_path: Path, capsys: pytest.Cap
     for name in ("a.HEIC", "more/b.heic", "notes.txt", "README", ".hidden.txt"):
         (root / name).touch()
     assert run(root, "-o", tmp_path / "s.csv") == 0
-    (said,) = capsys.readouterr().err.splitlines()
+    (said, _faceless) = capsys.readouterr().err.splitlines()
     left = "files whose names do not end as those of pictures or clips were left out: .heic (2), "
     assert said.startswith(left)
     for part in (".txt (1)", "none (1)", "; HEIC cannot be opened here: save it as JPEG"):

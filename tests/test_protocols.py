@@ -143,6 +143,8 @@ def test_a_method_without_a_paper_recipe() -> None:
 
 
 def test_an_unknown_recipe_gives_the_nearest() -> None:
-    """A misspelt recipe is answered with the nearest one."""
+    """A misspelt recipe is answered with the nearest one; the names are all that may be asked for."""
     with pytest.raises(UnknownNameError, match=r"there is no recipe 'common-1'\. Did you mean 'common-v1'"):
         recipe_for("common-1", CARD)
+    with pytest.raises(UnknownNameError, match=r"there is no recipe 'papr'.* of a method's own paper: paper\.$"):
+        recipe_for("papr", CARD)

@@ -99,7 +99,8 @@ def test_the_cells_of_every_method_are_where_its_gradients_are(name: str) -> Non
     """The pixels that move a cell of the layer on its card lie around the place that is worked out for it.
 
     On a picture so large that the receptive field of the cell in its middle is whole: the picture's edges cut others
-    off. A spatial transformer takes pictures of its own size only.
+    off. A spatial transformer takes pictures of its own size only, and a fresh one leaves them as they are: where maps
+    lie in pictures that one has turned, tests/methods/test_deep_emotion.py asks.
     """
     card = METHODS[name].card
     torch.manual_seed(0)

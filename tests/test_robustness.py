@@ -6,17 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
 from fer_bench import robustness
+from fer_bench.beyond_accuracy import TRAINED_WITH, robustness_columns, robustness_tables
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet
 from fer_bench.errors import UserError
 from fer_bench.infer import Model
-from fer_bench.protocols import track_named
+from fer_bench.protocols import RECIPES, track_named
 from fer_bench.robustness import CORRUPTIONS, SEVERITIES, SUITE, contact_sheet, corrupt, main, measure_robustness
 from tests.helpers import picture
 
@@ -267,3 +269,21 @@ def test_wrong_use_is_one_sentence(arguments: list[str], says: str, capsys: pyte
     """Wrong names, numbers and missing weights end with exit code 2 and a sentence."""
     assert main(arguments) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_table_says_what_the_recipes_train_with() -> None:
+    """Every recipe turns and lights pictures, more mildly than severity 5; exactly the named ones lay grey boxes."""
+    augmentations = {name: RECIPES[name].augmentation for name in RECIPES}
+    for a in augmentations.values():
+        assert 0 < a.rotate < CORRUPTIONS["rotation"].levels[-1]
+        assert 0 < a.brightness < CORRUPTIONS["brightness"].levels[-1]
+        assert 0 < a.contrast < 1 - CORRUPTIONS["contrast"].levels[-1]
+    boxes = {name for name, a in augmentations.items() if a.erase}
+    assert boxes == {"common-v1", "strong-v1"}
+    for text in (TRAINED_WITH, robustness.__doc__):
+        assert {name for name in augmentations if name in text} == boxes
+        assert "never trained on" not in text.replace("Theirs are never trained on", "")
+    found = measure_robustness(light(), bright_and_dark(), severities=(1,))
+    frame = pd.DataFrame([{"method": "a", "recipe": "common-v1", "seed": 0, **robustness_columns(found)}])
+    (about, _table) = robustness_tables(frame)
+    assert TRAINED_WITH in about

@@ -11,6 +11,7 @@ import pytest
 from fer_bench import evaluate, leaderboard
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import SEVEN
+from fer_bench.errors import UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import load
 from fer_bench.protocols import TRACKS
@@ -25,8 +26,9 @@ from fer_bench.results import (
     write_logits,
     write_result,
 )
-from fer_bench.standing import KEPT, recomputed
+from fer_bench.standing import KEPT, guard, recomputed
 from fer_bench.statistics import Interval
+from fer_bench.weights import read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -98,6 +100,40 @@ def test_figures_of_an_older_statistic_are_computed_anew(
     assert main(command) == 0
     assert "computed anew" not in capsys.readouterr().out
     assert path.stat().st_mtime_ns == changed, "a record that agrees is left alone"
+
+
+def test_a_verified_row_is_not_replaced_by_a_try(board: Path) -> None:
+    """Nothing of a user's own runs takes the place of what the project measured, unless it is of the same weights."""
+    _, before = record(board)
+    model = load("deep_emotion_parallel", "rendered")
+    other = replace(model, record=model.record | {"sha256": "0" * 64})
+    write_result(replace(before, verified=True), board)
+    guard(model, TRACKS["rendered"], board, "none", True)
+    guard(other, TRACKS["rendered"], board, "flip", True)  # there is no such row
+    guard(other, TRACKS["rendered"], board, "none", False)
+    with pytest.raises(UserError, match=r"common-v1-s0\.json is a verified row of other weights; give another folder"):
+        guard(other, TRACKS["rendered"], board, "none", True)
+    write_result(before, board)
+    guard(other, TRACKS["rendered"], board, "none", True)
+
+
+def test_a_run_of_ones_own_leaves_the_verified_row(
+    board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--runs without --out, as one tries a recipe: the row stays, and a sentence says where to put the new one."""
+    path, before = record(board)
+    write_result(replace(before, verified=True), board)
+    text = path.read_bytes()
+    model = load("deep_emotion_parallel", "rendered")
+    tensors, about = read_tensors(model.path)
+    about["trained"]["pictures_seen"] += 1
+    run = tmp_path / "runs" / "fer2013" / "deep_emotion_parallel" / "common-v1-s0" / "model.safetensors"
+    run.parent.mkdir(parents=True)
+    write_tensors(run, tensors, about)
+    command = ["--method", "deep_emotion_parallel", "--track", "rendered", "--runs", str(tmp_path / "runs")]
+    assert main([*command, "--out", str(board)]) == 1
+    assert "is a verified row of other weights; give another folder to --out for yours." in capsys.readouterr().err
+    assert path.read_bytes() == text
 
 
 @pytest.mark.parametrize("broken", ["gone", "other", "fewer"])

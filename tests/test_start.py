@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fer_bench import weights
+from fer_bench import train, weights
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import load_dataset
 from fer_bench.emotions import SEVEN
@@ -149,6 +149,41 @@ def test_a_killed_run_resumes_with_its_start_and_not_with_another(first: Path, t
     assert again[1]["trained"] == whole[1]["trained"]
     with pytest.raises(UserError, match="another run"):
         fit(track, tmp_path / "second", resume=True)
+
+
+def test_what_goes_on_from_weights_sees_pictures_in_an_order_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No epoch draws what one before it drew, of the same run or of one that its weights went through, not even a part
+    of one that was cut; and resumed, it draws what it would have drawn."""
+    track, draws = track_of(write_folder(tmp_path / "seven", per_class=2)), []
+    original = train.augmented
+
+    def watched(images: torch.Tensor, *given: object) -> torch.Tensor:
+        if not draws or draws[-1] != given[-1].initial_seed():
+            draws.append(given[-1].initial_seed())
+        return original(images, *given)
+
+    monkeypatch.setattr(train, "augmented", watched)
+    first = fit(track, tmp_path / "first", seed=3)
+    second = fit(track, tmp_path / "second", seed=3, start_from=str(first))
+    assert draws == [300_009 + number for number in (0, 1, 3, 4)]
+    draws.clear()
+    cut = Run(
+        METHOD, track, STILL, Options(device="cpu", seed=3, start_from=str(second), max_minutes=9), tmp_path / "3"
+    )
+    validate, clock = cut.validate, [0.0]
+    monkeypatch.setattr(train.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(cut, "validate", lambda: (clock.append(clock.pop() + 1e9), validate())[1])
+    third = cut.fit()
+    clock[:] = [0.0]
+    fit(track, tmp_path / "fourth", seed=3, start_from=str(third))
+    assert draws == [300_009 + number for number in (6, 7, 8, 9)]
+    draws.clear()
+    monkeypatch.undo()
+    monkeypatch.setattr(train, "augmented", watched)
+    fit(track, tmp_path / "3", seed=3, start_from=str(second), resume=True)
+    assert draws == [300_009 + 7]
 
 
 def test_what_cannot_be_started_from_is_one_sentence(

@@ -67,19 +67,78 @@ def test_what_a_cut_epoch_found_is_kept_for_its_end_alone(
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-def test_a_new_run_forgets_the_checkpoint_of_the_one_before(
+def test_a_call_that_completes_no_epoch_does_not_replace_a_better_model(
     track: Track,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     clock: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without --resume the old `last` goes at once, so that a cut first epoch is not resumed as the old run's end."""
-    path = run(track, tmp_path / "out").fit()
-    (path.parent / "record.json").unlink()  # as of a run that was killed before its end
+    """Cut in epoch 2 at .65 and, gone on with, in the same epoch at .40: the first call's weights stay, and that is
+    said. At .70 they are replaced, and so they are once epoch 2 is full, as if it had never been cut."""
+    scripted(monkeypatch, clock, [0.60, 0.65], 2)
+    model = run(track, tmp_path / "out", max_minutes=1.0).fit()
+    before, record = model.read_bytes(), (model.parent / "record.json").read_bytes()
+
+    def cut_at_once(value: float) -> Path:
+        clock["time"] = 0.0
+        monkeypatch.setattr(Run, "validate", lambda _run: value)
+        again = run(track, tmp_path / "out", max_minutes=1.0, resume=True)
+        clock["time"] = 1e9
+        return again.fit()
+
+    assert cut_at_once(0.40) == model
+    assert (model.read_bytes(), (model.parent / "record.json").read_bytes()) == (before, record)
+    told = "this call, which completed no epoch, 0.6000"
+    assert f"weights in {model.parent} stay: they read 0.6500 on validation, and {told}" in capsys.readouterr().err
+    cut_at_once(0.70)
+    assert "stay" not in capsys.readouterr().err
+    assert read_tensors(model)[1]["trained"]["best_epoch"] == 2
     clock["time"] = 0.0
-    monkeypatch.setattr(Run, "validate", lambda _run: 0.9)
-    monkeypatch.setattr(Run, "epoch", lambda *_: (False, 1.0))
-    run(track, tmp_path / "out", max_minutes=1.0).fit()
+    scripted(monkeypatch, clock, [0.50, 0.40], 2)
+    trained = read_tensors(run(track, tmp_path / "out", max_minutes=1.0, resume=True).fit())[1]["trained"]
+    assert (trained["epochs"], trained["best_epoch"], trained["pictures_seen"]) == (2, 1, 64)
+    assert "stay" not in capsys.readouterr().err
+
+
+def test_a_part_of_a_new_run_does_not_replace_a_finished_one(
+    track: Track,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Begun again, killed after an epoch and then cut in the third: what saw four epochs stays."""
+    model = run(track, tmp_path / "out").fit()
+    before = model.read_bytes()
+    again = run(track, tmp_path / "out")
+    with monkeypatch.context() as patched:
+        epoch, values = again.epoch, iter(range(4))
+        patched.setattr(again, "epoch", lambda *given: epoch(*given) if next(values) < 1 else _stop())
+        with pytest.raises(KeyboardInterrupt):
+            again.fit()
+    scripted(monkeypatch, clock, [0.9, 0.9, 0.9], 2)
+    assert run(track, tmp_path / "out", max_minutes=1.0, resume=True).fit() == model
+    assert "stay: they saw 112 pictures, and this call has 64" in capsys.readouterr().err
+    assert model.read_bytes() == before
+    monkeypatch.undo()
+    assert read_tensors(run(track, tmp_path / "out", resume=True).fit())[1]["trained"]["complete"] is True
+
+
+def _stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_new_run_forgets_the_checkpoint_of_the_one_before(
+    track: Track,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without --resume the old `last` goes at once, so that what is killed at first is not resumed as the old one."""
+    run(track, tmp_path / "out").fit()
+    monkeypatch.setattr(Run, "epoch", lambda *_: _stop())
+    with pytest.raises(KeyboardInterrupt):
+        run(track, tmp_path / "out").fit()
     assert not list((tmp_path / "out").rglob("last.safetensors"))
 
 

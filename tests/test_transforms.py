@@ -124,10 +124,12 @@ def test_no_pictures() -> None:
     assert to_input(noise(0, 16, 16), plain(8)).shape == (0, 1, 8, 8)
 
 
-@pytest.mark.parametrize(("side", "size"), [(16, 16), (16, 24), (48, 64), (16, 17)])
+@pytest.mark.parametrize(
+    ("side", "size"), [(16, 16), (16, 24), (48, 64), (16, 17), (48, 40), (100, 64), (49, 48), (96, 48)]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_without_augmentation_training_sees_what_evaluation_sees(side: int, size: int, channels: int) -> None:
-    """With everything off, `augment` equals `to_input`, at the input's size and where it enlarges."""
+    """With everything off, `augment` equals `to_input`, whether that leaves the size, enlarges or shrinks."""
     image = noise(3, side, side, 3)
     spec = InputSpec(size, channels, (0.4,) * channels, (0.3,) * channels)
     torch.testing.assert_close(augment(image, spec, OFF, seeded()), to_input(image, spec), atol=2e-5, rtol=0)
@@ -254,16 +256,16 @@ def test_erase_spares_most_pictures_where_it_is_rare() -> None:
     assert 22 <= erased <= 58  # three standard deviations about 40
 
 
-@pytest.mark.parametrize(("side", "size"), [(96, 48), (224, 48), (224, 64), (100, 50)])
+@pytest.mark.parametrize(("side", "size"), [(96, 48), (224, 48), (224, 64), (100, 50), (48, 40), (95, 48), (100, 64)])
 def test_large_pictures_look_in_training_as_in_evaluation(side: int, size: int) -> None:
-    """At twice the input's side and more, the augmentation that changes nothing gives what `to_input` gives."""
+    """Above the input's side, by however little, the augmentation that changes nothing gives what `to_input` gives."""
     images = noise(2, side, side, 3)
     torch.testing.assert_close(only(images, size=size), to_input(images, plain(size)), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("side", "size"), [(48, 48), (48, 40), (48, 64), (95, 48)])
+@pytest.mark.parametrize(("side", "size"), [(48, 48), (48, 64), (40, 48), (47, 48)])
 def test_smaller_pictures_are_sampled_once(side: int, size: int) -> None:
-    """Below twice the input's side nothing is resized before the one bilinear sampling."""
+    """Up to the input's side nothing is resized before the one bilinear sampling."""
     images = noise(2, side, side)
     x = images.float().div(255)[:, None]
     axis = (torch.arange(size) * 2 + 1) / size - 1

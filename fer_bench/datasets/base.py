@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.cards import DatasetCard
-from fer_bench.emotions import in_order
+from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError
 from fer_bench.pixels import STRIP
 from fer_bench.registry import Registry
@@ -28,6 +28,7 @@ class FaceSet:
     """One split of a data set, in memory.
 
     images: uint8 (N, H, W) grey or (N, H, W, 3) RGB, 0..255.   labels: int64 (N,), indices into `emotions`.
+    emotions: each in any usual spelling ("happy"); held under their canonical names, in the order given.
     ids: N distinct sample names, stable between runs.          skipped: one line per picture that could not be read.
     masks: bool (N, H, W), true where the emotion shows (`rendered` only).
     intensity: float32 (N,), 0..1, strength of the expression (`rendered` only).
@@ -50,6 +51,10 @@ class FaceSet:
     originals: tuple[bytes, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        emotions = tuple(map(canonical, self.emotions))
+        if len(set(emotions)) < len(emotions):
+            raise ValueError(f"each emotion has one name, and {', '.join(self.emotions)} name one twice")
+        object.__setattr__(self, "emotions", emotions)
         count = len(self.images)
         shape = self.images.shape
         if self.images.dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):

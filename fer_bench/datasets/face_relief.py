@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fer_bench.datasets.face_shape import Person, Shape
+from fer_bench.datasets.face_shape import Person, Shape, shape_of
 
 CENTRE_Y = 0.26
 """The face unit that lies at the middle of an uncropped picture."""
 HALF = 1.45
 """Half the side of the canvas, more than a picture shows, so that turning the head uncovers no empty border."""
+
+BAND = 0.12
+"""How far inside the outline of a resting jaw its shading ends."""
+EDGE = 0.05
+"""How far inside the outline of a head the background no longer shines through its soft edge."""
 
 
 class Canvas:
@@ -197,7 +202,11 @@ def _add_lips(z: np.ndarray, shape: Shape, canvas: Canvas, mouth: Mouth) -> None
 
 
 def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float = 0.05) -> np.ndarray:
-    """bool (n, n): the parts of the face that the active action units displace."""
+    """bool (n, n): the parts of the face that the active action units displace, where they stand and where they stood.
+
+    Active is a unit at `threshold` or more. Units of the jaw move its whole outline, so that the band along it counts.
+    """
+    rest = shape_of(person, {})
     a = {unit: level if level >= threshold else 0.0 for unit, level in shape.level.items()}
     xs, ys = canvas.xs, canvas.ys
     x = np.abs(xs)
@@ -215,7 +224,7 @@ def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float =
     if a[5] or a[6] or a[7] or a[43] or a[9] or a[64]:
         ellipse(person.eye_x, 0.0, person.eye_width + 0.07, 0.15)
     if a[6]:
-        ellipse(person.eye_x + 0.10, 0.22, 0.28, 0.16)
+        ellipse(person.eye_x + 0.08, 0.30, 0.28, 0.30)
     if a[1] or a[2]:  # the forehead, which wrinkles
         ellipse(0, brow - 0.30, 0.55 if a[2] else 0.35, 0.24)
     if a[9]:
@@ -226,10 +235,14 @@ def region_mask(person: Person, shape: Shape, canvas: Canvas, threshold: float =
     if a[12]:
         ellipse(0.50, 0.52, 0.22, 0.22)
     if any(a[unit] for unit in (9, 10, 12, 15, 16, 17, 18, 20, 22, 23, 24, 25, 26, 27)):
-        top = min(shape.upper_out, *shape.corners) - 0.06
-        low = max(shape.lower_out, *shape.corners) + 0.06
-        ellipse(0, (top + low) / 2, shape.mouth_width + 0.12, (low - top) / 2 + 0.05)
+        top = min(rest.upper_out, shape.upper_out, *shape.corners) - 0.06
+        low = max(rest.lower_out, shape.lower_out, *shape.corners) + 0.06
+        ellipse(0, (top + low) / 2, max(rest.mouth_width, shape.mouth_width) + 0.12, (low - top) / 2 + 0.05)
     if a[17] or a[26] or a[27]:
         ellipse(0, (shape.lower_out + shape.chin) / 2, 0.30, (shape.chin - shape.lower_out) / 2)
-    found &= x < half_width(person, shape, ys)
+    outline = half_width(person, shape, ys)
+    if a[26] or a[27]:  # from where the jaw's outline was to where it is
+        band = (x > half_width(person, rest, ys) - BAND) & (x < outline - EDGE)
+        np.logical_or(found, band & (ys > person.mouth_y - 0.35), out=found)
+    found &= x < outline
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -195,8 +196,9 @@ def _split_folder(path: Path, split: str) -> tuple[Path, list[str]]:
     if split in found:
         return found[split], others
     if found or split != "test":
-        add = f"add a sub-folder {split} beside those that are there"
-        mend = _near_miss(split, others) or (add if found else "sub-folders train, validation and test make one each")
+        divide = f"python -m fer_bench.datasets split {shlex.quote(label(path))} -o my.csv"
+        add = f"add a sub-folder {split} beside those that are there, or divide them: {divide}"
+        mend = _near_miss(split, others) or (add if found else f"divide the pictures: {divide}")
         mend = _emotions_beside(found, others) or mend
         raise DataError(f"{path}: no {split} split; {mend}.")
     return path, []

@@ -24,22 +24,30 @@ A number may be drawn from a range, as many times as `random` says, each time un
     seed: [0, 1, 2]                 # a second table has each setting's mean and standard deviation over its seeds
     random: {samples: 20, seed: 0}  # the same two numbers draw the same cells
 
-Calling it again goes on: finished cells are kept, a killed one resumes at its last checkpoint, and one that ran out of
---max-minutes (which each cell has to itself) gets as many again. The table, sorted by validation accuracy, is printed
-as Markdown and written as CSV to --out after every cell, under the file's name and what the command line changes: its
-track where that is not fer2013, and --limit 20, say, as NAME-limit-20.csv. The test split is out of reach.
-`fer_bench.sweep` trains the same cells in worker processes, on a Ray cluster or under Slurm.
+Calling it again goes on: finished cells are kept, a killed one resumes at its last checkpoint, one that failed is tried
+again, and one that ran out of --max-minutes (which each cell has to itself) gets as many again. Called twice at once,
+or beside a sweep, each cell is trained by one of them. The table, sorted by validation accuracy, is printed as Markdown
+and written as CSV to --out after every cell, under the file's name and what the command line changes: its track where
+that is not fer2013, and --limit 20, say, as NAME-limit-20.csv. The test split is out of reach. `fer_bench.sweep` trains
+the same cells in worker processes, on a Ray cluster or under Slurm.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fer_bench.cards import Track
 from fer_bench.datasets import forbid_split
+from fer_bench.datasets.base import ForbiddenSplitError
+from fer_bench.errors import DataError
+from fer_bench.files import OutputError
 from fer_bench.grid.axes import combinations, method_options, read_axes, yaml_axes
 from fer_bench.grid.cells import Cell, Fit, Plan, cell_of, plan
 from fer_bench.grid.table import groups, report, seeds_verdict, verdict, wilson, write_table
@@ -64,9 +72,11 @@ def search(
     """Train every cell that is not finished yet, in this process, write and print the table. Returns the exit code.
 
     methods, recipe and options are what the file leaves open. failure: what `fit` raises where a loss is not finite;
-    such a cell ends so for good, and the others go on. 0: every cell was run and one has weights; 1: none has, one
-    failed in a way that another call may mend (see `Cell.train`), or it was stopped by hand. Raises
-    UserError and DataError before anything is trained, for every fault of the file.
+    such a cell ends so for good, and the others go on, as they do where a library fails. A cell that another process
+    trains is passed over, and waited for at the end. 0: every cell was run and one has weights; 1: none has, one
+    failed in a way that another call may mend, or it was stopped by hand. Raises UserError and DataError before
+    anything is trained, for every fault of the file; DataError, OutputError and ForbiddenSplitError, which concern all
+    cells, later too.
     """
     with forbid_split(track.test):
         planned = plan(file, methods, track, recipe, options, out)
@@ -74,14 +84,39 @@ def search(
         done = sum(cell.finished() for cell in cells)
         print(f"{file}: {len(cells)} cells, {done} of them finished before", file=sys.stderr)
         try:
-            for number, cell in enumerate(cells, start=1):
-                write_table(planned, cells)
-                if not cell.finished():
-                    print(f"cell {number} of {len(cells)}: {cell.told()}", file=sys.stderr)
-                    cell.train(fit, failure)
+            todo: list[tuple[int, Cell]] = list(enumerate(cells, start=1))
+            for wait in (False, True):
+                others = []
+                for number, cell in todo:
+                    write_table(planned, cells)
+                    if cell.finished():
+                        continue
+                    told = f"cell {number} of {len(cells)}: {cell.told()}"
+                    with cell.held(wait) as mine:
+                        if not mine:
+                            print(f"{told}: another process trains it, so the others come first", file=sys.stderr)
+                            others.append((number, cell))
+                        elif not cell.finished():
+                            print(told, file=sys.stderr)
+                            _train(cell, fit, failure)
+                todo = others
         except KeyboardInterrupt:
             print("\nstopped; the same command goes on from here", file=sys.stderr)
             return 1
         finally:
             write_table(planned, cells)
         return report(planned, cells)
+
+
+def _train(cell: Cell, fit: Fit, failure: type[Exception]) -> None:
+    """As `Cell.train`; what a library fails with is this cell's failure too, told with where it happened."""
+    try:
+        cell.train(fit, failure)
+    except (ForbiddenSplitError, DataError, OutputError):
+        raise
+    except Exception as error:
+        traceback.print_exc()
+        cell.fail(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    gc.collect()  # what a failed run held on the device is the next one's
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -22,6 +22,8 @@ RECIPE_FIELDS = {name: kind for name, kind in get_type_hints(Recipe).items() if 
 AUGMENTATION_FIELDS = {f"augmentation.{name}": kind for name, kind in get_type_hints(Augmentation).items()}
 RUN_FIELDS = {"seed": int, "limit": int, "limit_validation": int}
 FIELDS = {"method": str, "recipe": str, **RUN_FIELDS, **RECIPE_FIELDS, "augmentation": bool, **AUGMENTATION_FIELDS}
+SETTLED = ("size",)
+"""What a network may take and its card settles: pictures have the card's side, and no other network could take them."""
 ELSEWHERE = {"early_stopping": "patience, 0 for none", "learning_rate": "lr"}
 """What other programs call a field -> ours."""
 RANGES = {"uniform": float, "loguniform": float, "integers": int}
@@ -143,7 +145,7 @@ def method_options(method: Method) -> tuple[Callable[..., Any], dict[str, Any]]:
     """What builds a method's network, and what that takes beside the number of classes: name -> default.
 
     The registered builder where it has keywords of its own; else the network's class, where that class called with the
-    number of classes alone gives the very same network; else the builder with nothing to vary.
+    number of classes alone gives the very same network; else the builder with nothing to vary. SETTLED is left out.
     """
     own = _keywords(method.build)
     if own:
@@ -159,7 +161,8 @@ def method_options(method: Method) -> tuple[Callable[..., Any], dict[str, Any]]:
 def _keywords(build: Callable[..., Any]) -> dict[str, Any]:
     parameters = list(inspect.signature(build).parameters.values())[1:]
     plain = (bool, int, float, str)
-    return {p.name: p.default for p in parameters if p.name not in FIELDS and isinstance(p.default, plain)}
+    own = [p for p in parameters if p.name not in FIELDS and p.name not in SETTLED]
+    return {p.name: p.default for p in own if isinstance(p.default, plain)}
 
 
 def _shared(own: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,18 +8,19 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from fer_bench.cards import Augmentation, Recipe, Track
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.stream import to_stream
 from fer_bench.errors import DataError, UserError
-from fer_bench.files import OutputError, atomic_write, track_folder
+from fer_bench.files import OutputError, atomic_write, make_folder, track_folder
 from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, Axes, combinations, method_options, read_axes
 from fer_bench.methods import METHODS, Method
 from fer_bench.protocols import RECIPES, recipe_for
@@ -70,6 +71,25 @@ class Cell:
         """Write down that it failed. final: it would fail so again, and is not tried again."""
         content = json.dumps({"reason": reason, "final": final}) + "\n"
         atomic_write(self.folder / "failed.json", content.encode())
+
+    @contextlib.contextmanager
+    def held(self, wait: bool = True) -> Iterator[bool]:
+        """Whether this process alone trains it while this is open; every worker of a sweep and every --grid asks.
+
+        wait: until no other does, so that the answer is yes. Raises OutputError where its folder cannot be written to.
+        """
+        lock = FileLock(make_folder(self.folder) / "lock")
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise OutputError(f"{self.folder} cannot be written to ({error.strerror or error}).") from None
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def train(self, fit: Fit, failure: type[Exception]) -> None:
         """Train it to its end. `failure` is what `fit` raises where a loss is not finite; so the cell ends for good.

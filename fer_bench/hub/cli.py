@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from fer_bench.errors import UserError
+from fer_bench.files import label
 from fer_bench.hub import contents
-from fer_bench.hub.client import HubError, Sent, Tree, checked_repo, fetch, pinned, send
+from fer_bench.hub.client import HubError, Sent, There, Tree, checked_repo, fetch, pinned, send
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
+from fer_bench.hub.folders import fetch_results
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
+from fer_bench.results import Result
 from fer_bench.weights import find, index_held, index_key, read_index, sha256, weights_folder
 
 RESULTS = ("results/",)
@@ -42,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fer_bench.hub", description=main.__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sending = argparse.ArgumentParser(add_help=False)
-    sending.add_argument("--repo", metavar="NAMESPACE/NAME", help="the repository; made if it does not exist")
+    where = "the repository; made, and public, if it does not exist"
+    sending.add_argument("--repo", metavar="NAMESPACE/NAME", help=where)
     sending.add_argument("--dry-run", action="store_true", help="list what would be sent (path, bytes, SHA-256)")
     sending.add_argument("--to", metavar="dir:PATH", help="write the same files to a folder instead; no network")
 
@@ -56,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     results.add_argument("--delete", action="store_true", help="also delete the results there that are not here")
     results.set_defaults(run=_push_results)
     push.epilog = "Results there that are not of these weights are deleted, and named."
-    results.epilog = "Results there that are not here are left, and named, unless --delete is given."
+    results.epilog = "Results there that are not here stay, and stay rows of its table, unless --delete is given."
     space = commands.add_parser("push-space", parents=[sending], help="the demo, as a Space")
     space.epilog = "What is not here is deleted there from fer_bench/, leaderboard/ and weights/, and named."
     space.set_defaults(run=_push_space)
@@ -72,8 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -> Sent | None:
-    """Show, write or push a tree, as the options say. Returns what a push did."""
+def _deliver(
+    options: argparse.Namespace, kind: str, tree: Tree, message: str, joined: Callable[[There], Tree] | None = None
+) -> Sent | None:
+    """Show, write or push a tree, as the options say. Returns what a push did.
+
+    joined: makes what is pushed in place of `tree`, of what is there already.
+    """
     if options.to is not None:
         scheme, _, folder = options.to.partition(":")
         if scheme != "dir" or not folder:
@@ -85,7 +95,9 @@ def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -
         rows = listing(tree)
         target = options.to or f"the {kind} {repo}"
         print(*(f"{sha}  {size:>12,}  {path}" for path, size, sha in rows), sep="\n")
-        print(f"{len(rows)} files, {sum(size for _, size, _ in rows):,} bytes, would go to {target}; nothing was sent.")
+        also = "; results that are only there would stay rows" if joined and options.to is None else ""
+        size = sum(size for _, size, _ in rows)
+        print(f"{len(rows)} files, {size:,} bytes, would go to {target}{also}; nothing was sent.")
         return None
     if options.to is not None:
         write_tree(tree, Path(folder).expanduser())
@@ -94,12 +106,15 @@ def _deliver(options: argparse.Namespace, kind: str, tree: Tree, message: str) -
     owned, kept = OWNED[kind], RESULTS if kind == "dataset" else ()
     if getattr(options, "delete", False):
         owned, kept = kept, ()
-    sent = send(repo, kind, tree, message, owned, kept)
+    sent = send(repo, kind, joined or tree, message, owned, kept)
     for path in sent.removed:
-        print(f"deleted {path}")
+        print(f"deleted {label(path)}")
     if sent.left:
-        shown = ", ".join(sent.left[:5]) + (" and others" if len(sent.left) > 5 else "")
-        print(f"{repo}: {len(sent.left)} files there are not here and were left: {shown} (--delete deletes them)")
+        shown = ", ".join(map(label, sent.left[:5])) + (" and others" if len(sent.left) > 5 else "")
+        print(
+            f"{repo}: {len(sent.left)} file(s) there are not here and were left, the results among them as rows of "
+            f"{contents.PARQUET} too: {shown} (--delete deletes them)"
+        )
     if sent.changed or sent.removed:
         removed = f", {len(sent.removed)} deleted" if sent.removed else ""
         print(f"{repo}: {len(sent.changed)} of {len(tree)} files sent{removed}; commit {sent.revision}")
@@ -130,7 +145,16 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _push_results(options: argparse.Namespace) -> int:
-    _deliver(options, "dataset", results_tree(options.repo or "NAMESPACE/NAME", contents.ROOT), "Results")
+    repo = options.repo or "NAMESPACE/NAME"
+    tree = results_tree(repo, contents.ROOT)
+    known: dict[tuple[str, str], Result] = {}
+
+    def joined(there: There) -> Tree:
+        """Table and card with the rows that are only there too, or a push would drop them from these two."""
+        others = fetch_results(repo, there, tree, known)
+        return results_tree(repo, contents.ROOT, others) if others else tree
+
+    _deliver(options, "dataset", tree, "Results", None if options.delete else joined)
     return 0
 
 

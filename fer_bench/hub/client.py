@@ -50,6 +50,15 @@ class HubError(UserError):
     """The Hub could not be reached, refused, or sent something else than was asked for. Exit code 1."""
 
 
+class There(NamedTuple):
+    """What a repository holds at one commit."""
+
+    revision: str
+    """40 hex digits."""
+    files: Mapping[str, RepoFile]
+    """By path."""
+
+
 class Sent(NamedTuple):
     """What a push did."""
 
@@ -125,13 +134,19 @@ def fetch(entry: Mapping) -> Path:
 
 
 def send(
-    repo: str, kind: str, tree: Tree, message: str, owned: tuple[str, ...] = (), kept: tuple[str, ...] = ()
+    repo: str,
+    kind: str,
+    tree: Tree | Callable[[There], Tree],
+    message: str,
+    owned: tuple[str, ...] = (),
+    kept: tuple[str, ...] = (),
 ) -> Sent:
     """Make the repository if need be, then bring it to `tree` in one commit; unchanged files are not sent.
 
-    kind: "model", "dataset" or "space". owned: folders, such as "results/", in which remote files that are not in
-    the tree are deleted; all others are left alone, and those in the folders `kept` are told of. Where nothing differs
-    there is no commit. Raises HubError.
+    kind: "model", "dataset" or "space". tree: or what makes it of the commit that is built upon, asked again where that
+    is another by then. owned: folders, such as "results/", in which remote files that are not in the tree are deleted;
+    all others are left alone, and those in the folders `kept` are told of. Where nothing differs there is no commit.
+    Raises HubError, and what `tree` raises.
     """
     api = connect()
     sdk = "gradio" if kind == "space" else None
@@ -141,14 +156,15 @@ def send(
         head = api.repo_info(repo, repo_type=kind).sha
         files = api.list_repo_tree(repo, recursive=True, revision=head, repo_type=kind)
         remote = {file.path: file for file in files if isinstance(file, RepoFile)}
-        changed = tuple(path for path, content in tree.items() if not same(remote.get(path), content))
+        wanted = tree(There(head, remote)) if callable(tree) else tree
+        changed = tuple(path for path, content in wanted.items() if not same(remote.get(path), content))
         removed, left = (
-            tuple(path for path in sorted(remote) if path not in tree and path.startswith(folders))
+            tuple(path for path in sorted(remote) if path not in wanted and path.startswith(folders))
             for folders in (owned, kept)
         )
         if not changed and not removed:
             return Sent(head, (), (), left)
-        operations = [CommitOperationAdd(path, tree[path]) for path in changed]
+        operations = [CommitOperationAdd(path, wanted[path]) for path in changed]
         operations += [CommitOperationDelete(path, is_folder=False) for path in removed]
         # With parent_commit, someone else's commit in between is an error, and the next attempt starts from it.
         done = api.create_commit(repo, operations, commit_message=message, repo_type=kind, parent_commit=head)

@@ -21,7 +21,8 @@ from fer_bench.hub.client import WEIGHTS_FILE, Tree
 from fer_bench.hub.readmes import eval_results, front_matter, model_card, results_card, space_readme
 from fer_bench.methods import METHODS
 from fer_bench.results import Result, read_results, result_path
-from fer_bench.weights import find, read_index, read_tensors, sha256, weights_folder
+from fer_bench.terms import licence, terms
+from fer_bench.weights import find, read_index, read_tensors, record_of, sha256, weights_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -35,9 +36,14 @@ SUBMITTED = ("submission.yaml", "model.onnx", "model.safetensors", "README.md", 
 _SKIPPED = ("__pycache__", ".tmp", ".part")
 
 
+def public(result: Result) -> bool:
+    """Whether it may be shown: it is on no one's own pictures."""
+    return ":" not in result.track
+
+
 def public_results(leaderboard: Path) -> list[Result]:
     """Every result but those on a user's own pictures."""
-    return [result for result in read_results(leaderboard) if ":" not in result.track]
+    return [result for result in read_results(leaderboard) if public(result)]
 
 
 def model_tree(entry: dict, root: Path) -> dict[str, bytes | Path]:
@@ -49,12 +55,7 @@ def model_tree(entry: dict, root: Path) -> dict[str, bytes | Path]:
     path = find(entry["method"], entry["track"], entry["recipe"], entry["seed"])
     if path is None:
         raise UserError(f"{weights_folder() / entry['file']}: this file of weights/index.json is not here.")
-    if sha256(path) != entry["sha256"]:
-        raise UserError(
-            f"{path}: this is not the file of weights/index.json (another SHA-256); enter it with: "
-            "python -m fer_bench.weights add RUN"
-        )
-    _, record = read_tensors(path)
+    _, record = read_tensors(_checked(path, entry))
     results = [
         result
         for result in public_results(root / "leaderboard")
@@ -62,23 +63,28 @@ def model_tree(entry: dict, root: Path) -> dict[str, bytes | Path]:
     ]
     return {
         "README.md": model_card(card, entry, record, results).encode(),
-        "LICENSE": _needed(root / "LICENSE"),
+        "LICENSE": _licence(root, f"The weights ({WEIGHTS_FILE})", terms([(entry, record)])),
         WEIGHTS_FILE: path,
         **eval_results(results),
         **_records(results, root / "leaderboard", logits=False),
     }
 
 
-def results_tree(repo: str, root: Path) -> dict[str, bytes | Path]:
-    """The dataset repository: every record with its logits, all rows as one parquet file, and the card."""
+def results_tree(repo: str, root: Path, others: Sequence[Result] = ()) -> dict[str, bytes | Path]:
+    """The dataset repository: every record with its logits, all rows as one parquet file, and the card.
+
+    others: results whose records are in the repository already and not here. They are counted and are rows, in the
+    order that they would have here; those on someone's own pictures are not. Raises UserError where none are here.
+    """
     leaderboard = root / "leaderboard"
     results = public_results(leaderboard)
     if not results:
         raise UserError(f"{leaderboard / 'results'}: there are no results here; python -m fer_bench.evaluate --all.")
-    tracks = list(dict.fromkeys(result.track for result in results))
+    rows = sorted([*results, *filter(public, others)], key=lambda result: _path(result, leaderboard))
+    tracks = list(dict.fromkeys(row.track for row in rows))
     return {
-        "README.md": results_card(len(results), tracks, repo).encode(),
-        PARQUET: parquet(results, leaderboard),
+        "README.md": results_card(len(rows), tracks, repo).encode(),
+        PARQUET: parquet(rows, leaderboard),
         **_records(results, leaderboard, logits=True),
     }
 
@@ -93,6 +99,7 @@ def parquet(results: Sequence[Result], leaderboard: Path) -> bytes:
     cards = read_cards(leaderboard)
     tables = [table(results, cards, track).assign(track=track) for track in dict.fromkeys(r.track for r in results)]
     measured = pd.DataFrame([{key: getattr(r, key) for key in keys} | _measured(r) for r in results])
+    measured["subjects"] = measured["subjects"].astype("Int64")  # whole numbers, of which all may be missing
     rows = pd.concat(tables, ignore_index=True).drop(columns=["low", "high"])
     rows = rows.drop(columns=[name for name in rows if name in measured and name not in keys])
     rows = rows.merge(measured, on=keys, how="left", validate="one_to_one")
@@ -108,11 +115,15 @@ def _measured(result: Result) -> dict[str, object]:
     figures: dict[str, object] = {}
     for name, interval in intervals.items():
         figures |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    figures |= {"subjects": result.subjects}
     return figures | {"weights_sha256": result.weights.sha256, "commit": result.commit, "date": result.date}
 
 
 def space_tree(root: Path) -> dict[str, bytes | Path]:
-    """The demo's repository: app, package, leaderboard, weights, README with front matter, requirements.txt."""
+    """The demo's repository: app, package, leaderboard, weights, README with front matter, requirements.txt.
+
+    Raises UserError for what is missing, for a weight file that is not the index's and for a README that is no Space's.
+    """
     from fer_bench.leaderboard import markdown
 
     # Weights of someone's own pictures stay here, as their results do: their names tell of the machine.
@@ -120,7 +131,9 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
     # What has a copy on the Hub need not be bundled; what has none and is missing is an error.
     bundled = [e for e in index.values() if not e.get("hub") or (weights_folder() / e["file"]).is_file()]
     models = sorted({entry["hub"] for entry in index.values() if entry.get("hub")})
-    readme = space_readme(_needed(root / "README.md").read_text(encoding="utf-8"), version("gradio"), models)
+    files = {f"weights/{e['file']}": _checked(_needed(weights_folder() / e["file"]), e) for e in bundled}
+    also = terms(zip(bundled, map(record_of, files.values()), strict=True))
+    readme = space_readme(_needed(root / "README.md").read_text(encoding="utf-8"), version("gradio"), models, also)
     front = front_matter(readme)
     results = public_results(root / "leaderboard")
     leaderboard = _folder(root / "leaderboard", "leaderboard")
@@ -135,13 +148,13 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
         "README.md": readme.encode(),
         "requirements.txt": requirements(_needed(root / "pyproject.toml"), front["sdk_version"]).encode(),
         front["app_file"]: _needed(root / front["app_file"]),
-        "LICENSE": _needed(root / "LICENSE"),
+        "LICENSE": _licence(root, "The weights in weights/", also),
         **_folder(root / "fer_bench", "fer_bench"),
         **leaderboard,
         **{f"leaderboard/{path}": file for path, file in _records(results, root / "leaderboard", logits=True).items()},
         "leaderboard/LEADERBOARD.md": markdown(results, read_cards(root / "leaderboard")).encode(),
         "weights/index.json": (json.dumps(index, indent=1) + "\n").encode(),
-        **{f"weights/{entry['file']}": _needed(weights_folder() / entry["file"]) for entry in bundled},
+        **files,
     }
 
 
@@ -166,11 +179,30 @@ def _records(results: Sequence[Result], leaderboard: Path, logits: bool) -> dict
     """`results/<track>/<method>/<recipe>-s<seed>.json`, with the logits beside it where they are wanted and there."""
     tree: dict[str, bytes | Path] = {}
     for result in results:
-        path = result_path(leaderboard, result.track, result.method, result.recipe, result.seed, result.tta)
+        path = _path(result, leaderboard)
         for file in (path, path.with_suffix(".npz")) if logits else (path,):
             if file.is_file():
                 tree[file.relative_to(leaderboard).as_posix()] = file
     return tree
+
+
+def _checked(path: Path, entry: dict) -> Path:
+    """The same path; UserError where the file there is not the one of the index."""
+    if sha256(path) != entry["sha256"]:
+        raise UserError(
+            f"{path}: this is not the file of weights/index.json (another SHA-256); enter it with: "
+            "python -m fer_bench.weights add RUN"
+        )
+    return path
+
+
+def _path(result: Result, leaderboard: Path) -> Path:
+    return result_path(leaderboard, result.track, result.method, result.recipe, result.seed, result.tta)
+
+
+def _licence(root: Path, weights: str, also: Sequence[str]) -> bytes:
+    """LICENSE for weights with these `terms`; weights: how it calls them."""
+    return licence(_needed(root / "LICENSE").read_text(encoding="utf-8"), weights, also).encode()
 
 
 def _folder(folder: Path, name: str) -> dict[str, bytes | Path]:

@@ -16,14 +16,16 @@ from huggingface_hub import (
 
 from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.datasets import DATASETS
-from fer_bench.datasets.fer2013_copies import HUB_REPO
+from fer_bench.datasets.fer2013_copies import HUB_REPO, HUB_SPLITS
 from fer_bench.errors import UserError
 from fer_bench.protocols import track_named
-from fer_bench.records import full_epochs
+from fer_bench.records import epochs_before, full_epochs
 from fer_bench.results import Result
+from fer_bench.terms import metadata as licensing
+from fer_bench.terms import terms
 
 ON_THE_HUB = {"fer2013": HUB_REPO}
-"""Data set -> its copy on the Hub whose test split is ours."""
+"""Data set -> its copy on the Hub whose splits are ours, as `HUB_SPLITS` names them."""
 TASK = "image-classification"
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "balanced_accuracy": "balanced_accuracy", "ece": "ece"}
 """Our metric -> the Hub's name of it."""
@@ -49,13 +51,9 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
 
     entry: of weights/index.json.   record: what the weight file says of itself.   results: of these very weights.
     """
-    home = data_card(entry["track"])
-    free = home.licence.startswith("MIT (drawn")
+    home, also = data_card(entry["track"]), terms([(entry, record)])
     metadata = ModelCardData(
-        # The code is MIT throughout; weights made from research-use pictures are not.
-        license="mit" if free else "other",
-        license_name=None if free else "mit-code-research-use-data",
-        license_link=None if free else "LICENSE",
+        **licensing(also),
         library_name="fer_bench",
         pipeline_tag=TASK,
         tags=["facial-emotion-recognition", "emotion", "fer_bench", card.name],
@@ -66,13 +64,16 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
     )
     trained, spec = record["trained"], record["input"]
     paper = f"[{card.paper}]({card.url})" if card.url else card.paper
+    own = "This is fer_bench's own implementation, trained by its own code."
+    if "this implementation" not in card.licence:  # torchvision's networks
+        own = "It was trained by fer_bench's own code."
     arguments = f'"{card.name}", track="{entry["track"]}"'
     if (entry["recipe"], entry["seed"]) != (card.recipe, 0):
         arguments += f', recipe="{entry["recipe"]}", seed={entry["seed"]}'
     chosen = f"--method {card.name} --track {entry['track']} --recipe {entry['recipe']} --seed {entry['seed']}"
     parts = [
         f"# {card.title}",
-        f"{card.summary}\n\nPaper: {paper}. This is fer_bench's own implementation, trained by its own code.",
+        f"{card.summary}\n\nPaper: {paper}. {own}",
         "## How to load",
         f'```python\nimport fer_bench\n\nmodel = fer_bench.load({arguments})\nprint(model.predict("face.png"))\n```',
         f"`weights/index.json` of fer_bench pins this repository by commit, and the file by its SHA-256 "
@@ -90,9 +91,20 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
         "## Intended use and limits",
         LIMITS,
         "## Licence",
-        f"Code: {card.licence}. Training data, {home.title}: {home.licence}. Use of the weights must respect both.",
+        _licence(card, also),
     ]
     return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _licence(card: MethodCard, also: Sequence[str]) -> str:
+    """also: what `terms` gives for the weights."""
+    if not also:
+        return f"Code: {card.licence}. The weights are under the MIT License as well."
+    listed = "\n".join(f"- {line}" for line in also)
+    return (
+        f"Code: {card.licence}. The weights were made from the following, whose terms hold for them, and may be used "
+        f"only as these allow (see LICENSE):\n\n{listed}"
+    )
 
 
 def _margin(margin: float) -> str:
@@ -104,7 +116,10 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
     epochs, budget = trained.get("epochs"), trained.get("budget_epochs")
     if epochs is not None:
         epochs = full_epochs(epochs, trained.get("pictures_seen"), trained.get("train_pictures"))
-    text = f"{home.title} ({home.paper or home.source}), training split, recipe `{entry['recipe']}`"
+    emotions = track_named(entry["track"]).emotions
+    text = f"{home.title} ({home.paper or home.source}), training split, "
+    text += f"pictures of {', '.join(emotions)}, " if emotions not in ((), home.emotions) else ""
+    text += f"recipe `{entry['recipe']}`"
     text += f", seed {entry['seed']}. "
     if epochs is not None and budget is not None:
         text += f"It ran **{epochs} of {budget} epochs**"
@@ -121,8 +136,9 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
         text += f"Full epochs of its stages: {', '.join(f'{name} {count}' for name, count in stages.items())}. "
     earlier, start = trained.get("earlier"), trained.get("pretrained")
     if earlier:
-        text += f"It went on from {', which went on from '.join(earlier['weights'])}: {earlier['epochs']} epochs and "
-        text += f"{earlier['pictures_seen']:,} pictures before. "
+        size = trained.get("train_pictures") if earlier["track"] == entry["track"] else None
+        before = epochs_before(earlier["epochs"], earlier["pictures_seen"], size)
+        text += f"It went on from {', which went on from '.join(earlier['weights'])}: {before} before. "
     first = "The first of these runs" if earlier else "It"
     return text + f"{first} started from " + (f"pretrained weights: {start}." if start else "random weights.")
 
@@ -138,10 +154,12 @@ def _figures(results: Sequence[Result]) -> str:
     for result in results:
         value = {name: 100 * interval.value for name, interval in result.metrics.items()}
         accuracy = result.metrics["accuracy"]
-        tta = "" if result.tta == "none" else f", test-time augmentation {result.tta}"
+        how = ", over the emotions that it shares" if result.shared_emotions_only else ""
+        how += "" if result.tta == "none" else f", test-time augmentation {result.tta}"
+        people = f" (over {result.subjects} people)" if result.subjects else ""
         lines.append(
-            f"| {track_named(result.track).title} ({result.data.test_pictures:,}){tta} | {value['accuracy']:.1f} "
-            f"| {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f} | {value['balanced_accuracy']:.1f} "
+            f"| {track_named(result.track).title} ({result.data.test_pictures:,}){how} | {value['accuracy']:.1f} "
+            f"| {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}{people} | {value['balanced_accuracy']:.1f} "
             f"| {value['macro_f1']:.1f} | {value['ece']:.1f} |"
         )
     recalls = [
@@ -154,6 +172,12 @@ def _figures(results: Sequence[Result]) -> str:
     return "\n\n".join(["\n".join(lines), *recalls])
 
 
+def _on_the_hub(result: Result) -> str | None:
+    """The data set on the Hub that a result's accuracy is one of; None for a part of its emotions, or other data."""
+    home = data_card(result.track)
+    return ON_THE_HUB.get(home.name) if tuple(result.emotions) == home.emotions else None
+
+
 def _evaluations(result: Result) -> list[EvalResult]:
     """The figures of one result for the card's `model-index`, as fractions; none of one with test-time augmentation.
 
@@ -161,14 +185,13 @@ def _evaluations(result: Result) -> list[EvalResult]:
     """
     if result.tta != "none":
         return []
-    home = data_card(result.track)
+    track, hub_name = track_named(result.track), _on_the_hub(result)
     about = {
         "task_type": TASK,
         "task_name": "Facial emotion recognition",
-        "dataset_type": ON_THE_HUB.get(home.name, home.name),
-        "dataset_name": track_named(result.track).title,
-        "dataset_config": result.track,
-        "dataset_split": "test",
+        "dataset_type": hub_name or track.name,
+        "dataset_name": track.title,
+        "dataset_split": HUB_SPLITS[track.test] if hub_name else track.test,
     }
     figures = {name: interval.value for name, interval in result.metrics.items()}
     return [
@@ -178,11 +201,14 @@ def _evaluations(result: Result) -> list[EvalResult]:
 
 
 def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
-    """`.eval_results/<track>.yaml` -> content, for each plain result on a data set that has a copy on the Hub."""
+    """`.eval_results/<track>.yaml` -> content, for each plain result on all of a data set that is on the Hub.
+
+    The format takes a data set of the Hub's alone, and no emotions: a figure on some of them would pass for one on all.
+    """
     files = {}
     for result in results:
-        home = data_card(result.track)
-        if home.name not in ON_THE_HUB or result.tta != "none":
+        hub_name = _on_the_hub(result)
+        if hub_name is None or result.tta != "none":
             continue
         accuracy, trained = result.metrics["accuracy"], result.trained
         budget = ""
@@ -192,10 +218,11 @@ def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
         if trained.earlier:
             budget += f" after {trained.earlier.pictures_seen:,} pictures of the run before"
         note = (
-            f"accuracy on {result.data.test_pictures} test pictures, 95 % interval {accuracy.low:.4f} to "
-            f"{accuracy.high:.4f}, recipe {result.recipe}, seed {result.seed}{budget}, no test-time augmentation"
+            f"accuracy on {result.data.test_pictures} test pictures ({HUB_SPLITS[track_named(result.track).test]}) of "
+            f"{', '.join(result.emotions)}, 95 % interval {accuracy.low:.4f} to {accuracy.high:.4f}, "
+            f"recipe {result.recipe}, seed {result.seed}{budget}, no test-time augmentation"
         )
-        entry = EvalResultEntry(ON_THE_HUB[home.name], result.track, accuracy.value, date=result.date, notes=note)
+        entry = EvalResultEntry(hub_name, result.track, accuracy.value, date=result.date, notes=note)
         text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
         files[f".eval_results/{result.track}.yaml"] = text.encode()
     return files
@@ -203,6 +230,8 @@ def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
 
 def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
     """The README.md of the dataset repository that holds the results."""
+    from fer_bench.leaderboard import HOW_TO_READ  # pandas comes with it, and pulling weights does without it
+
     metadata = DatasetCardData(
         license="mit",
         pretty_name="fer_bench results",
@@ -214,11 +243,16 @@ def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
     body = f"""\
 # fer_bench: results
 
-Facial-emotion methods judged under one protocol: trained on train, selected on validation, tested once. {rows} rows on
-{", ".join(tracks)}. Numbers are fractions; `accuracy_low` and `accuracy_high` are a 95 % bootstrap interval over the
-test pictures; rows that share a `rank` within `track` and `group` have overlapping intervals, and a comparison
-picture by picture can still tell them apart; `budget_fraction` below 1 marks a training that saw less than its recipe
-asks.
+Facial-emotion methods judged under one protocol: trained on train, selected on validation, tested on test. {rows} rows
+on {", ".join(tracks)}. Where `external` is true the weights were made elsewhere, and what their training saw is theirs
+to say.
+
+{HOW_TO_READ}
+
+In `results.parquet` numbers are fractions. `accuracy_low` and `accuracy_high`, and so on for each metric, are the ends
+of its interval; `subjects` is the number of people that it is over, empty where it is over pictures. `rank` counts
+within `track` and `group`. What the board marks ◔ has `complete` false. `budget_fraction` is the share of the recipe's
+epochs that was run, below 1 also where the recipe itself stopped early and the training is complete.
 
 ```python
 from datasets import load_dataset
@@ -233,10 +267,11 @@ that any metric can be computed again. No picture of anyone is in this repositor
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"
 
 
-def space_readme(readme: str, sdk_version: str, models: Sequence[str]) -> str:
+def space_readme(readme: str, sdk_version: str, models: Sequence[str], also: Sequence[str]) -> str:
     """The repository's README with the Space's front matter; one that is there already is kept.
 
-    Raises UserError for front matter that does not make a Gradio Space.
+    models: repositories of weights.   also: what `terms` gives for the weights that the Space holds. Raises UserError
+    for front matter that does not make a Gradio Space.
     """
     if readme.startswith("---\n"):
         front_matter(readme)
@@ -252,7 +287,7 @@ def space_readme(readme: str, sdk_version: str, models: Sequence[str]) -> str:
         app_file="app.py",
         suggested_hardware="zero-a10g",
         pinned=False,
-        license="mit",
+        **licensing(also),
         models=list(models) or None,
         short_description="Facial-emotion methods side by side, judged fairly",
         tags=["leaderboard", "facial-emotion-recognition"],

@@ -30,13 +30,24 @@ class SpatialTransformer(nn.Module):
         with torch.no_grad():
             self.theta.bias.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
+    def transform(self, image: Tensor) -> Tensor:
+        """(N, 1, 48, 48) -> the affine transforms (N, 2, 3), float32: a place of the result -> the place it is read at.
+
+        Places are -1..1 across and down, a column of x, y and 1.
+        """
+        return self.theta(F.relu(self.hidden(self.localisation(image).flatten(1)))).float().view(-1, 2, 3)
+
     def forward(self, image: Tensor, target: Tensor) -> Tensor:
-        theta = self.theta(F.relu(self.hidden(self.localisation(image).flatten(1))))
+        theta = self.transform(image)
         # Half precision would place the samples up to a fifth of a pixel off; the warp costs next to nothing anyway.
         with torch.autocast(device_type=target.device.type, enabled=False):
-            target = target.float()
-            grid = F.affine_grid(theta.float().view(-1, 2, 3), list(target.shape), align_corners=False)
-            return F.grid_sample(target, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+            return _warped(target.float(), theta)
+
+
+def _warped(target: Tensor, theta: Tensor) -> Tensor:
+    """float32 (N, C, H, W) by transforms (N, 2, 3): bilinear, zeros beyond its border."""
+    grid = F.affine_grid(theta, list(target.shape), align_corners=False)
+    return F.grid_sample(target, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def _wide_localisation() -> nn.Sequential:
@@ -86,6 +97,25 @@ class DeepEmotion(nn.Module):
             features = self.features(self.front(self.transformer(x, x)))
         return self.classifier(features)
 
+    def in_picture(self, x: Tensor, maps: Tensor) -> Tensor:
+        """Maps of what `features` looked at, moved to where that stands in the network's input.
+
+        x: float32 (N, 1, 48, 48), the input. maps: float32 (N, H, W), not negative, laid edge to edge over what
+        `features` reads. Returns maps of the same shape. The parallel rows read the picture itself, so theirs stay. The
+        sequential row reads the warped picture: its maps are warped back by theta's inverse, and 0 where the warp left
+        the picture out, which the network never saw. A map is all 0 where theta has no inverse to speak of: where all
+        that it reads of the picture is smaller than a pixel.
+        """
+        if self.parallel:
+            return maps
+        theta = self.transformer.transform(x)
+        a, b, c, d = theta[:, :, :2].flatten(1).unbind(1)
+        area = a * d - b * c
+        known = (area.abs() >= 1 / x.shape[-1] ** 2)[:, None, None]
+        back = torch.stack([d, -b, -c, a], 1).view(-1, 2, 2) / area[:, None, None]
+        found = _warped(maps[:, None], torch.cat([back, -back @ theta[:, :, 2:]], 2))[:, 0]
+        return torch.where(known, found, 0)
+
 
 PAPER_RECIPE = Recipe(name="paper", epochs=120, batch_size=128, optimizer="adam", lr=1e-5, schedule="constant")
 
@@ -121,7 +151,6 @@ SEQUENTIAL = _card(
         "the others; with little augmentation and a higher rate (60 epochs of light-v1) 52.7 % on validation in place "
         "of 56.4 %.",
     ),
-    ours="; its CAM lies in the frame of the warped picture",
 )  # fmt: skip
 PARALLEL = _card(
     "deep_emotion_parallel",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from fer_bench.cards import Augmentation, MethodCard, Recipe
 from fer_bench.errors import UserError
-from fer_bench.registry import Registry
+from fer_bench.registry import Registry, UnknownNameError
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 
@@ -72,4 +72,7 @@ def recipe_for(name: str | None, card: MethodCard) -> Recipe:
         if card.paper_recipe is None:
             raise UserError(f"{card.name} has no recipe of its own in its paper; use --recipe common-v1.")
         return card.paper_recipe
-    return RECIPES[name or card.recipe]
+    try:
+        return RECIPES[name or card.recipe]
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{str(error).removesuffix('.')}, and of a method's own paper: paper.") from None

@@ -156,7 +156,7 @@ def _queue(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.root}: there is no such folder; give the one that holds the submissions.")
     waiting = queue(arguments.root)
     for item in waiting:
-        print(f"{item.date}  {_shown(item.name):24} {', '.join(item.tracks) or '-':24} {plain(item.state)}")
+        print(f"{_shown(item.name):24} {', '.join(item.tracks) or '-':24} {plain(item.state)}")
     if not waiting:
         print(f"{arguments.root}: nothing waits here.")
     if not arguments.check or not waiting:

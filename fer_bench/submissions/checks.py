@@ -7,7 +7,7 @@ import importlib.util
 import os
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +45,10 @@ CHECKS: tuple[tuple[str, str], ...] = (
      "the task."),
     ("Order of the emotions", "If another order of the outputs fits far better, the declared one is wrong, and the row "
      "would be worth nothing."),
-    ("Not from memory", "Answers must survive a change of one grey level and a shift of one pixel; those of a model "
-     "that has stored the test pictures do not."),
+    ("Logits", "Scores are made from logits; of a model that answers with probabilities they would be false."),
+    ("Not from memory", "Answers must survive a change of one grey level, a shift of one pixel, and a mirrored, "
+     "slightly turned and enlarged picture; those of a table of the test pictures' pixels do not. A table over what a "
+     "trained network makes of them, or a network trained on them, is not caught."),
 )  # fmt: skip
 
 
@@ -112,8 +114,8 @@ def rows_of(manifest: Manifest, model: Path | None, boards: set[Path]) -> tuple[
     digest = ""
     for path in (path for board in sorted(boards) for path in sorted(board.glob(f"results/*/{manifest.name}/*.json"))):
         if model is not None and not digest:
-            with os.fdopen(open_plain(model), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found = model.lstat()
+            digest = _digest(model.absolute(), (found.st_mtime_ns, found.st_ctime_ns, found.st_size))
         try:
             result = read_result(path)
         except ResultError:
@@ -123,6 +125,13 @@ def rows_of(manifest: Manifest, model: Path | None, boards: set[Path]) -> tuple[
         mine = result.external and (result.weights.sha256 == digest if model is not None else fetched)
         (own if mine else others).append(path)
     return own, others
+
+
+@lru_cache(maxsize=1000)
+def _digest(path: Path, changed: tuple[int, ...]) -> str:
+    """A file's SHA-256. changed: its own times of change and its size, so that a rewritten one is read again."""
+    with os.fdopen(open_plain(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def taken_name(
@@ -233,15 +242,13 @@ class Waiting:
     name: str
     """Its folder's name."""
     title: str
-    date: str
-    """ISO 8601 day (UTC) on which its submission.yaml was last written."""
     tracks: tuple[str, ...]
     state: str
     """"waiting", "waiting (model on the Hub)", ON_THE_BOARD, or "broken: ..." with the first reason."""
 
 
 def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
-    """The submissions that lie under `root`, oldest first. Reads their manifests only."""
+    """The submissions that lie under `root`, by name. Reads their manifests, and the models that have a row."""
     root = Path(root)
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
@@ -251,20 +258,17 @@ def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
             found.append(_waiting(folder, root.parent))
         except OSError as error:
             text = f"broken: it cannot be read ({error.strerror or error})."
-            found.append(Waiting(folder.name, folder.name, "?" * 10, (), text))
-    return sorted(found, key=lambda item: item.date)
+            found.append(Waiting(folder.name, folder.name, (), text))
+    return found
 
 
 def _waiting(folder: Path, board: Path) -> Waiting:
     """One entry of the queue. On the board is only what a record says of this very model under the folder's name."""
     manifest, problems = manifest_of(folder)
-    written = folder / "submission.yaml"
-    stamp = (folder if manifest is None else written).lstat().st_mtime
-    day = datetime.fromtimestamp(stamp, UTC).date().isoformat()
     if manifest is None:
-        return Waiting(folder.name, folder.name, day, (), f"broken: {problems[0].text}")
+        return Waiting(folder.name, folder.name, (), f"broken: {problems[0].text}")
     name = model_of(folder)
     own, _ = rows_of(manifest, folder / name if name else None, {board})
     measured = folder.name == manifest.name and any(path.name.startswith("submitted-s") for path in own)
     where = " (model on the Hub)" if manifest.hub and name is None else ""
-    return Waiting(folder.name, manifest.title, day, manifest.tracks, ON_THE_BOARD if measured else f"waiting{where}")
+    return Waiting(folder.name, manifest.title, manifest.tracks, ON_THE_BOARD if measured else f"waiting{where}")

@@ -21,6 +21,7 @@ from fer_bench.methods import METHODS
 from fer_bench.protocols import TRACKS
 from fer_bench.submissions.checks import need_onnx
 from fer_bench.submissions.folder import can_write
+from fer_bench.terms import OTHERS, terms
 
 OPSET = 20
 """The first with grid sampling of 2-D maps by name (`deep_emotion`) that every onnxruntime here runs."""
@@ -59,6 +60,14 @@ def export_model(model: Model, out: Path) -> Path:
     return out
 
 
+def _licence(model: Model) -> str:
+    """The code's, and whose terms hold for the weights, as what a submission's manifest says of them."""
+    code = METHODS[model.name].card.licence
+    lines = terms([({"method": model.name, "track": model.record["trained"]["track"]}, model.record)])
+    bound = [line.split(":")[0] for line in lines if OTHERS not in line]  # the code's says whose weights it starts from
+    return f"{code}; weights: terms of {', '.join(bound)}" if bound else code
+
+
 def manifest_text(model: Model) -> str:
     """submission.yaml of one of our models; the title, paper and licence come from its card."""
     card, spec = METHODS[model.name].card, model.input_spec
@@ -67,7 +76,7 @@ def manifest_text(model: Model) -> str:
         "name": f"{model.name[:35]}_copy",
         "title": card.title,
         "authors": ["fer_bench"],
-        "licence": card.licence,
+        "licence": _licence(model),
         "training_data": [f"the training split of track {trained}"],
         "emotions": list(model.emotions),
         "input": {

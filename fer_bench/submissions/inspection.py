@@ -14,6 +14,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 OPSETS = (11, 24)
 """The oldest and newest operator sets that are run."""
+OWN = ("", "ai.onnx")
+"""Names of the domain of ONNX's own operators."""
 NODES, TENSORS = 5000, 5000
 TENSOR_BYTES = 600_000_000
 CONTROL_FLOW = {"Loop", "Scan", "If", "SequenceMap"}
@@ -100,13 +102,13 @@ def _header(model: ModelProto, found: Findings) -> None:
         found.note("functions", "defines functions of its own; export it with them inlined.")
     if model.training_info:
         found.note("training_info", "carries training graphs; export it for inference.")
-    for opset in model.opset_import:
-        if opset.domain not in ("", "ai.onnx"):
-            found.note("custom_domain", f"uses the operators of {opset.domain[:60]!r}; only ONNX's own are run.")
-        elif not OPSETS[0] <= opset.version <= OPSETS[1]:
-            text = f"uses opset {opset.version}; opsets {OPSETS[0]} to {OPSETS[1]} are run. Export it with one of them."
+    versions = [opset.version for opset in model.opset_import if opset.domain in OWN]
+    # Other domains stand in the files of many exporters without any use; where a node is of one, `_nodes` says so.
+    for version in versions:
+        if not OPSETS[0] <= version <= OPSETS[1]:
+            text = f"uses opset {version}; opsets {OPSETS[0]} to {OPSETS[1]} are run. Export it with one of them."
             found.note("opset", text)
-    if not model.opset_import:
+    if not versions:
         found.note("opset", f"names no opset; export it with opset {OPSETS[0]} to {OPSETS[1]}.")
 
 
@@ -115,7 +117,7 @@ def _nodes(graph: GraphProto, found: Findings) -> None:
         kind = node.op_type[:60]
         if isinstance(kind, bytes):  # what protobuf gives for a string that is none
             found.note("operator", f"uses {kind!r}, which is no text and no operator of ONNX; export it again.")
-        elif node.domain not in ("", "ai.onnx"):
+        elif node.domain not in OWN:
             found.note("custom_domain", f"uses the operator {node.domain[:60]}.{kind}; only ONNX's own are run.")
         elif kind in CONTROL_FLOW:
             found.note("control_flow", f"uses {kind}, which need not end; export it without control flow.")

@@ -315,6 +315,7 @@ licence: MIT
 # Everything it was trained on, pre-training included. Say so where test pictures may be among it.
 training_data: [FER2013 training split]
 # The emotions in the order of the model's outputs ({", ".join(EMOTIONS)}).
+# The outputs are logits: a model that ends in Softmax is refused, one that ends in LogSoftmax is not.
 emotions: [anger, disgust, fear, happiness, sadness, surprise, neutral]
 # How a face becomes the model's input: float32 (N, channels, size, size), (pixel - mean) / std.
 input:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from fer_bench.checkpoints import stopped_as_by_hand
 from fer_bench.datasets import forbid_split
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError
@@ -77,11 +80,15 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if todo:
             name, engine = engine_named("submitit" if given.slurm else given.engine)
+            cores = given.cpus or (threads(given.workers) if runs_here(name, given.slurm) else None)
+            means = replace(means, cpus=cores or 1)
             if name == "process":  # the others' machines may have what this one has not
                 refuse_absent(given.device)
+                means = replace(means, devices=devices_for(given.device, given.gpus, given.workers))
             write_table(planned, board.cells)
             print(f"engine {name}", file=sys.stderr)
-            engine(todo, work_for(planned, given.cpus or threads(given.workers)), board, means)
+            with stopped_as_by_hand():
+                engine(todo, work_for(planned, cores), board, means)
         return report(planned, board.cells)
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
@@ -115,7 +122,38 @@ def means_from(given: argparse.Namespace) -> Means:
     slurm = tuple((key, int(value) if value.isdigit() else value) for key, value in pairs)
     wanted = given.device == "auto" or given.device.startswith("cuda")
     gpus = float(torch.cuda.is_available() and wanted) if given.gpus is None else given.gpus
-    return Means(given.workers, given.cpus or threads(given.workers) or 1, gpus, slurm)
+    return Means(given.workers, given.cpus or 1, gpus, slurm)
+
+
+def devices_for(device: str, gpus: float | None, workers: int | None) -> tuple[str, ...]:
+    """What child processes of this machine share, given --device, --gpus and --workers; () where there is one choice.
+
+    Raises UserError where that many workers cannot have that many accelerators each.
+    """
+    count = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    cuda = tuple(f"cuda:{index}" for index in range(count))
+    if gpus is None:
+        return cuda
+    if gpus == 0:
+        if device not in ("auto", "cpu"):
+            raise UserError(f"--gpus 0 leaves no cell the device {device}; leave one of the two out.")
+        return ("cpu",)
+    if gpus > 1:
+        raise UserError(f"a cell trains on one accelerator at most, so that --gpus {gpus:g} gains nothing; give 1.")
+    there = count or int(device.startswith("cuda") or best_device(device).type != "cpu")
+    if (workers or 1) > there * math.floor(1 / gpus + 1e-9):
+        raise UserError(
+            f"{workers or 1} cell(s) at a time cannot have {gpus:g} of an accelerator each, for there are {there}; "
+            "give fewer --workers, less --gpus or another --device."
+        )
+    return cuda
+
+
+def runs_here(engine: str, slurm: list[str]) -> bool:
+    """Whether an engine's workers share this machine's cores; no cluster's do. slurm: what --slurm gives."""
+    if engine == "ray":
+        return not os.environ.get("RAY_ADDRESS")
+    return engine == "process" or (not slurm and shutil.which("srun") is None)
 
 
 def threads(workers: int | None) -> int | None:

@@ -17,10 +17,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+from fer_bench.checkpoints import stopped_as_by_hand
 from fer_bench.errors import UserError
 from fer_bench.grid import Cell, Plan, write_table
 from fer_bench.sweep.worker import LOG, Work
@@ -28,6 +29,8 @@ from fer_bench.sweep.worker import LOG, Work
 RETRIES = 2
 PAUSE = 0.1
 """Seconds between two looks at the workers."""
+GRACE = 60
+"""Seconds that a worker that is stopped may take to write its last full epoch."""
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its makers
@@ -48,6 +51,8 @@ class Means:
     """Accelerators of each cell, likewise; Ray takes fractions."""
     slurm: tuple[tuple[str, str | int], ...] = ()
     """Slurm's own settings: partition, time, account, ..."""
+    devices: tuple[str, ...] = ()
+    """What child processes share evenly, as "cuda:0"; () leaves each to the plan's own."""
 
 
 @dataclass
@@ -141,23 +146,35 @@ class Child:
         return "" if code == 0 else f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
     def cancel(self) -> None:
-        self.process.terminate()
+        self.process.terminate()  # it writes its last full epoch
+        self.process.join(GRACE)
+        self.process.kill()
         self.process.join()
 
 
 def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means) -> None:
-    """A child process per cell, `means.workers` at a time (default one)."""
+    """A child process per cell, `means.workers` at a time (default one), each on the least busy of `means.devices`."""
     # A fork server has imported torch once for all workers; forking this process itself would not be safe.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     if "forkserver" in methods:
         multiprocessing.set_forkserver_preload(["fer_bench.sweep.worker"])
 
+    started: list[tuple[str, BaseProcess]] = []
+
     def launch(chosen: list[int]) -> list[Handle]:
-        processes = [context.Process(target=_child, args=(work, number)) for number in chosen]
-        for process in processes:
+        handles: list[Handle] = []
+        for number in chosen:
+            started[:] = [(device, process) for device, process in started if process.is_alive()]
+            busy = Counter(device for device, _ in started)
+            device = min(means.devices or (work.plan.options.device,), key=lambda one: busy[one])
+            options = replace(work.plan.options, device=device)
+            own = replace(work, plan=replace(work.plan, options=options))
+            process = context.Process(target=_child, args=(own, number))
             process.start()
-        return [Child(process) for process in processes]
+            started.append((device, process))
+            handles.append(Child(process))
+        return handles
 
     drive(numbers, launch, board, means.workers or 1, PAUSE)
 
@@ -167,7 +184,11 @@ def _child(work: Work, number: int) -> None:
     parent = multiprocessing.parent_process()
     # A killed parent would leave its children training beside those of the sweep that is started next.
     threading.Thread(target=lambda: (parent and parent.join(), os._exit(1)), daemon=True).start()
-    work(number)
+    try:
+        with stopped_as_by_hand():
+            work(number)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGTERM)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from fer_bench.cards import Recipe
 from fer_bench.datasets import forbid_split
@@ -52,8 +51,9 @@ class Work:
         log = (cell.folder / LOG).open("a", buffering=1)
         with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             print(f"{time.strftime('%Y-%m-%d %H:%M:%S')}: process {os.getpid()} on {socket.gethostname()}")
-            # Two sweeps over the same cells, or a worker that was given up too early: the second waits for the first.
-            with FileLock(cell.folder / "lock"), forbid_split(self.plan.track.test):
+            # Two sweeps over the same cells, one beside `train --grid`, or a worker that was given up too early: the
+            # second waits for the first.
+            with cell.held(), forbid_split(self.plan.track.test):
                 if cell.finished():
                     return
                 try:

@@ -1,8 +1,9 @@
-"""The tab for clips and the live camera: emotions over time as a plot, and the clip with boxes and answers drawn in."""
+"""The tab for clips and the live camera: emotions over time as a plot, and boxes, answers and maps drawn in."""
 
 from __future__ import annotations
 
 import base64
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of
 if TYPE_CHECKING:
     import gradio as gr
     import plotly.graph_objects as go
+
+    from fer_bench.faces import Box
+    from fer_bench.infer import Model
 
 Point = tuple[str, float, dict]
 """Of the live camera: the method that answered, when (seconds), and probability per emotion; None where it paused."""
@@ -37,12 +41,17 @@ LIVE_SECONDS = 120
 """After which the live camera stops; it can be started again."""
 LIVE_STREAMS = 6
 """Live cameras that run at once, so that a visitor with two pages does not shut it for the others."""
+LIVE_SIDE = 640
+"""Longest side of a camera's frame that is shown with a map; larger ones are scaled down."""
+NO_FACE = "No face in this frame, so there is no map."
+NO_MAP = "No map could be drawn of this frame; the answers go on."
 LIVE_NOTE = (
     f"Stops by itself after {LIVE_SECONDS} seconds. While {LIVE_STREAMS} others are on, yours waits without an answer "
     "until one of them stops."
 )
 _AT_WORK = threading.Semaphore(2)
 """Frames of live cameras that are worked on at once; of a camera that has to wait, the frames between are left out."""
+_log = logging.getLogger(__name__)
 
 
 def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]], title: str) -> go.Figure:
@@ -126,15 +135,55 @@ def frame_in(given: dict[str, Any]) -> Image.Image:
         raise UserError("This is no frame of a camera; start the camera and ask again.") from None
 
 
-def live_answer(picture: Image.Image, method: str) -> tuple[dict[str, float], bool]:
-    """One camera frame -> (probability per emotion of the largest face, whether there was a face)."""
+def live_answer(picture: Image.Image, method: str, cam: str | None = None) -> tuple[dict[str, float], bool, str]:
+    """One camera frame -> (probability per emotion of the largest face, whether there was a face, its map as HTML).
+
+    cam: a name of `explain.CAMS`, or None for no map, which gives "". Where one is asked for and cannot be drawn, a
+    sentence stands in its place; nothing that goes wrong with it takes the answer away. Raises UserError and
+    UnknownNameError, of the method alone.
+    """
     from fer_bench.faces import crop, detect_faces
     from fer_bench.ui.try_it import first_choice
 
     found = detect_faces(picture)
     model = shelf.model_for(*engine.chosen([method]))
-    face = crop(picture, found[first_choice(found)].box, model.input_spec.margin) if found else picture
-    return model.predict([face])[0], bool(found)
+    box = found[first_choice(found)].box if found else None
+    face = crop(picture, box, model.input_spec.margin) if box else picture
+    scores = model.predict([face])[0]
+    if cam is None:
+        return scores, box is not None, ""
+    if box is None:
+        return scores, False, look.heat(None, picture.size, NO_FACE)
+    try:
+        heat = with_map(picture, box, face, model, scores, cam)
+    except UserError as error:  # of a method without a layer to draw a map over, say
+        heat = look.heat(None, picture.size, str(error))
+    except Exception:
+        _log.exception("%s: no map %r could be drawn of a frame of the camera", method, cam)
+        heat = look.heat(None, picture.size, NO_MAP)
+    return scores, True, heat
+
+
+def with_map(
+    picture: Image.Image, box: Box, face: Image.Image, model: Model, scores: dict[str, float], cam: str
+) -> str:
+    """A frame with the face's box, its answer and a CAM drawn in as in an annotated clip, as HTML; no file is made.
+
+    box: of the face in `picture`.   face: what was cut out there and answered for with `scores`. Raises UserError.
+    """
+    from fer_bench import scoring
+    from fer_bench.explain import CAMS, check_cam
+    from fer_bench.faces import square
+
+    title = CAMS[check_cam(cam)]
+    scale = min(1.0, LIVE_SIDE / max(picture.size))
+    small = picture.convert("RGB").resize([max(1, round(side * scale)) for side in picture.size])
+    place = tuple(round(edge * scale) for edge in box)
+    cut = scoring.Prepared("", None, (place,), ((square(face, model.input_spec.size),),))
+    top = max(scores, key=scores.get)
+    drawn = scoring._annotated(small, cut, [{"emotion": top, **scores}], model, cam)
+    alt = f"Your camera's frame with {title} of {model.name} for {top}"
+    return look.heat(drawn, drawn.size, f"Heat: {title} for {top}", alt)
 
 
 def build(root: Path) -> gr.Dropdown:
@@ -180,29 +229,30 @@ def build(root: Path) -> gr.Dropdown:
         annotated = shown(str(out)) if out.is_file() else nothing[0]
         return "".join(notes), shown(plot), annotated, shown(str(table))
 
-    def live(frame: dict | None, method: str | None, history: list) -> tuple[Any, ...]:
-        """One frame of the camera -> (line, plot, history)."""
+    def live(frame: dict | None, method: str | None, cam: str, history: list) -> tuple[Any, ...]:
+        """One frame of the camera -> (line, frame with a map, plot, history)."""
         import time
 
         if frame is None or method is None:
-            return "", gr.skip(), history
+            return "", "", gr.skip(), history
         try:
             with _AT_WORK:
-                scores, found = live_answer(frame_in(frame), method)
+                scores, found, heat = live_answer(frame_in(frame), method, None if cam == "none" else cam)
         except (UserError, KeyError) as error:
-            return look.note(str(error), bad=True), gr.skip(), history
+            return look.note(str(error), bad=True), "", gr.skip(), history
         now = time.monotonic()
         history = with_point(history, method, now, scores)
         start, before = history[0][1], history[-2][1] if len(history) > 1 else None
         top = max(scores, key=scores.get)
         line = f"{top}, {look.percent(scores[top])}" + ("" if found else " (no face found: the whole picture is used)")
         if before is not None and int(now - start) == int(before - start):  # drawn once a second: it is the costly part
-            return look.note(line), gr.skip(), history
+            return look.note(line), heat, gr.skip(), history
         plot = emotions_over_time([t - start for _, t, _ in history], [s for *_, s in history], f"{method}, live")
-        return look.note(line), plot, history
+        return look.note(line), heat, plot, history
 
     from fer_bench.explain import CAMS
 
+    maps = [("no map", "none"), *((title, name) for name, title in CAMS.items())]
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             video = gr.Video(label="Your clip", sources=["upload", "webcam"], height=300, buttons=[], elem_id="clip")
@@ -210,11 +260,7 @@ def build(root: Path) -> gr.Dropdown:
             per_second = gr.Slider(
                 1, 10, value=4, step=1, label="Frames per second", info=f"At most {MOST_FRAMES} frames are looked at."
             )
-            cam = gr.Dropdown(
-                [("no map", "none"), *((title, name) for name, title in CAMS.items())],
-                value="none",
-                label="Map drawn in",
-            )
+            cam = gr.Dropdown(maps, value="none", label="Map drawn in")
             button = gr.Button("Read the clip", variant="primary", elem_id="read-clip")
             gr.Markdown(PRIVACY, elem_classes="fer-small")
         with gr.Column(scale=5, min_width=320):
@@ -232,9 +278,14 @@ def build(root: Path) -> gr.Dropdown:
                 label="Camera", sources=["webcam"], streaming=True, height=260, buttons=[],
                 webcam_options=gr.WebcamOptions(constraints=CAMERA), elem_id="camera",
             )  # fmt: skip
+            live_cam = gr.Dropdown(
+                maps, value="none", label="Map over your face", elem_id="live-cam",
+                info="Where the method above looks, drawn into each frame. Answers come more slowly with it.",
+            )  # fmt: skip
             gr.Markdown(LIVE_NOTE, elem_classes="fer-small")
         with gr.Column(scale=5, min_width=320):
             line = gr.HTML(elem_id="live-line", padding=False)
+            live_map = gr.HTML(elem_id="live-map", padding=False)
             live_plot = gr.Plot(label="Emotions over time", elem_id="live-plot", elem_classes="fer-chart")
     history = gr.State([])
     button.click(
@@ -242,7 +293,8 @@ def build(root: Path) -> gr.Dropdown:
         concurrency_limit=1, concurrency_id="networks", **AS_IT_IS,
     )  # fmt: skip
     camera.stream(
-        live, [camera, method, history], [line, live_plot, history], stream_every=0.5, time_limit=LIVE_SECONDS,
-        concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden", **AS_IT_IS,
+        live, [camera, method, live_cam, history], [line, live_map, live_plot, history], stream_every=0.5,
+        time_limit=LIVE_SECONDS, concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden",
+        **AS_IT_IS,
     )  # fmt: skip
     return method

@@ -28,8 +28,9 @@ CSS = """
 .fer-title p {margin: .15rem 0 .3rem; opacity: .85}
 #examples button {width: 62px; height: 62px}
 #examples button img {width: 100%; height: 100%; object-fit: cover}
-:is(#message, #marked, #answers, #files-message, #clip-message, #report, #live-line) > .html-container {padding: 0}
-.block:is(#message, #marked, #report):has(> .html-container > .prose:empty) {display: none}
+:is(#message, #marked, #answers, #files-message, #clip-message, #report, #live-line, #live-map) > .html-container
+  {padding: 0}
+.block:is(#message, #marked, #report, #live-map):has(> .html-container > .prose:empty) {display: none}
 #clip .video-container:has(video) {display: flex; flex-direction: column}
 #clip .video-container:has(video) > .wrap {flex: 1; min-height: 0}
 #annotated {display: flex; flex-direction: column}
@@ -72,6 +73,12 @@ footer .divider, footer > :not(button):not(a) {display: none}
 .fer-note {padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
   background: var(--background-fill-secondary); color: var(--body-text-color); margin: 0}
 .fer-note.bad {border-color: #b3261e; border-left-width: 6px}
+.fer-heat {margin: 0; max-width: 640px}
+.fer-heat img, .fer-heat div {width: 100%; display: flex; align-items: center; justify-content: center; margin: 0;
+  border-radius: 8px}
+.fer-heat div {padding: 12px; text-align: center; border: 1px dashed var(--border-color-primary);
+  color: var(--body-text-color)}
+.fer-heat figcaption {min-height: 1.4em}
 @media (max-width: 640px) {
   .fer-card {flex-direction: row}
   .fer-card img {width: 38%; height: auto; align-self: flex-start}
@@ -187,6 +194,19 @@ def _card(item: Answer, known: Mapping[str, Choice], cam_title: str, bars: int, 
         f'<div class="fer-small">Heat: {escape(cam_title)} for {escape(item.explained)}<br>'
         f"{item.milliseconds:.1f} ms · {escape(tested)}</div></div></article>"
     )
+
+
+def heat(frame: Image.Image | None, size: tuple[int, int], text: str, alt: str = "") -> str:
+    """A camera's frame with a map drawn in, and a caption; or the place that it would take, with why there is none.
+
+    size: width and height of the frame, so that nothing below moves where one of several has no map.
+    """
+    ratio = f"aspect-ratio:{size[0]}/{size[1]}"
+    if frame is None:
+        inside, text = f'<div style="{ratio}" role="status">{escape(text)}</div>', ""
+    else:
+        inside = f'<img src="{data_uri(frame)}" alt="{escape(alt)}" style="{ratio}">'
+    return f'<figure class="fer-heat">{inside}<figcaption class="fer-small">{escape(text)}</figcaption></figure>'
 
 
 def data_uri(image: Image.Image) -> str:

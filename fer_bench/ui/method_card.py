@@ -10,7 +10,7 @@ from html import escape
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
-from fer_bench.records import Earlier, full_epochs
+from fer_bench.records import epochs_before, full_epochs
 from fer_bench.results import Result
 
 
@@ -65,7 +65,8 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
         layer = f"; heat maps are drawn over <code>{plain(card['cam_layer'])}</code>" if card.get("cam_layer") else ""
         parts.append(f"**Input:** a face of {spec['size']} × {spec['size']} pixels, {colour}{layer}.")
     if card.get("licence"):
-        parts.append(f"**Licence:** {plain(card['licence'])}")
+        weights = "" if result.external else "; its weights are bound by the terms of the pictures they were trained on"
+        parts.append(f"**Licence:** {plain(card['licence'])}{weights}")
     return "\n\n".join(part for part in [*parts, _commands(result, card, split)] if part)
 
 
@@ -87,21 +88,11 @@ def _training(result: Result, earlier_split: float) -> str:
             told += f", full ones of its stages: {', '.join(f'{plain(name)} {n}' for name, n in stages.items())}"
         if trained.earlier:
             whose = plain(", then ".join(reversed(trained.earlier.weights)))
-            told += f" after {_before(trained.earlier, earlier_split)} of {whose}"
+            earlier = trained.earlier
+            told += f" after {epochs_before(earlier.epochs, earlier.pictures_seen, earlier_split)} of {whose}"
         told += "" if trained.complete else ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
-
-
-def _before(earlier: Earlier, size: float) -> str:
-    """ "50 epochs (1,434,156 pictures)" of the runs before, or their pictures alone where these are no full epochs.
-
-    size: of the split that they were trained on, 0 or NaN where it is not known.
-    """
-    size = size if size == size else 0
-    epochs = full_epochs(earlier.epochs, earlier.pictures_seen, size)
-    pictures = f"{earlier.pictures_seen:,} pictures"
-    return pictures if earlier.pictures_seen < 0.9 * epochs * size else f"{epochs} epochs ({pictures})"
 
 
 def _weights(result: Result) -> str:

@@ -13,7 +13,7 @@ from fer_bench.ui.try_it import AS_IT_IS, path_of
 if TYPE_CHECKING:
     import gradio as gr
 
-HEADERS = ["Submission", "Since", "Tracks", "State"]
+HEADERS = ["Submission", "Tracks", "State"]
 """Of the queue."""
 
 COMMANDS = """
@@ -61,7 +61,7 @@ def waiting(root: Path) -> list[gr.Dataframe | gr.Markdown]:
 
     from fer_bench.submissions import queue
 
-    rows = [[entry.name, entry.date, ", ".join(entry.tracks), entry.state] for entry in queue(root / "submissions")]
+    rows = [[entry.name, ", ".join(entry.tracks), entry.state] for entry in queue(root / "submissions")]
     return [
         gr.Dataframe(
             rows, headers=HEADERS, interactive=False, label="The queue", elem_id="queue", visible=bool(rows)

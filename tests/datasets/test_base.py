@@ -32,6 +32,8 @@ def faces(count: int = 14, seed: int = 0) -> FaceSet:
         ({"ids": ("a", "b")}, "14 images, 14 labels and 2 ids do not agree"),
         ({"labels": np.full(14, 7)}, "labels must lie in 0..6"),
         ({"labels": np.full(14, -1)}, "labels must lie in 0..6"),
+        ({"emotions": ("happi", *SEVEN[1:])}, "unknown emotion 'happi'; the emotions are anger"),
+        ({"emotions": ("happy", *SEVEN[1:])}, "each emotion has one name, and happy, .* name one twice"),
         ({"ids": ("a", *"bcdefghijklm", "a")}, "ids must be distinct, and 'a' stands there twice"),
     ],
 )
@@ -39,6 +41,13 @@ def test_a_face_set_that_contradicts_itself(change: dict, reason: str) -> None:
     """Images of another type or shape, lengths that differ and labels out of range are refused with the reason."""
     with pytest.raises(ValueError, match=reason):
         replace(faces(), **change)
+
+
+def test_usual_spellings_are_the_emotions() -> None:
+    """("angry", "happy") are what a model calls anger and happiness: no picture is left out of its judgement."""
+    spelt = replace(faces(), emotions=("Angry", "disgusted", "fearful", "happy", "sad", "surprised", "neutral"))
+    assert spelt.emotions == SEVEN
+    assert spelt.restrict(SEVEN).counts == faces().counts
 
 
 def test_counts_name_every_emotion() -> None:

@@ -52,7 +52,7 @@ def test_a_folder_without_splits_is_all_test(tmp_path: Path) -> None:
     """Without split folders there is no training split, and the text says how to make one."""
     draw(tmp_path / "sad" / "1.png")
     assert refusal(f"folder:{tmp_path}", "train") == (
-        f"{tmp_path}: no train split; sub-folders train, validation and test make one each."
+        f"{tmp_path}: no train split; divide the pictures: python -m fer_bench.datasets split {tmp_path} -o my.csv."
     )
 
 
@@ -60,7 +60,8 @@ def test_a_missing_split_folder(tmp_path: Path) -> None:
     """Where some split folders are there and the wanted one is not, the text names the one to add."""
     draw(tmp_path / "train" / "sad" / "1.png")
     assert refusal(f"folder:{tmp_path}") == (
-        f"{tmp_path}: no test split; add a sub-folder test beside those that are there."
+        f"{tmp_path}: no test split; add a sub-folder test beside those that are there, or divide them: "
+        f"python -m fer_bench.datasets split {tmp_path} -o my.csv."
     )
 
 

@@ -45,10 +45,11 @@ def test_the_card_states_figures_training_and_limits(checkout: Path, hub: Hub) -
     main(PUSH)
     result = read_result(checkout / "leaderboard/results/fer2013/deep_emotion/common-v1-s0.json")
     card = ModelCard(hub.files(REPO)["README.md"].decode())
-    figures = {(e.dataset_config, e.metric_name): e.metric_value for e in card.data.eval_results}
-    assert figures["fer2013", "accuracy"] == result.metrics["accuracy"].value
-    assert figures["fer2013", "macro f1"] == result.metrics["macro_f1"].value
-    assert ("rendered", "accuracy") in figures
+    figures = {(e.dataset_name, e.metric_name): e.metric_value for e in card.data.eval_results}
+    track = "FER2013, 7 emotions, PrivateTest"
+    assert figures[track, "accuracy"] == result.metrics["accuracy"].value
+    assert figures[track, "macro f1"] == result.metrics["macro_f1"].value
+    assert ("Rendered faces, 7 emotions, transfer from FER2013", "accuracy") in figures
     assert f"{result.trained.epochs} of {result.trained.budget_epochs} epochs" in card.text
     assert f"{result.trained.pictures_seen:,} pictures" in card.text
     assert 'fer_bench.load("deep_emotion", track="fer2013")' in card.text
@@ -67,7 +68,8 @@ def test_the_card_s_figures_are_those_without_augmentation(checkout: Path, hub: 
     path.with_name("common-v1-s0-flip.npz").write_bytes(path.with_suffix(".npz").read_bytes())
     main(PUSH)
     card = ModelCard(hub.files(REPO)["README.md"].decode())
-    plain = [e for e in card.data.eval_results if (e.dataset_config, e.metric_name) == ("fer2013", "accuracy")]
+    track = "FER2013, 7 emotions, PrivateTest"
+    plain = [e for e in card.data.eval_results if (e.dataset_name, e.metric_name) == (track, "accuracy")]
     assert [e.metric_value for e in plain] == [result.metrics["accuracy"].value]
     (line,) = (line for line in card.text.splitlines() if "test-time augmentation flip |" in line)
     assert line.endswith("| 50.0 |")
@@ -79,15 +81,21 @@ def test_the_card_tells_the_runs_before(checkout: Path, hub: Hub) -> None:
     path = weights_folder() / entry()["file"]
     tensors, record = read_tensors(path)
     weights = ["deep_emotion/ferplus/x-s0 (2)", "deep_emotion/fer2013/x-s0 (1)"]
-    record["trained"]["earlier"] = {"weights": weights, "track": "ferplus", "epochs": 91, "pictures_seen": 9999}
-    write_tensors(path, tensors, record)
-    pin(sha256=sha256(path))
+    record["trained"] |= {"train_pictures": 28_678}
     shutil.rmtree(checkout / "leaderboard/results")  # they are of other weights now
-    assert main(PUSH) == 0
-    text = ModelCard(hub.files(REPO)["README.md"].decode()).text
-    assert (
-        f"It went on from {weights[0]}, which went on from {weights[1]}: 91 epochs and 9,999 pictures before." in text
-    )
+    went = f"It went on from {weights[0]}, which went on from {weights[1]}: "
+    for track, seen, told in [
+        ("ferplus", 9999, "91 epochs (9,999 pictures) before."),
+        ("fer2013", 91 * 28_678, "91 epochs (2,609,698 pictures) before."),
+        ("fer2013", 89 * 28_678 + 40, "89 epochs (2,552,382 pictures) before."),  # and two that were cut short
+        ("fer2013", 9999, "9,999 pictures before."),
+    ]:
+        record["trained"]["earlier"] = {"weights": weights, "track": track, "epochs": 91, "pictures_seen": seen}
+        write_tensors(path, tensors, record)
+        pin(sha256=sha256(path))
+        assert main(PUSH) == 0
+        text = ModelCard(hub.files(REPO)["README.md"].decode()).text
+        assert went + told in text
     assert "The first of these runs started from random weights." in text
 
 
@@ -165,12 +173,13 @@ def test_only_what_changed_is_sent_and_what_vanished_is_deleted(checkout: Path, 
     assert entry()["revision"] == hub.repo(REPO).head
 
 
+@pytest.mark.parametrize("command", [PUSH, ["push-space", "--repo", "ada/fer"]], ids=lambda c: c[0])
 def test_weights_that_are_not_the_index_s_are_not_pushed(
-    checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+    command: list[str], checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file whose hash differs from the index is refused as wrong use, before any request."""
+    """A file whose hash differs from the index is refused as wrong use, before any request; by the demo too."""
     pin(sha256="0" * 64)
-    assert main(PUSH) == 2
+    assert main(command) == 2
     assert "not the file of weights/index.json" in capsys.readouterr().err
     assert not hub.requests
 
@@ -199,28 +208,19 @@ def test_results_become_a_data_set_that_datasets_loads(checkout: Path, hub: Hub,
 
 def test_the_card_tells_the_stages() -> None:
     """A method of several stages says how many full epochs each had: so it is known which guide awei has."""
-    row = {"recipe": "common-v1", "seed": 0}
+    row = {"track": "fer2013", "recipe": "common-v1", "seed": 0}
     text = readmes._training(readmes.data_card("fer2013"), row, {"stages": {"guide": 15, "main": 45}})
     assert "Full epochs of its stages: guide 15, main 45. " in text
     assert "stages" not in readmes._training(readmes.data_card("fer2013"), row, {"stages": {"main": 60}})
 
 
-def test_results_of_others_are_left_unless_they_are_to_go(
-    checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A result there that is not here, as from an older checkout, stays and is named; --delete takes it away."""
-    push = ["push-results", "--repo", "ada/fer-results"]
-    main(push)
-    repo, theirs = hub.repo("ada/fer-results", "datasets"), "results/fer2013/newer/common-v1-s0.json"
-    repo.commit(repo.commits[repo.head] | {theirs: (b"{}", False)})
-    capsys.readouterr()
-    assert main(push) == 0
-    assert theirs in hub.files("ada/fer-results", "datasets")
-    told = f"ada/fer-results: 1 files there are not here and were left: {theirs} (--delete deletes them)"
-    assert capsys.readouterr().out.splitlines()[0] == told
-    assert main([*push, "--delete"]) == 0
-    assert theirs not in hub.files("ada/fer-results", "datasets")
-    assert capsys.readouterr().out.splitlines()[0] == f"deleted {theirs}"
+@pytest.mark.parametrize(
+    ("track", "said"), [("fer2013", "training split, recipe"), ("fer2013-6", "pictures of anger, disgust, fear,")]
+)
+def test_the_card_tells_which_pictures_were_trained_on(track: str, said: str) -> None:
+    """Weights of a part of the emotions saw pictures of these alone."""
+    row = {"track": track, "recipe": "common-v1", "seed": 0}
+    assert said in readmes._training(readmes.data_card(track), row, {})
 
 
 def test_results_are_the_same_bytes_each_time(checkout: Path) -> None:

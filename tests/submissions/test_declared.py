@@ -6,7 +6,7 @@ from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
-from fer_bench.leaderboard import markdown
+from fer_bench.leaderboard import HOW_TO_READ, markdown
 from fer_bench.results import read_result
 from fer_bench.submissions import judging, read_manifest
 from tests.submissions.models import MANIFEST
@@ -43,3 +43,8 @@ def test_declared_text_is_cut(tmp_path: Path) -> None:
     assert cell(tmp_path / "ours", "weights of @vladmandic/face_api 1.7").endswith(
         "; weights of @vladmandic/face_api 1.7"
     )
+
+
+def test_the_parameters_of_an_onnx_file_are_said_to_be_all() -> None:
+    """Such a file does not tell trainable weights from others; how to read the table says which are counted."""
+    assert "A submitted ONNX file does not tell them apart: of it, every weight that it holds counts." in HOW_TO_READ

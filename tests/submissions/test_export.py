@@ -92,6 +92,7 @@ def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
     assert problems == []
     assert (manifest.name, manifest.emotions) == ("deep_emotion_sequential_copy", model.emotions)
     assert manifest.input == model.input_spec
+    assert manifest.licence == "MIT (this implementation); weights: terms of FER2013"
     assert check(folder, run=False) == []
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 
 from fer_bench.datasets import FaceSet
 from fer_bench.submissions import Limits, check, inspection
@@ -120,7 +121,7 @@ STATIC: dict[str, tuple[Builder, str]] = {
     "external data in the folder": (external("README.md"), "another file"),
     "a custom operator": (
         onnx_of(after(node("Run", "answer", "logits", domain="com.evil")), opsets=[helper.make_opsetid("com.evil", 1)]),
-        "'com.evil'",
+        "uses the operator com.evil.Run",
     ),
     "functions that call each other": (recursion, "functions of its own"),
     "a loop that never ends": (
@@ -328,6 +329,25 @@ def test_an_honest_model_passes(large: float, tmp_path: Path) -> None:
     """The model that all hostile ones are made from is accepted, so that it is not it that is refused."""
     honest = model(after(node("Add", "answer large", "logits")), [tensor("large", large)])
     assert check(submission(tmp_path / "s", honest), faces=FACES) == []
+
+
+def test_domains_that_no_node_uses_are_no_reason(tmp_path: Path) -> None:
+    """What onnxruntime writes after optimising declares its own domains too, tf2onnx ai.onnx.ml; both are run."""
+    options, path = SessionOptions(), tmp_path / "optimised.onnx"
+    options.graph_optimization_level = GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path)
+    InferenceSession(HONEST_BYTES, options, providers=["CPUExecutionProvider"])
+    optimised = path.read_bytes()
+    assert {"com.microsoft", "ai.onnx.ml"} < {entry.domain for entry in onnx.load_from_string(optimised).opset_import}
+    for content in (optimised, model(opsets=[helper.make_opsetid("ai.onnx.ml", 2)])):
+        assert check(submission(tmp_path / "s", content), faces=FACES) == []
+
+
+def test_a_model_without_the_operators_of_onnx_names_no_opset() -> None:
+    """Another domain's version does not stand for that of ONNX's own operators."""
+    other = model()
+    other.opset_import[0].domain = "ai.onnx.ml"
+    assert [code for code, _ in inspection.inspect(other, None)] == ["opset"]
 
 
 def test_rounding_is_no_other_answer() -> None:

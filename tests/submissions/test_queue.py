@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,31 @@ def test_the_queue_lists_what_waits(board: Path) -> None:
     }  # fmt: skip
     assert broken.startswith("broken: submission.yaml: it is not valid YAML")
     assert queue(board / "nowhere") == []
+
+
+def test_the_queue_is_listed_by_name(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, tracks and state: when a file was written here is the day of the clone, so no date is claimed."""
+    root = board / "submissions"
+    for name, age in (("bb", 2), ("aa", 1)):
+        os.utime(submission(root / name, MODEL, named(name)) / "submission.yaml", (10**9 * age, 10**9 * age))
+    assert main(["queue", str(root)]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["aa", "fer2013,", "rendered", "waiting"], ["bb", "fer2013,", "rendered", "waiting"],
+    ]  # fmt: skip
+
+
+def test_a_measured_model_is_hashed_once(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the queue costs no reading of models that have not changed; one that has is read again."""
+    read, whole = [], hashlib.file_digest
+    monkeypatch.setattr(checks.hashlib, "file_digest", lambda file, kind: read.append(1) or whole(file, kind))
+    path = submission(board / "submissions" / "mine", MODEL, named("mine")) / "model.onnx"
+    record(board, "mine", MODEL)
+    for _ in range(3):
+        assert [item.state for item in queue(board / "submissions")] == ["on the board"]
+    assert len(read) == 1
+    path.write_bytes(OTHER)
+    assert [item.state for item in queue(board / "submissions")] == ["waiting"]
+    assert len(read) == 2
 
 
 @pytest.mark.usefixtures("not_run")

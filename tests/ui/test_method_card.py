@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -160,3 +161,11 @@ def test_a_cards_note_is_told_with_its_row(tmp_path: Path) -> None:
 def test_parameters_are_said_to_be_the_trainable_ones() -> None:
     """awei's column does not count its frozen guide; how to read the table says so, in the app as in LEADERBOARD.md."""
     assert "*Parameters* are the trainable ones, without those that are held fixed." in lb.HOW_TO_READ
+
+
+def test_the_card_says_what_holds_for_the_weights() -> None:
+    """The code is MIT, and the pictures are not; of others' packages nothing is claimed."""
+    card = {"licence": "MIT (this implementation)"}
+    told = unescape(method_card(made("a"), card))
+    assert "MIT (this implementation); its weights are bound by the terms of the pictures they were trained on" in told
+    assert "its weights" not in method_card(replace(made("a"), external=True), card)

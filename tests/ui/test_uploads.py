@@ -105,7 +105,7 @@ def outside(tmp_path: Path) -> Path:
         ("picture", "change", (), (None, *SETTINGS)),
         ("face", "input", (), (None, *SETTINGS)),
         ("read-clip", "click", (), ("small_cnn", 4, "none")),
-        ("camera", "stream", (), ("small_cnn", None)),
+        ("camera", "stream", (), ("small_cnn", "gradcam", None)),
         ("score", "click", (), (["small_cnn"],)),
         ("check", "click", ("name: x",), (None, None)),
         ("check", "click", ("name: x", None), (None,)),
@@ -154,7 +154,7 @@ def test_the_live_camera_takes_frames_alone(visitor: Callable, folder: Path) -> 
     buffer = io.BytesIO()
     Image.fromarray(render("happiness", 1.0, 32, 128)[0]).save(buffer, "JPEG")
     frame = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    line, *_ = visitor("camera", "stream", {"url": frame}, "small_cnn", None)
+    line, *_ = visitor("camera", "stream", {"url": frame}, "small_cnn", "none", None)
     assert "fer-note" in line
     assert "bad" not in line
     assert clip.frame_in({"url": frame, "path": str(folder.parent / "private.png")}).size == (128, 128)
