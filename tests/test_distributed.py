@@ -247,7 +247,11 @@ def test_processes_that_do_not_train_alike_all_refuse(
         (tmp_path / "machine1" / "data" / "train" / "fear" / "2.png").write_bytes(b"broken")
     port = free_port()
     processes = [start(COMMAND.format(folder=str(tmp_path), more=more), rank, port) for rank in range(WORLD)]
-    said = [process.communicate(timeout=240)[0] for process in processes]
+    try:
+        said = [process.communicate(timeout=240)[0] for process in processes]
+    finally:
+        for process in processes:  # where they wait for each other
+            process.kill()
     assert [process.returncode for process in processes] == [2, 2], "\n".join(said)
     expected = says.format(host=socket.gethostname(), folder=tmp_path)
     assert said[0].splitlines() == [expected]

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,33 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_sweep_resumable(
     (log,) = logs(tmp_path).values()
     assert len(workers(log)) == 2
     assert log.count(f" epoch 1/{EPOCHS} ") == 1
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Work that is told to end while it runs, as `Child.cancel` does it."""
+
+    told: Path
+
+    def __call__(self, number: int) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            self.told.write_text(f"cell {number} may write its last full epoch")
+            raise
+
+
+def test_a_worker_that_is_stopped_may_write_its_last_full_epoch(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM reaches training as Ctrl-C would; the worker ends without a traceback, and its exit code says why."""
+    process = multiprocessing.get_context("spawn").Process(target=engines._child, args=(Stopped(tmp_path / "told"), 4))
+    process.start()
+    process.join(120)
+    assert (tmp_path / "told").read_text() == "cell 4 may write its last full epoch"
+    assert process.exitcode == 128 + signal.SIGTERM
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_faults_that_another_try_would_not_mend_are_not_tried_again_at_once(tmp_path: Path, data: str) -> None:

@@ -224,6 +224,7 @@ def test_whatever_is_no_face_takes_the_last_map_away(visitor: Callable, frame: I
         assert "<img" in visitor("camera", "stream", as_sent(frame), METHOD, "gradcam", None)[1]
         sent = as_sent(given) if isinstance(given, Image.Image) else given and {"url": "data:image/png;base64,AAAA"}
         line, shown, *_ = visitor("camera", "stream", sent, method, "gradcam", None)
+        assert isinstance(shown, str)  # and not an update that leaves it as it is
         assert "<img" not in shown
         assert ("bad" in line) is (given == "broken")
 
