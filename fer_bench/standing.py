@@ -88,13 +88,17 @@ def recompute(
             before = read_result(path)
             if before.seed != seed:
                 continue
-            after = recomputed(before, read_logits(path))
+            answers = read_logits(path)
+            try:
+                after = recomputed(before, answers)
+            except ResultError as error:
+                raise ResultError(f"{path}: {error}") from None
             if after != before:
                 write_result(after, out)
                 tqdm.write(f"{headline(after)} computed anew")
             looked += 1
         except Exception as error:  # costs this row alone
-            skipped.append(failure(f"{path}", error))
+            skipped.append(failure(" ".join(path.parts[-3:-1]), error))
     if not looked and not skipped:
         skipped.append(f"{out} holds no record of that.")
     return looked, skipped
