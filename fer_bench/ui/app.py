@@ -84,6 +84,8 @@ def launch_options() -> dict[str, Any]:
         "max_file_size": MAX_UPLOAD, "show_error": True, "ssr_mode": False, "share": False,
         "state_session_capacity": keeping.SESSIONS,
         "mcp_server": importlib.util.find_spec("mcp") is not None,
+        # Gradio asks its own page within three seconds and gives up if it gets no answer, as on a busy machine.
+        "_frontend": False,
     }  # fmt: skip
 
 

@@ -69,9 +69,9 @@ def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]
             hovertemplate=f"{emotion} %{{y:.0%}} at %{{x:.1f}} s<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
-        title={"text": title, "font": {"size": 15}}, height=380, margin={"l": 55, "r": 15, "t": 45, "b": 110},
+        title={"text": title, "font": {"size": 15}}, height=400, margin={"l": 55, "r": 15, "t": 45, "b": 130},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 13, "color": "#7f8c99"},
-        legend={"orientation": "h", "y": -0.28, "x": 0},
+        legend={"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top"},
         xaxis={"title": "seconds", "gridcolor": "rgba(127,140,153,.3)", "zeroline": False},
         yaxis={"title": "probability", "range": [0, 1], "tickformat": ".0%", "gridcolor": "rgba(127,140,153,.3)"},
     )  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import urllib.request
+
 import pytest
 
 from fer_bench.ui import app
+from tests.ui.conftest import free_port
 
 WRONG = ("70000", "65536", "0", "-1", "many", "", "80.5", "٨٠", "9" * 5000)
 
@@ -32,3 +35,17 @@ def test_a_port_that_is_none_is_wrong_use(text: str, capsys: pytest.CaptureFixtu
 def test_a_port_is_a_number(number: int) -> None:
     """The smallest, the usual and the largest port are taken."""
     assert app.port(str(number)) == number
+
+
+def test_a_server_too_busy_to_answer_itself_starts_all_the_same(monkeypatch) -> None:
+    """Where gradio's own question to the page gets no answer in time, the app is served, not ended by a traceback."""
+    import gradio as gr
+
+    monkeypatch.setattr(gr.networking, "url_ok", lambda url: False)
+    with gr.Blocks() as demo:
+        gr.Markdown("served")
+    try:
+        _, url, _ = demo.launch(server_port=free_port(), prevent_thread_lock=True, quiet=True, **app.launch_options())
+        assert urllib.request.urlopen(url, timeout=60).status == 200
+    finally:
+        demo.close()
