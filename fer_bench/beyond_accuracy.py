@@ -1,4 +1,4 @@
-"""What the board shows of robustness and explanation: columns of a row, and tables of the rows that were measured."""
+"""What the board shows of emotions, robustness and explanation: columns of a row, and tables of the rows with them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,69 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from fer_bench.cells import markdown_table, percent, safe
+from fer_bench.emotions import in_order
 from fer_bench.records import Faithfulness, Robustness
+from fer_bench.results import Result
 from fer_bench.statistics import Interval
 
 UNDER = "under_"
 """Columns `under_<corruption>`: the mean accuracy over the corruption's severities."""
+RECALL, F1, OF = "recall_", "f1_", "pictures_of_"
+"""Columns `recall_<emotion>` and `recall_<emotion>_half`, `f1_<emotion>`, and how many pictures are of it."""
 TRAINED_WITH = (
     "Not all corruptions are new to all methods: the recipes' own augmentation turns pictures mildly and changes their "
     "light and contrast, and in common-v1 and strong-v1 it lays grey boxes over some, as *occlusion* does."
 )
 """What every table of robustness says of training."""
+
+
+def emotion_columns(result: Result) -> dict[str, float | None]:
+    """The columns of a row of the board: per emotion its recall, half of the interval of that, F1 and pictures."""
+    columns: dict[str, float | None] = {}
+    counts = np.array(result.confusion_matrix)
+    for index, emotion in enumerate(result.emotions):
+        recall, shown = result.per_class_recall.get(emotion), int(counts[index].sum())
+        either = shown + counts[:, index].sum()
+        columns[f"{RECALL}{emotion}"] = None if recall is None else recall.value
+        columns[f"{RECALL}{emotion}_half"] = None if recall is None else _half(recall)
+        columns[f"{F1}{emotion}"] = 2 * counts[index, index] / either if either else None
+        columns[f"{OF}{emotion}"] = shown
+    return columns
+
+
+def emotions_of(frame: pd.DataFrame) -> tuple[str, ...]:
+    """The emotions that rows of `leaderboard.table` have an F1 of, in the project's order."""
+    return in_order(name.removeprefix(F1) for name in frame if name.startswith(F1) and frame[name].notna().any())
+
+
+def emotion_text(row: NamedTuple, emotion: str, best: str = "") -> str:
+    """ "47.2 (40.5 ± 4.1)": F1 and recall of an emotion; F1 is bold where it reads `best`."""
+    f1 = percent(getattr(row, F1 + emotion))
+    return f"{f'**{f1}**' if f1 == best else f1} ({_with_half(row, RECALL + emotion)})"
+
+
+def emotion_tables(frame: pd.DataFrame) -> list[str]:
+    """A sentence and a Markdown table of F1 and recall per emotion of one comparable group; none for a single row.
+
+    The greatest F1 of each emotion is bold, with those that are as great to the digit that is shown.
+    """
+    emotions = emotions_of(frame)
+    if len(frame) < 2 or not emotions:
+        return []
+    columns: dict[str, Callable[[NamedTuple], str]] = {"Method": _name}
+    for emotion in emotions:
+        title = f"{emotion.capitalize()} ({frame[OF + emotion].max():,.0f})"
+        columns[title] = partial(emotion_text, emotion=emotion, best=percent(frame[F1 + emotion].max()))
+    about = (
+        "**Per emotion**: F1 and, in brackets, recall, %; behind each emotion how many test pictures show it. Recall "
+        "is the share of these that is recognised; F1 counts the pictures as well that are wrongly taken for the "
+        "emotion, so that answering it always does not help. The greatest F1 is bold."
+    )
+    return [about, markdown_table(columns, frame, words=("Method",))]
 
 
 def robustness_columns(found: Robustness | None) -> dict[str, float | str | None]:

@@ -87,6 +87,8 @@ def trained_text(row: NamedTuple) -> str:
         told = "not stated"
     else:
         told, again = epochs_text(row), row.earlier_epochs == row.earlier_epochs
+        # A table of one's own pictures has rows that were trained on them and rows that were not.
+        told += f" on {row.trained_on}" if ":" in row.track and ":" not in row.trained_on else ""
         pictures = row.pictures_seen + (row.earlier_pictures if again else 0)
         if pictures == pictures and (again or not row.train_pictures < row.split_pictures):
             told += f", {short(pictures)} pictures{' in all' if again else ''}"

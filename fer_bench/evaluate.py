@@ -28,12 +28,21 @@ from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, lo
 from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import PASSES, Model, best_device, load, logits, pinned, run_for, weights_for
-from fer_bench.judged import OWN, as_trained, check_recipe, check_runs, failure, no_weights, recorded, widened
+from fer_bench.judged import (
+    OWN,
+    as_trained,
+    check_recipe,
+    check_runs,
+    failure,
+    no_weights,
+    recorded,
+    scorable,
+    widened,
+)  # fmt: skip
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, list_methods
-from fer_bench.metrics import restrict_logits
 from fer_bench.options import not_negative
 from fer_bench.protocols import TRACKS, seen_test, track_named
 from fer_bench.registry import UnknownNameError
@@ -106,7 +115,7 @@ def judge(
 
     tta: test-time augmentation, as `infer.logits` has it; the result is then another row than the one without.
     Raises UserError where the pictures are not of the track's test split, where the weights were trained or selected on
-    pictures of it, where fewer than two emotions are shared and where an answer is not finite.
+    pictures of it, where fewer than two emotions are shared and where answers are not finite, or are probabilities.
     """
     model = recorded(model)
     if faces.split != track.test:
@@ -124,14 +133,7 @@ def judge(
     scored = faces.restrict(emotions)
     duplicates = duplicates[kept] if duplicates is not None else None
     answers = logits(model, scored.images, batch_size, progress, tta)
-    answers = restrict_logits(answers, model.emotions, emotions)
-    broken = int((~np.isfinite(answers)).any(axis=1).sum())
-    if broken:
-        raise UserError(
-            f"{model.name} answers {broken:,} of {len(scored):,} pictures of {track.name} with NaN or infinity; "
-            "its weights are broken: fetch them again or train anew."
-        )
-    answers = as_saved(answers)
+    answers = as_saved(scorable(answers, model, emotions, track))
     folder = data_folder(faces.name)  # records are published: no path of this machine
     skipped = [line if folder is None else line.replace(f"{folder}{os.sep}", "") for line in faces.skipped]
     record = model.record
@@ -193,7 +195,7 @@ def evaluate(
     None is the one that each method's card names. runs: a training output folder whose weights come first; a line on
     standard error says where others are judged. robustness, explanation: measure these too (`completed`), of one
     picture at a time and so not with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before
-    anything is measured, where `runs` is no folder or `out` cannot be written to.
+    anything is measured, where `runs` is no folder, OutputError where `out` cannot be written to.
     """
     written, skipped = 0, []
     for name in tracks:
@@ -203,7 +205,7 @@ def evaluate(
             here = weights_for(method, track, recipe, seed, runs) or pinned(method, track, recipe, seed)
             (ready if here else missing).append(method)
         if missing:
-            untrained = [no_weights(missing, track, recipe, seed)]
+            untrained = [no_weights(missing, track, recipe, seed, runs)]
         if not ready:
             skipped += untrained
             continue
@@ -383,7 +385,7 @@ def main(argv: list[str] | None = None) -> int:
         return _told(written, skipped, arguments.out)
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     except KeyboardInterrupt:
         print("interrupted; the results that were finished are kept.", file=sys.stderr)
         if (arguments.out / "results").is_dir():

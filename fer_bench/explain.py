@@ -1,10 +1,10 @@
 """python -m fer_bench.explain: class activation maps (CAMs) and overlays of them. `faithfulness` judges them.
 
-The maps are pytorch-grad-cam's, of the layer that a method's card names, drawn where that layer's cells look (see
-`receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. A network that turns or
-moves the picture before it looks says itself where its maps lie, in a method `in_picture(x, maps)`: x its input
-float32 (N, C, S, S), maps float32 (N, S, S) as they lie over what it looks at, which it returns as they lie over x (see
-`methods.deep_emotion`).
+The maps are pytorch-grad-cam's, of the layer that the caller or a method's card names, drawn where that layer's cells
+look (see `receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. A network that
+turns or moves the picture before it looks says itself where its maps lie, in a method `in_picture(x, maps)`: x its
+input float32 (N, C, S, S), maps float32 (N, S, S) as they lie over what it looks at, which it returns as they lie over
+x (see `methods.deep_emotion`).
 
 Each call works on a copy of the network's structure that shares its weights: hooks, gradients and modes never touch the
 network that others may be using at the same moment.
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write, make_folder
 from fer_bench.infer import Model, best_device, full_precision, load
 from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
@@ -79,29 +79,29 @@ def explain(
     method: str = "gradcam",
     target: str | Sequence[str] | None = None,
     batch_size: int = 32,
+    cam_layer: str | None = None,
 ) -> Explanation:
     """Where the evidence for an emotion lies, by one forward pass and the backward pass of the last layers.
 
     images: uint8 (N, H, W) or (N, H, W, 3), square faces of any side. method: a name of `CAMS`. target: an emotion,
-    one per picture, or None for what the model predicts of each. May be called from several threads at once. Raises
-    UserError for an unknown CAM or emotion, for a model that is not a registered method and for one without parameters
-    in torch (of `onnx_model`).
+    one per picture, or None for what the model predicts of each. cam_layer: the dotted name of the module whose maps
+    (N, C, H, W) the CAM is drawn over ("layer4.1"); None is the one that a registered method's card names, and a
+    network of one's own needs it. May be called from several threads at once. Raises UserError for an unknown CAM,
+    emotion or layer, for a layer that gives no maps and for a model without parameters in torch (of `onnx_model`).
     """
     explainer_class = _explainer_class(method)
     wanted = _target_indices(model, target, len(images))
-    if model.name not in METHODS:
-        raise UserError(f"{model.name} is not a registered method, so no card names the layer to draw a CAM over.")
     if not any(True for _ in model.network.parameters()):
         raise UserError(
             f"{model.name} has no parameters in torch, so a CAM cannot be drawn; explain the torch model of load()."
         )
-    side = model.input_spec.size
+    layer_name, side = cam_layer_of(model, cam_layer), model.input_spec.size
     maps, answers = [np.zeros((0, side, side), np.float32)], [np.zeros((0, len(model.emotions)), np.float32)]
     # Callers may stand inside inference_mode, where nothing has gradients.
     with torch.inference_mode(False), torch.enable_grad(), full_precision(model.device):
         network = _replica(model.network)
-        layer = network.get_submodule(METHODS[model.name].card.cam_layer)
-        with _hooked(explainer_class, network, layer) as explainer:
+        layer = network.get_submodule(layer_name)
+        with _hooked(explainer_class, network, layer, f"the layer {layer_name!r} of {model.name}") as explainer:
             for start in range(0, len(images), batch_size):
                 batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
                 inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
@@ -124,6 +124,34 @@ def _in_picture(network: nn.Module, inputs: Tensor, maps: np.ndarray) -> np.ndar
         return maps
     with torch.no_grad():
         return network.in_picture(inputs, torch.from_numpy(maps).to(inputs.device)).cpu().numpy()
+
+
+LISTED = 16
+"""Names of layers that a message lists at most."""
+
+
+def cam_layer_of(model: Model, name: str | None = None) -> str:
+    """The name of the layer that a CAM of a model is drawn over: `name`, else the one that its method's card names.
+
+    Raises UserError, naming the nearest and the outermost of the network's layers, where there is none of that name.
+    """
+    names = sorted((name for name, _ in model.network.named_modules(remove_duplicate=False) if name), key=_depth)
+    listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+    if name is None and model.name not in METHODS:
+        raise UserError(
+            f"give cam_layer=, the name of a layer ({listed or 'this network has none'}): {model.name} is not a "
+            "registered method, so no card names the layer to draw a CAM over."
+        )
+    wanted = METHODS[model.name].card.cam_layer if name is None else name
+    if wanted not in names:
+        near = difflib.get_close_matches(wanted, names, n=3)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise UserError(f"{model.name} has no layer {wanted!r}.{hint} Its layers are: {listed or 'none'}.")
+    return wanted
+
+
+def _depth(name: str) -> int:
+    return name.count(".")
 
 
 def check_cam(name: str) -> str:
@@ -186,7 +214,10 @@ def _class_targets(indices: np.ndarray) -> list:
 
 
 def _replica(network: nn.Module) -> nn.Module:
-    """The same modules anew, in eval mode, over the same weights, none of which asks for a gradient."""
+    """The same modules anew, in eval mode, over the same weights, none of which asks for a gradient.
+
+    None works in place, which would change the maps that a CAM is drawn over.
+    """
 
     def shared(tensor: Tensor) -> Tensor:
         # A tensor made under inference_mode cannot take part in a backward pass; its copy can.
@@ -194,18 +225,27 @@ def _replica(network: nn.Module) -> nn.Module:
 
     memo: dict[int, object] = {id(p): nn.Parameter(shared(p), requires_grad=False) for p in network.parameters()}
     memo |= {id(buffer): shared(buffer) for buffer in network.buffers()}
-    return copy.deepcopy(network, memo).eval()
+    replica = copy.deepcopy(network, memo).eval()
+    for module in replica.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return replica
 
 
 @contextlib.contextmanager
-def _hooked(explainer_class: Callable[..., object], network: nn.Module, layer: nn.Module) -> Iterator:
+def _hooked(
+    explainer_class: Callable[..., object], network: nn.Module, layer: nn.Module, called: str = "the layer"
+) -> Iterator:
     """A pytorch-grad-cam explainer whose hooks are released at the end. Its maps keep the layer's own size.
 
     The graph starts at the layer's output, `at_layer`, so that the backward pass ends there and costs next to nothing.
+    called: what messages call the layer. Raises UserError where it gives no maps.
     """
     with contextlib.ExitStack() as stack_of_hooks:
 
         def begin(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                raise UserError(f"{called} gives no maps (N, C, H, W); choose one that does, such as a convolution.")
             explainer.at_layer = output.detach().requires_grad_()
             return explainer.at_layer
 
@@ -261,7 +301,8 @@ SIDE = 384
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write an overlay of a CAM for each picture and method. Exit codes: 0 done, 1 unreadable files, 2 wrong use."""
+    """Write an overlay of a CAM for each picture and method. Exit codes: 0 done, 1 a file could not be read or written,
+    2 wrong use."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_bench.explain", description=main.__doc__, epilog=WHAT_A_CAM_SHOWS
     )
@@ -269,6 +310,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="folder of the overlays")
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
     parser.add_argument("--cam", default="gradcam", metavar="NAME", help=f"{', '.join(CAMS)}; default: gradcam")
+    parser.add_argument("--cam-layer", metavar="NAME", help="of the network; default: the one on each method's card")
     parser.add_argument("--target", metavar="EMOTION", help="default: the emotion that the method predicts")
     parser.add_argument("--opacity", type=float, default=0.5, help="0 (the bare face) to 1; default: 0.5")
     parser.add_argument("--no-detect", action="store_true", help="the pictures are faces already: use each whole")
@@ -289,15 +331,15 @@ def main(argv: list[str] | None = None) -> int:
         chosen = (arguments.track, arguments.recipe, arguments.seed, str(best_device(arguments.device)), arguments.runs)
         models = [load(name, *chosen) for name in dict.fromkeys(arguments.method)]
         for model in models:
+            cam_layer_of(model, arguments.cam_layer)
             _target_indices(model, arguments.target, 1)
-        try:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{arguments.out}: no folder can be made here ({error.strerror}); give another.") from None
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise UserError(f"{arguments.out}: this is a file; give a folder to -o.")
+        make_folder(arguments.out)
         unreadable = _explain_files(paths, arguments.out, models, arguments)
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     for line in unreadable:
         print(f"unreadable {line}", file=sys.stderr)
     return 1 if unreadable else 0
@@ -317,7 +359,8 @@ def _explain_files(paths: list[Path], out: Path, models: list[Model], options: a
             stem = _free(path.stem, taken)
             for model in models:
                 face = picture if box is None else crop(picture, box, model.input_spec.margin)
-                found = explain(model, stack([face], model.input_spec.size), options.cam, options.target)
+                pictures = stack([face], model.input_spec.size)
+                found = explain(model, pictures, options.cam, options.target, cam_layer=options.cam_layer)
                 drawn = overlay(square(face, min(face.size)), found.maps[0], options.opacity, SIDE)
                 target = out / f"{stem}-{model.name}-{options.cam}.png"
                 atomic_write(target, functools.partial(drawn.save, format="PNG"))

@@ -34,6 +34,7 @@ def measure_faithfulness(
     pictures: int | None = PICTURES,
     seed: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
+    cam_layer: str | None = None,
 ) -> Faithfulness:
     """How well the maps of a CAM point at what the model uses, on a stratified sample of `pictures` at most.
 
@@ -45,15 +46,15 @@ def measure_faithfulness(
     share of maps whose maximum lies inside (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An
     empty map counts as outside.
     Intervals are 95 % bootstrap intervals over the pictures, or over the people where they are known. About 44 forward
-    passes a picture; progress wraps the loop over the four orders. Raises UserError as `explain` does, and where there
-    are no pictures.
+    passes a picture; progress wraps the loop over the four orders. cam_layer: as `explain` has it. Raises UserError as
+    `explain` does, and where there are no pictures.
     """
     if not len(faces):
         raise UserError(f"{faces.name} has no pictures in its {faces.split} split; there is nothing to explain.")
     faces = faces.take(stratified(faces.labels, pictures, seed))
     size = faces.images.shape[1:3]
     people = several(faces.subjects)
-    found = explain(model, faces.images, cam)
+    found = explain(model, faces.images, cam, cam_layer=cam_layer)
     classes = np.array([model.emotions.index(emotion) for emotion in found.targets])
     chance = random_maps(len(faces), size, seed)
     # The sliver of chance settles the order where a map is flat, as it is wherever it is 0.
@@ -68,11 +69,11 @@ def measure_faithfulness(
         deletion_gain=mean_interval(deleted_random - deleted, seed, people),
         insertion=float(inserted.mean()), insertion_random=float(inserted_random.mean()),
         insertion_gain=mean_interval(inserted - inserted_random, seed, people),
-        regions=_regions(model, faces, cam, seed),
+        regions=_regions(model, faces, cam, seed, cam_layer),
     )  # fmt: skip
 
 
-def _regions(model: Model, faces: FaceSet, cam: str, seed: int) -> Regions | None:
+def _regions(model: Model, faces: FaceSet, cam: str, seed: int, cam_layer: str | None) -> Regions | None:
     """None where no picture has known regions and an emotion that the model tells."""
     if faces.masks is None:
         return None
@@ -81,7 +82,8 @@ def _regions(model: Model, faces: FaceSet, cam: str, seed: int) -> Regions | Non
     if not len(shown):
         return None
     emotions = [shown.emotions[label] for label in shown.labels]
-    maps = resized(explain(model, shown.images, cam, emotions).maps, shown.images.shape[1:3])
+    found = explain(model, shown.images, cam, emotions, cam_layer=cam_layer)
+    maps = resized(found.maps, shown.images.shape[1:3])
     mean = partial(mean_interval, seed=seed, subjects=several(shown.subjects))
     return Regions(
         pictures=len(shown), energy=mean(energy_in_regions(maps, shown.masks)),

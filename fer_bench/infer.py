@@ -34,7 +34,7 @@ from fer_bench.faces import (
     stack,
 )
 from fer_bench.methods import METHODS, build
-from fer_bench.protocols import track_named
+from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input
 from fer_bench.weights import (
     WeightsError,
@@ -323,7 +323,8 @@ def pinned(method: str, track: Track, recipe: str | None = None, seed: int = 0) 
 def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     """Get the weights of a method for a track from the Hub into the cache; returns their path there.
 
-    Raises WeightsError, with the command that gets or makes them, where they are not published or out of reach.
+    Raises WeightsError, with the command that gets or makes them, where they are not published or out of reach, and as
+    `recipe_for` does for a recipe that nothing can be trained with.
     """
     source = track.trained_on
     chosen = f"--method {method} --track {source} --recipe {recipe} --seed {seed}"
@@ -331,6 +332,7 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     train = f"train them with: python -m fer_bench.train {chosen}"
     entry = pinned(method, track, recipe, seed)
     if entry is None:
+        recipe_for(recipe, METHODS[method].card)  # what is misspelt is not to be trained
         raise WeightsError(f"{missing}; {train}")
     # Loaded by name and only here: hub stands above this layer and is the only module that talks to the Hub.
     hub = importlib.import_module("fer_bench.hub")
@@ -365,8 +367,8 @@ def load(
     recipe: None is the one on the method's card, common-v1 for nearly all.
     Weights are looked for in `runs` (a training output folder) and nowhere else where that is given, else in weights/,
     in the cache and, where the index pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take
-    those of the track they were trained on. Raises UnknownNameError for an unknown method or track, WeightsError, with
-    the command that gets them or with what `runs` holds, where there are no weights.
+    those of the track they were trained on. Raises UnknownNameError for an unknown method, track or, without
+    `runs`, recipe; WeightsError, with the command that gets them or with what `runs` holds, where there are no weights.
     """
     recipe = recipe or METHODS[name].card.recipe  # an unknown method is said before missing weights are
     wanted = track_named(track)

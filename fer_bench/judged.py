@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fer_bench.cards import Track
@@ -17,6 +19,7 @@ from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import Failure, UserError
 from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
+from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
 from fer_bench.protocols import RECIPES, recipe_for, track_named
 from fer_bench.weights import WeightsError, record_of, same_track
 
@@ -76,8 +79,29 @@ def widened(faces: FaceSet, model: Model, track: Track) -> FaceSet:
     return faces.restrict(in_order((*faces.emotions, *model.emotions)), lacking=True)
 
 
-def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int) -> str:
-    """The line on methods without weights of a recipe and seed, with the command that trains those that have it."""
+def scorable(answers: np.ndarray, model: Model, emotions: Sequence[str], track: Track) -> np.ndarray:
+    """Answers (N, K) of a model over the emotions that are scored, (N, len(emotions)).
+
+    Raises UserError where they are probabilities, as submissions are refused for, and where one is not finite.
+    """
+    if are_probabilities(answers):
+        raise UserError(f"{model.name} {NOT_LOGITS}")
+    answers = restrict_logits(answers, model.emotions, emotions)
+    broken = int((~np.isfinite(answers)).any(axis=1).sum())
+    if broken:
+        raise UserError(
+            f"{model.name} answers {broken:,} of {len(answers):,} pictures of {track.name} with NaN or infinity; "
+            "its weights are broken: fetch them again or train anew."
+        )
+    return answers
+
+
+def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int, runs: Path | None = None) -> str:
+    """The line on methods without weights of a recipe and seed, with the command that trains those that have it.
+
+    It trains into `runs`, so that the command that lacked the weights finds them; without one, into what then has to be
+    given to --runs.
+    """
     every = set(missing) == set(METHODS)
     which = f"{recipe or 'the recipe of its card'}, seed {seed}"
     told = f"{track.name}: no weights of {'any method' if every else ', '.join(missing)} ({which})"
@@ -86,8 +110,10 @@ def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int) 
     if not able:
         return f"{told}."
     chosen = "--missing" if every else f"--method {' '.join(able)}"
-    chosen += f" --track {track.trained_on}" + (f" --recipe {recipe}" if recipe else "")
-    return f"{told}; train them with: python -m fer_bench.train {chosen}" + (f" --seed {seed}" if seed else "")
+    chosen += f" --track {shlex.quote(track.trained_on)}" + (f" --recipe {shlex.quote(recipe)}" if recipe else "")
+    chosen += (f" --seed {seed}" if seed else "") + (f" --out {shlex.quote(str(runs))}" if runs else "")
+    here = "train them" if runs else "add --runs runs once you have trained them"
+    return f"{told}; {here} with: python -m fer_bench.train {chosen}"
 
 
 def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:

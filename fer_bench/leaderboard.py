@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 
 from fer_bench.beyond_accuracy import (
+    emotion_columns,
+    emotion_tables,
     explanation_columns,
     explanation_tables,
     robustness_columns,
@@ -88,7 +90,8 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
     before = sizes.get(earlier.track) if earlier else None
     of_these = (card.get("recipe", result.recipe), 0) == (result.recipe, result.seed)  # weights that `why` is about
     return {
-        "rank": 0, "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
+        "rank": 0, "track": result.track,
+        "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
         "accuracy": metrics["accuracy"],
         "low": result.metrics["accuracy"].low,
         "high": result.metrics["accuracy"].high,
@@ -128,12 +131,13 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "protocol": result.protocol,
         "data_hash": result.data.hash,
         "group": 0,
+        **emotion_columns(result),
         **robustness_columns(result.robustness),
         **explanation_columns(result.explanation),
     }  # fmt: skip
 
 
-_TEXT = {"method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
+_TEXT = {"track", "method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
 _TEXT |= {"why", "note", "earlier_track", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
@@ -214,6 +218,15 @@ def _why(row: NamedTuple) -> str:
     return f"`{row.method}` ({row.recipe}) is {percent(row.difference, '+')} points from its paper: {budget}; {why}"
 
 
+def _milliseconds(frame: pd.DataFrame) -> list[str]:
+    """What a latency of 1.0 was where the rows' were taken, in a sentence; none where no row has one."""
+    took = (frame["latency_ms"] / frame["latency_ratio"]).median()
+    if took != took:
+        return []
+    told = f"resnet18 took {took:.0f} ms a face where latency was measured (median over the rows)"
+    return [f"{told}: 0.10 is {took / 10:.1f} ms there."]
+
+
 def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     """What a reader of one track's table must know, as list items."""
     notes = []
@@ -230,6 +243,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     skipped = max(len(r.data.skipped) for r in results)
     if skipped:
         notes.append(f"{skipped:,} picture(s) of the split could not be read; the results' files name them.")
+    notes += _milliseconds(frame)
     notes += [_why(row) for row in frame.itertuples() if abs(row.difference) > LARGE and not row.external]
     notes += dict.fromkeys(safe(note) for note in frame["note"] if note)
     notes += dict.fromkeys(f"± is over the {r.subjects} people, not their pictures." for r in results if r.subjects)
@@ -237,8 +251,8 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     return [f"- {note}" for note in notes]
 
 
-def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> list[str]:
-    """The methods without a result on `track`, each with the command that makes one."""
+def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict], out: str) -> list[str]:
+    """The methods without a result on `track`, each with the command that makes one. out: the board's folder, or ""."""
     home = track_named(track).trained_on if track in TRACKS or ":" in track else track
     ran = {(r.track, r.method) for r in results if r.tta == "none"}
     lines = []
@@ -249,6 +263,7 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict]) -> l
         if "weights" in card:
             ready = not {track, home}.isdisjoint(card["weights"])
         judge = f"python -m fer_bench.evaluate --method {name} --track {shlex.quote(track)}"
+        judge += f" --out {shlex.quote(out)}" if out else ""
         train = f"python -m fer_bench.train --method {name} --track {shlex.quote(home)}"
         why = "" if card.get("shipped", True) else "  # its weights are too large to ship"
         lines.append(judge if ready else f"{train} && {judge} --runs runs{why}")
@@ -266,8 +281,8 @@ def track_title(track: str) -> str:
     return track_named(track).title if track in TRACKS or ":" in track else track
 
 
-def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) -> str:
-    """The text of LEADERBOARD.md, which stands beside `figures/`."""
+def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, out: str = "") -> str:
+    """The text of LEADERBOARD.md, which stands beside `figures/`. out: its folder, where it is not `evaluate`'s own."""
     cards = cards or {}
     parts = ["# Leaderboard", "Made by `python -m fer_bench.leaderboard`; do not edit.", HOW_TO_READ]
     if not results:
@@ -281,10 +296,11 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None) ->
             tta = "" if first["tta"] == "none" else f", test-time augmentation {first['tta']}"
             about = f"{first['test_pictures']:,} pictures of {first['emotions']}{tta}"
             stamp = f" (data `{safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
-            parts += [f"{about}{stamp}:", _rows(group, cards), *robustness_tables(group), *explanation_tables(group)]
+            parts += [f"{about}{stamp}:", _rows(group, cards), *emotion_tables(group)]
+            parts += [*robustness_tables(group), *explanation_tables(group)]
         parts.append("\n".join(notes_on(mine, frame)))
         parts.append(f"![Accuracy against parameters on {safe(track)}](figures/{track_folder(track)}.png)")
-        commands = _not_run(track, results, cards)
+        commands = _not_run(track, results, cards, out)
         if commands:
             body = "```\n" + "\n".join(commands) + "\n```"
             parts.append(f"<details><summary>Not run: {len(commands)} method(s)</summary>\n\n{body}\n\n</details>")
@@ -311,7 +327,8 @@ def write_leaderboard(root: Path | str) -> list[Path]:
     (results, problems), (cards, more) = read_readable(root), readable_cards(root)
     tracks = sorted({r.track for r in results}, key=place)
     paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
-    page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards).encode())
+    out = "" if root.resolve() == Path("leaderboard").resolve() else str(root)
+    page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards, out).encode())
     if problems or more:
         raise BrokenFilesError("\n".join([*problems, *more, f"{page} was written without them."]))
     return [page, *paths]

@@ -31,7 +31,7 @@ from torch import Tensor
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, load, logits
 from fer_bench.judged import widened
 from fer_bench.methods import METHODS
@@ -274,7 +274,8 @@ def table_text(found: Robustness) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what accuracy corrupted pictures leave to methods, per cent. Exit codes: 0 done, 2 wrong use."""
+    """Print what accuracy corrupted pictures leave to methods, per cent. Exit codes: 0 done, 1 the sheet could not be
+    written, 2 wrong use."""
     from tqdm import tqdm
 
     parser = argparse.ArgumentParser(prog="python -m fer_bench.robustness", description=main.__doc__)
@@ -290,6 +291,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if arguments.pictures < 1:
             raise UserError(f"--pictures must be at least 1, not {arguments.pictures}.")
+        if arguments.sheet is not None and arguments.sheet.is_dir():
+            raise UserError(f"{arguments.sheet}: this is a folder; give a file to --sheet.")
         for name in arguments.method:
             METHODS[name]
         track, device = track_named(arguments.track), str(best_device(arguments.device))
@@ -305,7 +308,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{model.name} on {track.name}, {found.pictures} pictures:\n{table_text(found)}")
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
     return 0
 
 

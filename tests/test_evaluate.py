@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from fer_bench.errors import DataError, UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import Model, load, logits, macs
 from fer_bench.methods import METHODS, build
+from fer_bench.options import arguments_from
 from fer_bench.protocols import TRACKS
 from fer_bench.records import Faithfulness
 from fer_bench.results import as_saved, read_logits, read_result, write_result
@@ -142,10 +144,10 @@ def test_an_interrupt_keeps_what_was_finished(
 def test_an_output_folder_that_cannot_be_written_is_said_before_inference(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder below a file is exit code 2 and one sentence, and no model is loaded."""
+    """A folder below a file is exit code 1, as with predict, and one sentence, and no model is loaded."""
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(evaluate, "load", lambda *_: pytest.fail("a model was loaded"))
-    assert main(command(base, tmp_path / "file" / "out")) == 2
+    assert main(command(base, tmp_path / "file" / "out")) == 1
     said = capsys.readouterr().err
     assert str(tmp_path / "file" / "out") in said
     assert "cannot be written" in said
@@ -427,7 +429,21 @@ def test_the_command_for_missing_weights_names_what_was_asked_for(tmp_path: Path
     _, (line,) = evaluate.evaluate(["vgg16"], ["rendered"], tmp_path, recipe="light-v1", seed=3)
     assert line.endswith("python -m fer_bench.train --method vgg16 --track fer2013 --recipe light-v1 --seed 3")
     _, (line,) = evaluate.evaluate(["vgg16"], ["rendered"], tmp_path)
-    assert line.endswith("python -m fer_bench.train --method vgg16 --track fer2013")
+    assert line.endswith(
+        "; add --runs runs once you have trained them with: python -m fer_bench.train --method vgg16 --track fer2013"
+    )
+
+
+def test_the_command_for_missing_weights_trains_where_they_are_looked_for(tmp_path: Path) -> None:
+    """Into the --runs that were given, quoted for a shell, and no other folder has to be named then."""
+    (tmp_path / "my runs").mkdir()
+    _, (line,) = evaluate.evaluate(["vgg16"], ["rendered"], tmp_path, seed=3, runs=tmp_path / "my runs")
+    told, _, pasted = line.partition("; train them with: ")
+    assert told == "rendered: no weights of vgg16 (the recipe of its card, seed 3)"
+    _, _, module, *arguments = shlex.split(pasted)
+    assert module == "fer_bench.train"
+    given = arguments_from(arguments)
+    assert (given.method, given.track, given.seed, given.out) == (["vgg16"], "fer2013", 3, tmp_path / "my runs")
 
 
 def test_an_empty_folder_is_one_sentence(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

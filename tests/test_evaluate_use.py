@@ -103,8 +103,8 @@ def test_a_papers_recipe_is_recommended_where_there_is_one(tmp_path: Path) -> No
     """Methods whose paper gives none are named as missing, and left out of the command."""
     _, (line,) = evaluate.evaluate(["resnet18", "deep_emotion"], ["fer2013"], tmp_path, recipe="paper")
     assert line == (
-        "fer2013: no weights of resnet18, deep_emotion (paper, seed 0); train them with: python -m fer_bench.train "
-        "--method deep_emotion --track fer2013 --recipe paper"
+        "fer2013: no weights of resnet18, deep_emotion (paper, seed 0); add --runs runs once you have trained "
+        "them with: python -m fer_bench.train --method deep_emotion --track fer2013 --recipe paper"
     )
 
 
@@ -113,6 +113,6 @@ def test_all_methods_under_their_papers_recipes_pass_over_those_without(tmp_path
     assert main(["--all", "--recipe", "paper", "--track", "fer2013", "--out", str(tmp_path)]) == 2
     line, _ = capsys.readouterr().err.splitlines()
     assert line == (
-        "skipped fer2013: no weights of any method (paper, seed 0); train them with: "
+        "skipped fer2013: no weights of any method (paper, seed 0); add --runs runs once you have trained them with: "
         "python -m fer_bench.train --missing --track fer2013 --recipe paper"
     )

@@ -95,7 +95,7 @@ def test_main_explains_the_weights_that_are_asked_for(tmp_path: Path, monkeypatc
         (["--method", "small-cnn"], "Did you mean 'small_cnn'"),
         (["--target", "boredom"], "not boredom"),
         (["--opacity", "2"], "--opacity"),
-        (["--out", "FILE"], "no folder can be made here"),
+        (["--out", "FILE"], "face.png: this is a file; give a folder to -o."),
     ],
 )
 def test_wrong_use_of_main(wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,3 +107,14 @@ def test_wrong_use_of_main(wrong: list[str], said: str, tmp_path: Path, capsys: 
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error
+
+
+def test_a_folder_that_cannot_be_made_is_no_wrong_use(
+    loaded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below a file it is exit code 1 and a sentence, as with predict."""
+    Image.fromarray(picture(1, 1)).save(tmp_path / "face.png")
+    (tmp_path / "file").touch()
+    command = [str(tmp_path / "face.png"), "--method", "deep_emotion", "--no-detect", "-o"]
+    assert main([*command, str(tmp_path / "file" / "maps")]) == 1
+    assert f"error: {tmp_path / 'file' / 'maps'}: no folder can be made here" in capsys.readouterr().err

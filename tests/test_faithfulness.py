@@ -81,7 +81,9 @@ def known(count: int = 6) -> FaceSet:
     return FaceSet("known", "test", ("anger", "neutral"), images, labels, tuple(map(str, range(count))), masks=masks)
 
 
-def exact(model: Model, images: np.ndarray, _cam: str = "gradcam", target: list[str] | None = None) -> Explanation:
+def exact(
+    model: Model, images: np.ndarray, _cam: str = "gradcam", target: list[str] | None = None, **_: object
+) -> Explanation:
     """What Grad-CAM gives for `quadrants`, without importing it: the quadrant of the emotion, as bright as its map."""
     answers = logits(model, images)
     chosen = answers.argmax(1) if target is None else np.array([model.emotions.index(name) for name in target])
@@ -89,7 +91,7 @@ def exact(model: Model, images: np.ndarray, _cam: str = "gradcam", target: list[
     return Explanation(maps / maps.max((1, 2), keepdims=True), answers, tuple(model.emotions[i] for i in chosen))
 
 
-def misleading(*arguments: object) -> Explanation:
+def misleading(*arguments: object, **_: object) -> Explanation:
     """The same, pointing at the opposite quadrant."""
     found = exact(*arguments)
     return replace(found, maps=found.maps[:, ::-1, ::-1].copy())

@@ -16,6 +16,7 @@ from PIL import Image
 import fer_bench
 from fer_bench import infer
 from fer_bench.cards import Recipe, Track
+from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError
 from fer_bench.infer import Model, full_precision, load, logits
 from fer_bench.methods import METHODS, build
@@ -240,6 +241,17 @@ def test_unknown_names_are_explained() -> None:
         load("small-cnn")
     with pytest.raises(KeyError, match="Did you mean 'fer2013'"):
         load("small_cnn", "fer-2013")
+
+
+def test_a_recipe_that_does_not_exist_is_not_to_be_trained() -> None:
+    """A misspelt one gives the nearest name, one that the method's paper lacks is said, and no command is named."""
+    with pytest.raises(KeyError, match="there is no recipe 'comon'. Did you mean 'common-v1'") as refused:
+        load("small_cnn", recipe="comon")
+    assert "fer_bench.train" not in str(refused.value)
+    with pytest.raises(UserError, match="resnet18 has no recipe of its own in its paper"):
+        load("resnet18", recipe="paper")
+    with pytest.raises(WeightsError, match="python -m fer_bench.train --method small_cnn --track fer2013 --recipe str"):
+        load("small_cnn", recipe="strong-v1", seed=7)
 
 
 def test_weights_of_another_network_are_refused(trained: tuple[Path, str]) -> None:

@@ -101,6 +101,18 @@ def test_what_cannot_be_judged_says_how_to_wrap_it() -> None:
         fer_bench.benchmark(own(network=nn.Flatten()), faces)
 
 
+@pytest.mark.parametrize("faces", [draw_split("test", 14), draw_split("test", 14).restrict(FOUR)])
+def test_probabilities_are_refused_as_in_submissions(faces: fer_bench.FaceSet) -> None:
+    """Their softmax would give a false NLL and ECE; also over fewer emotions. Their logarithms are logits as any."""
+    network = own().network
+    plain = fer_bench.benchmark(own(), faces)
+    told = "^mine answers with probabilities, not logits; remove its last Softmax or make it LogSoftmax.$"
+    with pytest.raises(UserError, match=told):
+        fer_bench.benchmark(own(network=nn.Sequential(network, nn.Softmax(1))), faces)
+    result = fer_bench.benchmark(own(network=nn.Sequential(network, nn.LogSoftmax(1))), faces)
+    assert result.metrics["nll"].value == pytest.approx(plain.metrics["nll"].value)
+
+
 def test_judging_leaves_the_network_as_it_was() -> None:
     """Still in training mode, so that it can be trained on; one whose weights are all held fixed has a size as well."""
     model, faces = own(), draw_split("test", 14)

@@ -357,6 +357,23 @@ def test_methods_without_a_result_are_listed_with_the_command(root):
     assert (train + evaluate).format("big", "big", "rendered") + unshipped in transfer.splitlines()
 
 
+def test_the_commands_for_methods_without_a_result_write_to_this_board(tmp_path):
+    """A board in another folder than evaluate's own names it, quoted for a shell."""
+    write_cards(tmp_path / "my board", [card("minaee")], {"minaee": []})
+    r.write_result(made("a"), tmp_path / "my board")
+    text = lb.write_leaderboard(tmp_path / "my board")[0].read_text()
+    assert f"evaluate --method minaee --track fer2013 --out '{tmp_path / 'my board'}' --runs runs" in text
+
+
+def test_a_table_of_own_pictures_says_what_was_trained_on():
+    """Rows that were trained on the pictures themselves stand beside rows that were not."""
+    mine = "folder:faces"
+    text = lb.markdown([made("a", track=mine), made("b", track=mine, trained=made("b").trained)])
+    assert "| 60 epochs, 1.72M pictures |" in text
+    assert "| 60 epochs on fer2013, 1.72M pictures |" in text
+    assert " on fer2013, 1.72M" not in lb.markdown([made("a")])
+
+
 def test_shipped_weights_need_no_training(tmp_path):
     """Where methods.json names the tracks with weights, a method is judged at once there and on what transfers from it,
     whatever has been run; one without weights is trained first, though it is to be shipped."""

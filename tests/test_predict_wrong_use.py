@@ -108,6 +108,18 @@ def test_runs_of_another_track_are_not_answered_for_by_shipped_weights(
     assert (here / "scores.csv").read_text() == BEFORE
 
 
+def test_a_recipe_that_does_not_exist_is_said(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt --recipe gets the nearest name, not a command that would train it, and the earlier file stays."""
+    monkeypatch.setattr(predict, "load", infer.load)  # not a toy's
+    assert run("in/005.mp4", "-o", "scores.csv", "--recipe", "comon") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: there is no recipe 'comon'. Did you mean 'common-v1'?")
+    assert "train" not in said
+    kept(here)
+
+
 def test_a_new_video_takes_the_place_of_an_old_one(here: Path) -> None:
     """What is no wrong use: a video in a folder that is yet to be made, and one that is there already."""
     for _ in range(2):

@@ -111,6 +111,14 @@ def test_the_table_is_the_leaderboards(tmp_path: Path) -> None:
     assert copy.read_text() == README
 
 
+def test_the_citation_is_of_this_version() -> None:
+    """One BibTeX entry, of the version that is installed, with its braces closed."""
+    (entry,) = re.findall(r"^```bibtex\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert entry.startswith("@software{fer_bench,\n")
+    assert re.findall(r"version = \{(.*?)\}", entry) == [fer_bench.__version__]
+    assert entry.count("{") == entry.count("}")
+
+
 def test_every_method_stands_with_its_paper() -> None:
     """The table of methods names each registered method once, beside its paper's first author."""
     section = README.split("## The methods")[1].split("\n## ")[0]

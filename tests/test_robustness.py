@@ -271,6 +271,30 @@ def test_wrong_use_is_one_sentence(arguments: list[str], says: str, capsys: pyte
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("place", "code", "says"),
+    [
+        ("file/sheet.png", 1, "file/sheet.png cannot be written: file is a file"),
+        ("folder", 2, "folder: this is a folder; give a file to --sheet."),
+    ],
+)
+def test_a_sheet_that_cannot_be_written(
+    place: str, code: int, says: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Below a file it is exit code 1, as with predict, and a folder for a file is wrong use; nothing is measured."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(robustness, "load", lambda *_: light())
+    monkeypatch.setattr(robustness, "load_dataset", lambda *_: bright_and_dark())
+    monkeypatch.setattr(robustness, "measure_robustness", lambda *_, **__: pytest.fail("it was measured"))
+    monkeypatch.setattr(robustness, "track_named", lambda name: replace(track_named(name), emotions=()))
+    assert main(["--sheet", place]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {says}")
+
+
 def test_the_table_says_what_the_recipes_train_with() -> None:
     """Every recipe turns and lights pictures, more mildly than severity 5; exactly the named ones lay grey boxes."""
     augmentations = {name: RECIPES[name].augmentation for name in RECIPES}

@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 
 from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, rendered, tfeid
-from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split, tell
+from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split, register, tell
 from fer_bench.datasets.own import load_folder
 from fer_bench.datasets.own_csv import load_csv
 
 __all__ = [
     "DATASETS", "Dataset", "FaceSet", "affectnet", "ckplus", "data_folder", "disfa", "duplicated_in", "fer2013",
-    "forbid_split", "load_dataset", "mmi", "rafdb", "rendered", "tfeid",
+    "forbid_split", "load_dataset", "mmi", "rafdb", "register", "rendered", "tfeid",
 ]  # fmt: skip
 
 FOLDERS = {

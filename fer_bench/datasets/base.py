@@ -201,15 +201,38 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+Loader = Callable[[Path | None, str], FaceSet]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """An entry of the registry. `load(root, split)` gives a FaceSet; root is the data set's own folder or None."""
 
     card: DatasetCard
-    load: Callable[[Path | None, str], FaceSet]
+    load: Loader
 
 
 DATASETS: Registry[Dataset] = Registry("data set")
+
+def register(card: DatasetCard) -> Callable[[Loader], Loader]:
+    """Decorator: register a loader of one's own, (root, split) -> FaceSet, under its card's name.
+
+    Of that name it is found by `load_dataset`, and by a track that names it (`protocols.TRACKS.add`). Training cannot
+    read its test split, as `check_allowed` has it. A loader raises DataError, naming folder and mend, for missing data.
+    Raises ValueError where the name is taken.
+    """
+
+    def decorate(load: Loader) -> Loader:
+        @functools.wraps(load)
+        def guarded(root: Path | None, split: str) -> FaceSet:
+            check_allowed(split)
+            return load(root, split)
+
+        DATASETS.add(card.name, Dataset(card, guarded))
+        return load
+
+    return decorate
+
 
 _forbidden: list[str] = []
 

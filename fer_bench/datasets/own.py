@@ -21,7 +21,7 @@ from PIL import Image
 
 from fer_bench.datasets.base import FaceSet, check_allowed, original_hash, tell
 from fer_bench.datasets.lists import room
-from fer_bench.emotions import EMOTIONS, canonical, in_order
+from fer_bench.emotions import EMOTIONS, SEVEN, canonical, in_order
 from fer_bench.errors import DataError, UserError
 from fer_bench.faces import (
     HEIC_MEND,
@@ -115,6 +115,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
     if not files:
         seen = f" (it has {', '.join(map(_stranger, strangers[:5]))})" if strangers else ""
         mend = _near_miss(split, strangers) or f"e.g. {base.name}/happy/1.jpg"
+        mend = _numbered(strangers) or _deeper(base, base != path) or mend
         mend = _emotions_beside({} if base == path else {split: base}, beside) or mend
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     tell_notes(f"folder:{path}", split, notes)
@@ -165,6 +166,14 @@ def place_of(file: str | os.PathLike[str], folders: dict[str, str]) -> str:
     return os.path.join(folders[folder], name)
 
 
+def is_emotion(name: str) -> bool:
+    """Whether a folder of this name is an emotion's."""
+    try:
+        return bool(canonical(name))
+    except ValueError:
+        return False
+
+
 def split_named(name: str) -> str | None:
     """The split that is called so, in any case; None where none is."""
     return next((split for split, names in SPLIT_NAMES.items() if name.lower() in names), None)
@@ -199,22 +208,65 @@ def _split_folder(path: Path, split: str) -> tuple[Path, list[str]]:
         divide = f"python -m fer_bench.datasets split {shlex.quote(label(path))} -o my.csv"
         add = f"add a sub-folder {split} beside those that are there, or divide them: {divide}"
         mend = _near_miss(split, others) or (add if found else f"divide the pictures: {divide}")
-        mend = _emotions_beside(found, others) or mend
+        mend = _emotions_beside(found, others) or ("" if found else _numbered(others) or _deeper(path)) or mend
         raise DataError(f"{path}: no {split} split; {mend}.")
     return path, []
 
 
 def _emotions_beside(found: dict[str, Path], names: list[str]) -> str:
     """The mend where folders of emotions stand beside one that is called like a split, else ""."""
-    emotions = []
-    for name in names:
-        with contextlib.suppress(ValueError):
-            canonical(name)
-            emotions.append(name)
+    emotions = list(filter(is_emotion, names))
     if not found or not emotions:
         return ""
     taken = ", ".join(folder.name for folder in found.values())
     return f"{taken} is taken for a split and {', '.join(emotions[:3])} left out: put them into test, or rename {taken}"
+
+
+NUMBERED = {
+    tuple("0123456"): ("FER2013", SEVEN),
+    tuple("1234567"): ("RAF-DB", ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")),
+}
+"""Names of folders that copies of a data set go round under, and the emotions that it means by them."""
+
+
+def _numbered(names: list[str]) -> str:
+    """The mend where the folders are numbered, else "". What a number means is the data set's: it is never guessed."""
+    numbers = sorted(name for name in names if name.isdecimal())
+    if len(numbers) < 2:
+        return ""
+    known, emotions = NUMBERED.get(tuple(numbers), ("", ()))
+    pairs = ", ".join(f"{number} {emotion}" for number, emotion in zip(numbers, emotions, strict=bool(known)))
+    hint = f"if it is {known}'s numbering, {pairs}" if known else "its data set's description says which is which"
+    return f"a number names no emotion: rename each of these folders to its emotion ({hint})"
+
+
+DEPTH, MOST = 3, 1000
+"""How far below a folder, and in how many folders, `_deeper` looks."""
+
+
+def _deeper(path: Path, is_split: bool = False) -> str:
+    """The mend where folders of emotions, or of splits of them, lie in a folder further below, else ""."""
+    level = [path]
+    for _ in range(DEPTH):
+        level = [folder for above in level for folder in _folders(above)][:MOST]
+        for folder in level:
+            below = [inner for inner in _folders(folder) if split_named(inner.name)]
+            if any(map(_has_emotions, (folder, *below))):
+                place = label(folder)
+                return f"move what is in {place} up into it" if is_split else f"give {place}, which has them"
+    return ""
+
+
+def _folders(path: Path) -> list[Path]:
+    """The folders directly in one, by name, without hidden ones; none where it cannot be listed."""
+    with contextlib.suppress(OSError):
+        return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return []
+
+
+def _has_emotions(path: Path) -> bool:
+    """Whether two folders in this one at least are called after emotions, or numbered."""
+    return sum(folder.name.isdecimal() or is_emotion(folder.name) for folder in _folders(path)) >= 2
 
 
 def _near_miss(split: str, names: list[str]) -> str:

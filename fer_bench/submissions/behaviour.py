@@ -13,6 +13,7 @@ import numpy as np
 from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.datasets import FaceSet
 from fer_bench.emotions import shared
+from fer_bench.metrics import NOT_LOGITS, are_probabilities
 from fer_bench.submissions.problems import Problem
 
 FACES = 140
@@ -46,9 +47,6 @@ ORDER_GOOD, ORDER_ABOVE = 0.5, 0.25
 had nothing to do with each other: among all renamings one fits random answers well by chance. Over 70 to 140 faces of
 two to eight emotions, random answers gain ORDER_GAIN in 4 to 48 % of 20,000 trials, and pass these bounds too in 3 at
 most."""
-PROBABLE = 0.02
-"""Greatest distance from 1 of the sum of numbers in [0, 1] that count as probabilities: rounding eight of them
-moves it by 0.001 in float16 and by 0.016 in 8 bits."""
 NO_DIFFERENCE = 1e-6
 """A difference of probabilities that counts as none."""
 
@@ -124,12 +122,8 @@ def behaves(ask: Ask, emotions: Sequence[str], faces: FaceSet) -> list[Problem]:
 
 
 def not_logits(answers: np.ndarray) -> list[Problem]:
-    """Whether answers (N, K) are probabilities: the softmax that scoring takes would make them false ones."""
-    shares = ((answers >= 0) & (answers <= 1)).all() and np.abs(answers.sum(axis=1) - 1).max() <= PROBABLE
-    if not shares:
-        return []
-    text = "the model answers with probabilities, not logits; remove its last Softmax or make it LogSoftmax."
-    return [Problem("not_logits", text)]
+    """Whether answers (N, K) are probabilities, as `metrics.are_probabilities` has it."""
+    return [Problem("not_logits", f"the model {NOT_LOGITS}")] if are_probabilities(answers) else []
 
 
 def _scored(logits: np.ndarray, emotions: Sequence[str], faces: FaceSet) -> tuple[tuple[str, ...], np.ndarray, ...]:

@@ -184,8 +184,8 @@ def build_board(root: Path) -> None:
         )
     empty = cells(begun.rows(None)[0])
     gr.Markdown(
-        "Click a row to open its method card below. The ⋮ of a heading sorts and filters by it; training budget and "
-        "cost stand further to the right."
+        "Click a row to open its method card below. The ⋮ of a heading sorts and filters by it; training budget, cost "
+        "and each emotion's F1 (with its recall) stand further to the right."
     )
     table = gr.Dataframe(
         payload(empty), headers=empty.headers, **_columns(empty), label="Leaderboard", show_label=False,

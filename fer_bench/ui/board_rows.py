@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from html import escape
 from operator import is_
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
+from fer_bench.beyond_accuracy import F1, emotion_text, emotions_of
 from fer_bench.card_files import read_cards
 from fer_bench.cells import ratio_text
 from fer_bench.comparison import Comparison
@@ -128,6 +129,12 @@ def _half(row: NamedTuple) -> float:
     return (row.high - row.low) / 2
 
 
+def _emotion(name: str) -> tuple:
+    """The column of an emotion: sorted by its F1, its recall shown too."""
+    f1 = lambda r: _hundred(getattr(r, F1 + name))  # noqa: E731
+    return f"{name.capitalize()}, F1 %", 185, f1, partial(emotion_text, emotion=name)
+
+
 def _ratio(value: float) -> float | None:
     return None if value != value else round(value, 3)
 
@@ -141,7 +148,7 @@ def _marks(row: NamedTuple) -> str:
 def cells(frame: pd.DataFrame) -> Cells:
     """The cells of a frame from `Board.rows`, ready for the page; a frame without rows has headers only."""
     several = len(frame) > 0 and frame["group"].nunique() > 1
-    columns = (*_COLUMNS, _GROUP) if several else _COLUMNS
+    columns = (*_COLUMNS, *map(_emotion, emotions_of(frame)), *((_GROUP,) if several else ()))
     rows = list(frame.itertuples(index=False))
     texts = [[text(row) for _, _, _, text in columns] for row in rows]
     names = min(max((9 * len(row[1]) + 20 for row in texts), default=0), 420)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, forbid_split, load_dataset
+from fer_bench.cards import DatasetCard
+from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, forbid_split, load_dataset, register
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.errors import DataError
 from fer_bench.registry import UnknownNameError
@@ -300,3 +301,27 @@ def test_a_tilde_means_home(own: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_every_data_set_is_registered_under_its_cards_name() -> None:
     """The registry's name, the card's and the loaded set's are one."""
     assert {name: DATASETS[name].card.name for name in DATASETS} == {name: name for name in DATASETS}
+
+
+def test_ones_own_loader_is_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its card's name, with its folder as root; a taken name is refused, and training cannot read its test."""
+    monkeypatch.setattr(DATASETS, "_entries", dict(DATASETS._entries))
+    monkeypatch.setenv("FER_BENCH_DATA", str(tmp_path))
+    (tmp_path / "my_set").mkdir()
+    card, asked = DatasetCard("my_set", "My set", SEVEN, (), licence="mine", source="from me"), []
+
+    @register(card)
+    def load_my_set(root: Path | None, split: str) -> FaceSet:
+        asked.append((root, split))
+        return replace(faces(), name="my_set", split=split)
+
+    assert load_dataset("my_set", "train").split == "train"
+    assert asked == [(tmp_path / "my_set", "train")]
+    with forbid_split("test"), pytest.raises(RuntimeError, match="training never sees it"):
+        load_dataset("my_set")
+    with pytest.raises(ValueError, match="there is no split 'tset'"):
+        load_dataset("my_set", "tset")
+    assert len(asked) == 1
+    assert load_my_set(None, "test").split == "test"  # the function itself is left as it was
+    with pytest.raises(ValueError, match="the data set 'my_set' is registered twice"):
+        register(card)(load_my_set)

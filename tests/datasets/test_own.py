@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.datasets import duplicated_in, lists, load_dataset
+from fer_bench.datasets import duplicated_in, fer2013, lists, load_dataset, own, rafdb
 from fer_bench.datasets.base import tell
 from fer_bench.datasets.lists import Names
 from fer_bench.datasets.stream import list_folder, to_stream
@@ -257,6 +257,54 @@ def test_a_folder_without_emotions(strange: tuple[str, ...], tmp_path: Path) -> 
     assert text.startswith(f"{tmp_path}: no pictures in sub-folders named after emotions")
     assert text.endswith(f"e.g. {tmp_path.name}/happy/1.jpg.")
     assert ("(it has cats, dogs)" in text) == bool(strange)
+
+
+@pytest.mark.parametrize("deeper", ["fer2013", "archive/fer2013"])
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_a_path_that_is_too_high_is_told_the_right_one(split: str, deeper: str, tmp_path: Path) -> None:
+    """As where a data set's archive was unpacked into a folder of its own, with splits or numbers or without."""
+    for value, name in enumerate(("train/happy", "train/sad", "test/happy", "test/sad")):
+        draw(tmp_path / "a" / deeper / name / "1.png", value)
+        draw(tmp_path / "b" / deeper / name.split("/")[1] / f"{value}.png", value)
+        draw(tmp_path / "c" / deeper / name.replace("happy", "3").replace("sad", "4") / "1.png", value)
+    for top in "abc":
+        text = refusal(f"folder:{tmp_path / top}", split)
+        assert text.startswith(f"{tmp_path / top}: no ")
+        assert text.endswith(f"; give {tmp_path / top / deeper}, which has them.")
+    assert len(load_dataset(f"folder:{tmp_path / 'a' / deeper}", "test")) == 2
+
+
+def test_a_split_whose_emotions_lie_deeper(tmp_path: Path) -> None:
+    """No other path would give all splits: what to move is said."""
+    for name in ("train/faces/happy", "train/faces/sad", "test/happy", "test/sad"):
+        draw(tmp_path / name / "1.png")
+    text = refusal(f"folder:{tmp_path}", "train")
+    assert text.endswith(f"(it has faces); move what is in {tmp_path / 'train' / 'faces'} up into it.")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "order"),
+    [
+        (range(7), "if it is FER2013's numbering, 0 anger, 1 disgust, 2 fear, 3 happiness, 4 sadness, 5 surprise, "),
+        (range(1, 8), "if it is RAF-DB's numbering, 1 surprise, 2 fear, 3 disgust, 4 happiness, 5 sadness, 6 anger"),
+        (range(8), "its data set's description says which is which)."),
+    ],
+)
+def test_numbered_folders_are_to_be_named(numbers: range, order: str, tmp_path: Path) -> None:
+    """What a number means is never guessed; the order of the set that is known to number so is shown."""
+    for number in numbers:
+        draw(tmp_path / "flat" / str(number) / "1.png", number)
+        draw(tmp_path / "split" / "train" / str(number) / "1.png", number)
+    for name, split in (("flat", "test"), ("flat", "train"), ("split", "train")):
+        text = refusal(f"folder:{tmp_path / name}", split)
+        assert "; a number names no emotion: rename each of these folders to its emotion (" in text
+        assert order in text
+
+
+def test_the_order_of_numbered_folders_is_the_data_sets() -> None:
+    """What is shown of RAF-DB and FER2013 is what their own loaders read."""
+    assert own.NUMBERED[tuple("1234567")][1] == rafdb.LABELS
+    assert own.NUMBERED[tuple("0123456")][1] == fer2013.CARD.emotions
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
