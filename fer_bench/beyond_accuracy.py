@@ -27,15 +27,18 @@ TRAINED_WITH = (
 
 
 def emotion_columns(result: Result) -> dict[str, float | None]:
-    """The columns of a row of the board: per emotion its recall, half of the interval of that, F1 and pictures."""
+    """The columns of a row of the board: per emotion its recall, half of the interval of that, F1 and pictures.
+
+    Recall and F1 are None where no test picture shows the emotion.
+    """
     columns: dict[str, float | None] = {}
     counts = np.array(result.confusion_matrix)
     for index, emotion in enumerate(result.emotions):
         recall, shown = result.per_class_recall.get(emotion), int(counts[index].sum())
-        either = shown + counts[:, index].sum()
+        f1 = 2 * counts[index, index] / (shown + counts[:, index].sum()) if shown else None
         columns[f"{RECALL}{emotion}"] = None if recall is None else recall.value
         columns[f"{RECALL}{emotion}_half"] = None if recall is None else _half(recall)
-        columns[f"{F1}{emotion}"] = 2 * counts[index, index] / either if either else None
+        columns[f"{F1}{emotion}"] = f1
         columns[f"{OF}{emotion}"] = shown
     return columns
 
@@ -54,7 +57,7 @@ def emotion_text(row: NamedTuple, emotion: str, best: str = "") -> str:
 def emotion_tables(frame: pd.DataFrame) -> list[str]:
     """A sentence and a Markdown table of F1 and recall per emotion of one comparable group; none for a single row.
 
-    The greatest F1 of each emotion is bold, with those that are as great to the digit that is shown.
+    The greatest F1 of each emotion is bold, with those that are as great to the digit that is shown; 0 never is.
     """
     emotions = emotions_of(frame)
     if len(frame) < 2 or not emotions:
@@ -62,7 +65,8 @@ def emotion_tables(frame: pd.DataFrame) -> list[str]:
     columns: dict[str, Callable[[NamedTuple], str]] = {"Method": _name}
     for emotion in emotions:
         title = f"{emotion.capitalize()} ({frame[OF + emotion].max():,.0f})"
-        columns[title] = partial(emotion_text, emotion=emotion, best=percent(frame[F1 + emotion].max()))
+        greatest = frame[F1 + emotion].max()
+        columns[title] = partial(emotion_text, emotion=emotion, best=percent(greatest) if greatest > 0 else "")
     about = (
         "**Per emotion**: F1 and, in brackets, recall, %; behind each emotion how many test pictures show it. Recall "
         "is the share of these that is recognised; F1 counts the pictures as well that are wrongly taken for the "

@@ -220,11 +220,13 @@ def _why(row: NamedTuple) -> str:
 
 def _milliseconds(frame: pd.DataFrame) -> list[str]:
     """What a latency of 1.0 was where the rows' were taken, in a sentence; none where no row has one."""
-    took = (frame["latency_ms"] / frame["latency_ratio"]).median()
-    if took != took:
+    took = (frame["latency_ms"] / frame["latency_ratio"]).dropna()
+    if took.empty:
         return []
-    told = f"resnet18 took {took:.0f} ms a face where latency was measured (median over the rows)"
-    return [f"{told}: 0.10 is {took / 10:.1f} ms there."]
+    middle, low, high = (ratio_text(value) for value in (took.median(), took.min(), took.max()))
+    spread = "" if low == high else f" (median over the rows; from {low} to {high} ms)"
+    told = f"In the runs that latency comes from, resnet18 took {middle} ms a face{spread}, with one thread of a CPU"
+    return [f"{told} that is not recorded: 0.10 is about {ratio_text(took.median() / 10)} ms."]
 
 
 def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:

@@ -96,7 +96,10 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint, where there is one")
     parser.add_argument(
-        "--start-from", metavar="FILE", help="fine-tune: from a method's model.safetensors, or `shipped` for its own"
+        "--start-from",
+        metavar="FILE",
+        help="fine-tune: from a method's model.safetensors, `shipped` for its own, or the hash of weights that a row "
+        "went on from (12 digits or more, as its card tells)",
     )
     parser.add_argument("--stream", action=argparse.BooleanOptionalAction, help="from disk (default: above 4 GiB)")
     parser.add_argument(

@@ -17,6 +17,7 @@ from fer_bench.datasets.stream import InMemory, Listed, Source, Streamed, to_str
 from fer_bench.distributed import Processes
 from fer_bench.errors import DataError, UserError
 from fer_bench.files import label, track_folder
+from fer_bench.history import HASH, by_hash
 from fer_bench.methods.base import Method
 from fer_bench.protocols import seen_test
 from fer_bench.records import full_epochs
@@ -84,12 +85,15 @@ def check_alike(
 def start_file(given: str | None, method: Method, track: Track, recipe: str) -> Path | None:
     """The weight file that `--start-from` means: a path, or "shipped" for this track's own weights, else fer2013's.
 
-    None for None, which is to start from nothing. Raises UserError where there is no such file.
+    Or the beginning of a SHA-256, as `history.by_hash` takes it. None for None, which is to start from nothing. Raises
+    UserError where there is no such file.
     """
     if given is None:
         return None
     if given != SHIPPED:
         if not Path(given).is_file():
+            if HASH.fullmatch(given):
+                return by_hash(given, method.card.name)
             raise WeightsError(f"{given}: there is no such weight file.")
         return Path(given)
     name, own = method.card.name, method.card.recipe

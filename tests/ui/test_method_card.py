@@ -49,6 +49,14 @@ def test_the_card_trains_the_row_it_is_of() -> None:
     assert command(part, "train").endswith("--track fer2013 --epochs 8 --limit 100")
 
 
+def test_the_start_of_a_row_of_the_board_is_told_by_its_hash() -> None:
+    """Its weights are in the repository's history, which `--start-from` looks in; a visitor has no such run."""
+    earlier = Earlier(weights=["a/fer2013/common-v1-s0 (0123456789ab)"], track="fer2013", epochs=51, pictures_seen=9)
+    text = method_card(made("a", trained=replace(SHORT, earlier=earlier)), {"shipped": True})
+    assert command(text, "train").endswith(" --epochs 8 --start-from 0123456789ab --out tuned")
+    assert "wrote, by its hash: the repository's history holds it." in text
+
+
 def test_stages_and_full_epochs_are_told() -> None:
     """A method of several stages says how long each was; an epoch that was cut short is none, as on the board."""
     text = method_card(made("a", trained=replace(SHORT, pictures_seen=710, stages={"guide": 2, "main": 5})), {})
@@ -169,3 +177,15 @@ def test_the_card_says_what_holds_for_the_weights() -> None:
     told = unescape(method_card(made("a"), card))
     assert "MIT (this implementation); its weights are bound by the terms of the pictures they were trained on" in told
     assert "its weights" not in method_card(replace(made("a"), external=True), card)
+
+
+def test_the_card_tells_the_milliseconds_of_a_face() -> None:
+    """The row's own time and the reference's in the same run, so that a ratio can be turned into milliseconds."""
+    measured = r.Cost(parameters=3_500_000, macs=287_000_000, latency_ms=12.4, latency_ratio=0.31)
+    told = (
+        "**Cost:** 3.5M parameters, 287M multiply-accumulates a face; a face took 12 ms with one thread of a CPU, "
+        "0.31 × what it took resnet18 in the same run, 40 ms (which CPU, and how busy it was, is not recorded)."
+    )
+    assert told in method_card(made("a", cost=measured), {}).splitlines()
+    text = method_card(made("a", cost=r.Cost(parameters=58_000)), {})
+    assert "**Cost:** 58k parameters; its milliseconds are not recorded." in text.splitlines()
