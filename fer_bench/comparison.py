@@ -284,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
         "compared with every other row, several with each other; the p-values of several pairs are also given with "
         "Holm's adjustment.",
     )
-    naming = "a method, or one of its rows as METHOD/RECIPE-sSEED (-flip with test-time augmentation)"
+    naming = "a method, or one of its rows as METHOD/RECIPE-sSEED (-flip, -tencrop with test-time augmentation)"
     parser.add_argument("methods", nargs="+", metavar="METHOD", help=naming)
     parser.add_argument("--track", default="fer2013", help="the track whose results are compared (%(default)s)")
     parser.add_argument("--board", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")

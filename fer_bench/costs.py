@@ -9,11 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fer_bench.infer import PASSES, REFERENCE, Model, evaluating, latency_pair, load, macs, run_for, weights_for
+from fer_bench.infer import REFERENCE, Model, evaluating, latency_pair, load, macs, run_for, weights_for
 from fer_bench.judged import as_trained, failure
 from fer_bench.methods import METHODS, count_parameters
 from fer_bench.protocols import track_named
 from fer_bench.results import Cost, read_result, result_path, write_result
+from fer_bench.transforms import PASSES
 
 
 def cost(model: Model) -> Cost:

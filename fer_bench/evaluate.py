@@ -29,7 +29,7 @@ from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import OutputError, atomic_write
-from fer_bench.infer import PASSES, Model, best_device, load, logits, pinned, run_for, weights_for
+from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
 from fer_bench.judged import (
     OWN,
     as_trained,
@@ -61,6 +61,7 @@ from fer_bench.results import (
 )  # fmt: skip
 from fer_bench.robustness import SUITE, measure_robustness
 from fer_bench.standing import guard, recompute, standing
+from fer_bench.transforms import PASSES
 from fer_bench.weights import find, same_track
 
 
@@ -335,7 +336,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     parser.add_argument(
         "--tta", choices=list(PASSES), default="none",
-        help="test-time augmentation: flip answers for a face and its mirror image, as a row of its own",
+        help="test-time augmentation, as a row of its own: flip answers for a face and its mirror image, tencrop for "
+        "its corners, its middle and their mirror images",
     )  # fmt: skip
     parser.add_argument(
         "--robustness", action="store_true", help="also measure accuracy on corrupted pictures (some 12,000 answers)"

@@ -35,7 +35,7 @@ from fer_bench.faces import (
 )
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import recipe_for, track_named
-from fer_bench.transforms import to_input
+from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
     WeightsError,
     find,
@@ -51,8 +51,6 @@ from fer_bench.weights import (
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
-PASSES = {"none": 1, "flip": 2}
-"""Test-time augmentations and the passes that each takes through the network for one picture."""
 _LOCK, _exact, _usual = threading.Lock(), 0, ""
 """Of `full_precision`: how many are open, and what the setting was before the first."""
 PAIRS = 15
@@ -164,19 +162,18 @@ def logits(
 ) -> np.ndarray:
     """uint8 (N, H, W) or (N, H, W, 3) -> float32 logits (N, K), in full float32 precision.
 
-    progress wraps the loop over batches (a tqdm, say). tta: a key of PASSES; with "flip", test-time augmentation, the
-    logarithm of the mean of the probabilities of each picture and of its mirror image.
+    progress wraps the loop over batches (a tqdm, say). tta: a key of `transforms.PASSES`; with test-time augmentation
+    the logarithm of the mean of the probabilities of each picture's `views`.
     """
     results: list[np.ndarray] = []
     with evaluating(model.network), torch.inference_mode(), full_precision(model.device):
         for start in progress(range(0, len(images), batch_size)):
             batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
-            inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
-            answers = model.network(inputs).float()
-            if tta == "flip":
-                mirrored = inputs.flip(-1).contiguous(memory_format=torch.channels_last)
-                both = (answers.log_softmax(1), model.network(mirrored).float().log_softmax(1))
-                answers = torch.logaddexp(*both) - math.log(2)
+            shown = views(to_input(batch, model.input_spec), tta)
+            every = [model.network(view.contiguous(memory_format=torch.channels_last)).float() for view in shown]
+            answers = every[0]
+            if tta != "none":
+                answers = torch.stack([one.log_softmax(1) for one in every]).logsumexp(0) - math.log(len(every))
             results.append(answers.cpu().numpy())
     return np.concatenate(results) if results else np.zeros((0, len(model.emotions)), np.float32)
 

@@ -231,7 +231,7 @@ def annotate_clip(
                 continue  # a burst of frames within one of the output's
             if shown is not None:
                 yield from [shown] * min(slot - due, round(HOLD * fps))
-            image = _annotated(frame.image, prepared, rows[:: len(models)], model, cam)
+            image = annotated(frame.image, prepared, rows[:: len(models)], model, cam)
             shown = np.asarray(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
             yield shown
             due = slot + 1
@@ -239,7 +239,7 @@ def annotate_clip(
     return write_clip(out, pictures(), fps)
 
 
-def _annotated(image: Image.Image, prepared: Prepared, rows: list[Row], model: Model, cam: str | None) -> Image.Image:
+def annotated(image: Image.Image, prepared: Prepared, rows: list[Row], model: Model, cam: str | None) -> Image.Image:
     """A copy with boxes, labels and CAMs. rows: one per face, of `model`, whose crops are the first."""
     image = image.copy()
     squares = [frame_of(box, model.input_spec.margin) if box else _middle(image) for box in prepared.boxes]

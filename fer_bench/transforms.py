@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,10 @@ from fer_bench.cards import Augmentation, InputSpec
 
 DRAWS = 16
 """Random numbers that `augment` draws for each picture of a batch."""
+PASSES = {"none": 1, "flip": 2, "tencrop": 10}
+"""Test-time augmentations and the passes that each takes through the network for one picture."""
+CROP = 11 / 12
+"""Side of each of the ten crops as a share of the input's: 44 of 48 pixels."""
 
 
 def to_input(images: Tensor, spec: InputSpec) -> Tensor:
@@ -73,6 +78,26 @@ def augment(images: Tensor, spec: InputSpec, augmentation: Augmentation, generat
         box = (inside_y[:, :, None] & inside_x[:, None, :] & chosen)[:, None]
         x = torch.where(box, draw[:, 14].view(-1, 1, 1, 1), x)
     return _normalise(x, spec)
+
+
+def views(x: Tensor, tta: str) -> Iterator[Tensor]:
+    """The views of network inputs (N, C, S, S) that a test-time augmentation answers for, each (N, C, S, S).
+
+    tta: a key of PASSES. "flip": each input and its mirror image. "tencrop": its four corners and its middle, CROP of
+    its side and enlarged to S again, and the mirror images of these (Krizhevsky et al., NeurIPS 2012, section 4.1).
+    """
+    if tta != "tencrop":
+        yield x
+        if tta == "flip":
+            yield x.flip(-1)
+        return
+    size = x.shape[-1]
+    side = round(CROP * size)
+    last, middle = size - side, (size - side) // 2
+    for top, left in ((0, 0), (0, last), (last, 0), (last, last), (middle, middle)):
+        crop = x[..., top : top + side, left : left + side]
+        whole = F.interpolate(crop, (size, size), mode="bilinear", align_corners=False)
+        yield from (whole, whole.flip(-1))
 
 
 def _channels_first(images: Tensor, channels: int) -> Tensor:

@@ -18,7 +18,9 @@ from fer_bench.infer import Model, logits
 from fer_bench.methods import METHODS, build
 from fer_bench.metrics import softmax
 from fer_bench.results import read_result
+from fer_bench.torchvision_repair import torchvision
 from fer_bench.train import Options, Run
+from fer_bench.transforms import PASSES, to_input, views
 from tests.helpers import write_folder
 from tests.test_leaderboard import made
 
@@ -47,6 +49,31 @@ def test_flip_averages_the_probabilities_of_a_face_and_its_mirror_image() -> Non
     np.testing.assert_allclose(softmax(logits(model, images)), plain, atol=1e-6)
     turned = np.ascontiguousarray(images[:, :, ::-1])
     np.testing.assert_allclose(logits(model, turned, tta="flip"), found, atol=1e-5)
+
+
+def test_ten_crops_are_the_corners_the_middle_and_their_mirror_images() -> None:
+    """Each is 44 of 48 pixels, enlarged to 48: torchvision's own crops and enlargement give the same, in any order."""
+    functional = torchvision.transforms.functional
+    x = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    found = list(views(x, "tencrop"))
+    assert len(found) == PASSES["tencrop"] == 10
+    wanted = [functional.resize(crop, [48, 48], antialias=False) for crop in functional.ten_crop(x, [44, 44])]
+    for view in found:
+        assert sum(torch.allclose(view, other, atol=1e-5) for other in wanted) == 1
+    for other in wanted:
+        assert sum(torch.allclose(view, other, atol=1e-5) for view in found) == 1
+
+
+def test_ten_crops_answer_with_the_mean_of_their_probabilities() -> None:
+    """The logits of "tencrop" are the logarithm of the mean probability over the ten views, whatever the batch."""
+    spec = InputSpec(size=48, channels=1, mean=(0.5,), std=(0.1,))
+    model = Model("left_half", LeftHalf(), spec, SEVEN, {})
+    images = np.random.default_rng(0).integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    with torch.no_grad():
+        each = [model.network(view).softmax(1) for view in views(to_input(torch.from_numpy(images), spec), "tencrop")]
+    found = logits(model, images, batch_size=2, tta="tencrop")
+    np.testing.assert_allclose(np.exp(found), torch.stack(each).mean(0).numpy(), atol=1e-6)
+    assert [len(list(views(torch.zeros(1, 1, 8, 8), tta))) for tta in PASSES] == list(PASSES.values())
 
 
 def test_two_passes_cost_twice_as_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,8 +260,8 @@ from datasets import load_dataset
 rows = load_dataset("{repo}", split="results")
 ```
 
-`results.parquet` holds every row; `results/<track>/<method>/<recipe>-s<seed>.json` (`-flip.json`
-with test-time augmentation) is the full record of one (confusion
+`results.parquet` holds every row; `results/<track>/<method>/<recipe>-s<seed>.json` (`-flip.json` or
+`-tencrop.json` with test-time augmentation) is the full record of one (confusion
 matrix, calibration, cost, versions), and the `.npz` beside it holds the logits of every test picture by its name, so
 that any metric can be computed again. No picture of anyone is in this repository."""
     return f"---\n{metadata.to_yaml()}\n---\n\n{body}\n"

@@ -181,7 +181,7 @@ def with_map(
     place = tuple(round(edge * scale) for edge in box)
     cut = scoring.Prepared("", None, (place,), ((square(face, model.input_spec.size),),))
     top = max(scores, key=scores.get)
-    drawn = scoring._annotated(small, cut, [{"emotion": top, **scores}], model, cam)
+    drawn = scoring.annotated(small, cut, [{"emotion": top, **scores}], model, cam)
     alt = f"Your camera's frame with {title} of {model.name} for {top}"
     return look.heat(drawn, drawn.size, f"Heat: {title} for {top}", alt)
 
