@@ -17,8 +17,11 @@ TRACKS |= {"rafdb", "mmi", "mmi-random", "ckplus"}
 QUICK = ("deep_emotion_sequential", "deep_emotion_parallel", "deep_emotion")
 LARGE = {"awei_plain", "awei_residual", "awei", "vgg13", "vgg16", "alexnet"}
 """Over 45M parameters: a step takes gigabytes, so their gradients are tested with two pictures."""
-UNTRAINED = {*LARGE, "senet50"}
-"""Training them on 64 pictures takes minutes on a CPU: their gradients are tested, their training is not."""
+UNTRAINED = {*LARGE, "senet50", "reference_large"}
+"""Training them on 64 pictures takes minutes on a CPU: their gradients are tested, their training is not.
+
+(reference_large is reference_small's class with other widths.)
+"""
 
 
 def pictures(method: Method, count: int = 4, seed: int = 0) -> Tensor:
