@@ -15,6 +15,7 @@ from fer_bench.weights import WeightsError, cache_folder, find, read_index
 HASH = re.compile("[0-9a-f]{12,64}")
 """The first digits of a SHA-256 as records and cards give them: 12 at least."""
 CHECKOUT = Path(__file__).resolve().parents[1]
+"""Where the package lies in a checkout of the project; its history is asked."""
 
 
 def by_hash(digits: str, method: str) -> Path:

@@ -214,6 +214,7 @@ class Dataset:
 
 DATASETS: Registry[Dataset] = Registry("data set")
 
+
 def register(card: DatasetCard) -> Callable[[Loader], Loader]:
     """Decorator: register a loader of one's own, (root, split) -> FaceSet, under its card's name.
 
