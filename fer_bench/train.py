@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from fer_bench.cards import Recipe, Track
 from fer_bench.checkpoints import Keeper, held, read_checkpoint, restoring, stopped_as_by_hand, with_prefix
 from fer_bench.datasets import forbid_split
-from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
+from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, left, speaker
 from fer_bench.errors import TrainingError, UserError
 from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
@@ -386,13 +386,13 @@ def main(argv: list[str] | None = None) -> int:
             return train(given, processes)
     except (UserError, UnknownNameError, TrainingError, LostProcessError) as error:
         print(f"{speaker()}{error}", file=sys.stderr)
-        return 1 if isinstance(error, (OutputError, TrainingError, LostProcessError)) else 2
+        return left(1 if isinstance(error, (OutputError, TrainingError, LostProcessError)) else 2)
     except torch.OutOfMemoryError as error:
         print(f"{speaker()}{error}\n{NO_MEMORY}", file=sys.stderr)
-        return 1
+        return left(1)
     except KeyboardInterrupt:
         print(f"\n{speaker()}stopped; {given.out} holds the last checkpoint, go on with --resume", file=sys.stderr)
-        return 1
+        return left(1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fer_bench.cards import Augmentation, InputSpec, Recipe, Track
 from fer_bench.checkpoints import fcntl, held
-from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, speaker
+from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, left, speaker
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
 from fer_bench.methods.base import Criterion, Method, Stage
@@ -270,6 +270,19 @@ def test_where_process_0_finds_the_folder_taken_none_trains(tmp_path: Path, monk
                     held(tmp_path, Processes(rank, WORLD)):  # fmt: skip
                 pytest.fail("held twice")
     assert decided == [False, True]
+
+
+def test_an_error_ends_a_process_of_a_group_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its group stays open, whose threads abort an interpreter that ends: its own exit code, after its last words."""
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    assert (left(2), ended) == (2, [])
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    assert main(["--method", "deep_emotion", "--track", "folder:nowhere", "--device", "cpu"]) == 2
+    assert ended == [2]
+    assert "nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wanted", ["cuda:1", "mps"])
