@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # for the type checkers of those who import these names
     from fer_bench.cards import InputSpec as InputSpec
+    from fer_bench.classifiers import from_transformers as from_transformers
     from fer_bench.datasets import FaceSet as FaceSet
     from fer_bench.datasets import load_dataset as load_dataset
     from fer_bench.evaluate import benchmark as benchmark
@@ -30,12 +31,13 @@ _HOMES = {
     "load_dataset": "fer_bench.datasets",
     "FaceSet": "fer_bench.datasets",
     "benchmark": "fer_bench.evaluate",
+    "from_transformers": "fer_bench.classifiers",
     "Result": "fer_bench.results",
 }
 
 __all__ = [
-    "FaceSet", "InputSpec", "Model", "Result", "__version__", "benchmark", "build", "list_methods", "load",
-    "load_dataset",
+    "FaceSet", "InputSpec", "Model", "Result", "__version__", "benchmark", "build", "from_transformers",
+    "list_methods", "load", "load_dataset",
 ]  # fmt: skip
 
 

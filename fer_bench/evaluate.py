@@ -9,9 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,18 +22,20 @@ from tqdm import tqdm
 from fer_bench import __version__
 from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
+from fer_bench.classifiers import from_transformers, named
 from fer_bench.costs import cost, for_passes, measure_costs
-from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, load_dataset
+from fer_bench.datasets import DATASETS, FaceSet, data_folder, load_dataset
 from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
-from fer_bench.files import OutputError, atomic_write
+from fer_bench.files import OutputError, atomic_write, commit
 from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
 from fer_bench.judged import (
     OWN,
     as_trained,
     check_recipe,
     check_runs,
+    duplicates_in_train,
     failure,
     no_weights,
     recorded,
@@ -154,7 +155,8 @@ def judge(
         ),
         protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),
         cost=for_passes(cost(model), PASSES[tta]),
-        shared_emotions_only=emotions != in_order(model.emotions), verified=verified, commit=commit(),
+        shared_emotions_only=emotions != in_order(model.emotions), verified=verified,
+        external=record.get("external", False), commit=commit(),
         versions=Versions(
             python=platform.python_version(), torch=torch.__version__, numpy=np.__version__, fer_bench=__version__
         ),
@@ -163,20 +165,8 @@ def judge(
     return Answers(result, scored.ids, scored.labels, answers, scored.subjects)
 
 
-def commit() -> str:
-    """The checkout's commit, 40 hex digits; "unknown" outside one: an installed package may lie in another's."""
-    folder = Path(__file__).resolve().parents[1]
-    if not (folder / "pyproject.toml").is_file():
-        return "unknown"
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-
-
 def evaluate(
-    methods: list[str],
+    methods: Sequence[str | Model],
     tracks: list[str],
     out: Path,
     recipe: str | None = None,
@@ -192,7 +182,8 @@ def evaluate(
     """Judge every method on every track; results are written as they come.
 
     Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
-    weight file or a network that raises, which costs its own row only. strict: missing data is a `Lacking`. recipe:
+    weight file or a network that raises, which costs its own row only. methods: a `Model` stands for itself, and no
+    weights are looked for. strict: missing data is a `Lacking`. recipe:
     None is the one that each method's card names. runs: a training output folder whose weights come first; a line on
     standard error says where others are judged. robustness, explanation: measure these too (`completed`), of one
     picture at a time and so not with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before
@@ -200,10 +191,15 @@ def evaluate(
     """
     written, skipped = 0, []
     for name in tracks:
-        track = as_trained(track_named(name), methods, recipe, seed, runs)
+        ours = [method for method in methods if isinstance(method, str)]
+        track = as_trained(track_named(name), ours, recipe, seed, runs)
         ready, missing, untrained = [], [], []
         for method in methods:
-            here = weights_for(method, track, recipe, seed, runs) or pinned(method, track, recipe, seed)
+            here = (
+                isinstance(method, Model)
+                or weights_for(method, track, recipe, seed, runs)
+                or pinned(method, track, recipe, seed)
+            )
             (ready if here else missing).append(method)
         if missing:
             untrained = [no_weights(missing, track, recipe, seed, runs)]
@@ -219,19 +215,21 @@ def evaluate(
         # That nothing can be written is said before the minutes of inference, not after them.
         atomic_write(out / ".writable", b"").unlink(missing_ok=True)
         in_train: tuple[np.ndarray | None, str] | None = None
-        for method in ready:
+        for one in ready:
+            method, given = (one.name, one) if isinstance(one, Model) else (one, None)
 
             def bar(batches: Iterable, label: str = f"{name} {method}") -> Iterable:
                 return tqdm(batches, desc=f"{label:32}", unit="batch", leave=False, disable=None)
 
             try:
-                found = run_for(method, track, recipe, seed, runs) is not None
-                model = load(method, track.name, recipe, seed, device, runs if found else None)
+                found = not given and run_for(method, track, recipe, seed, runs) is not None
+                model = recorded(given or load(method, track.name, recipe, seed, device, runs if found else None))
                 if runs is not None and not found:
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
-                guard(model, track, out, tta, found and not verified)
-                own = same_track(model.record["track"], track.name)  # else its training pictures are another track's
+                guard(model, track, out, tta, (found or given is not None) and not verified)
+                # Else its training pictures are another track's; where they are not known, they may be these.
+                own = model.record["track"] == OWN or same_track(model.record["track"], track.name)
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, track.name)
                     skipped += filter(None, in_train[1:])
@@ -247,21 +245,6 @@ def evaluate(
             except Exception as error:  # costs this row alone
                 skipped.append(failure(f"{name} {method}", error))
     return written, skipped
-
-
-def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
-    """bool (N,), which test pictures also stand in the training split; and why that is not known, or "".
-
-    trained_on: the track that the weights were trained on; None is the one that the track names. None is returned where
-    the training pictures are not read: they are another track's, are not here, or do not fit into memory (training can
-    stream them). The accuracy without duplicates is then left out of the result.
-    """
-    if (trained_on or track.trained_on) != track.name:
-        return None, ""
-    try:
-        return duplicated_in(faces, load_dataset(track.dataset, track.train).restrict(track.emotions)), ""
-    except DataError as error:
-        return None, f"the search for {track.name}'s test pictures in its training split: {error}"
 
 
 def completed(
@@ -325,6 +308,10 @@ def main(argv: list[str] | None = None) -> int:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--all", action="store_true", help="every method that has weights")
     which.add_argument("--method", nargs="+", metavar="NAME")
+    which.add_argument(
+        "--transformers", nargs="+", metavar="MODEL",
+        help="image classifiers of others: NAMESPACE/NAME[@REVISION] on the Hugging Face Hub, or a folder of one",
+    )  # fmt: skip
     parser.add_argument(
         "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
     )
@@ -354,7 +341,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
-        methods = list(dict.fromkeys(list_methods() if arguments.all else arguments.method))
+        methods = list(dict.fromkeys(list_methods() if arguments.all else arguments.method or []))
         for name in methods:
             METHODS[name]
         tracks = list(dict.fromkeys(track_named(name).name for name in arguments.track or TRACKS))
@@ -367,15 +354,20 @@ def main(argv: list[str] | None = None) -> int:
         if idle and (arguments.costs or arguments.figures):
             told = "--costs measures costs" if arguments.costs else "--figures computes figures"
             raise UserError(f"{told} alone, of rows that stand; leave out {' and '.join(idle)}.")
+        theirs = ("recipe", "runs", "costs", "figures") if arguments.transformers else ()
+        if idle := [f"--{name}" for name in theirs if getattr(arguments, name)]:
+            raise UserError(f"--transformers judges a model as it was published; leave out {' and '.join(idle)}.")
         if arguments.figures:
-            named = None if arguments.all else methods
-            written, skipped = recompute(named, tracks, arguments.out, arguments.recipe, arguments.seed)
+            every = None if arguments.all else methods
+            written, skipped = recompute(every, tracks, arguments.out, arguments.recipe, arguments.seed)
             return _told(written, skipped, arguments.out)
-        if arguments.runs is not None and not arguments.all:
+        if arguments.runs is not None and methods and not arguments.all:
             check_runs(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
             check_recipe(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         device = str(best_device(arguments.device))
+        if arguments.transformers:
+            methods = [from_transformers(*named(text)).to(device) for text in dict.fromkeys(arguments.transformers)]
         chosen = (methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device)
         if arguments.costs:
             written, skipped = measure_costs(*chosen)

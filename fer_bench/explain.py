@@ -1,10 +1,10 @@
 """python -m fer_bench.explain: class activation maps (CAMs) and overlays of them. `faithfulness` judges them.
 
-The maps are pytorch-grad-cam's, of the layer that the caller or a method's card names, drawn where that layer's cells
-look (see `receptive`); the library draws them edge to edge, which puts small_cnn's a whole cell away. A network that
-turns or moves the picture before it looks says itself where its maps lie, in a method `in_picture(x, maps)`: x its
-input float32 (N, C, S, S), maps float32 (N, S, S) as they lie over what it looks at, which it returns as they lie over
-x (see `methods.deep_emotion`).
+The maps are pytorch-grad-cam's, of the layer that the caller or a method's card names (a transformer's tokens are those
+of their patches), drawn where that layer's cells look (see `receptive`); the library draws them edge to edge, which
+puts small_cnn's a whole cell away. A network that turns or moves the picture before it looks says itself where its maps
+lie, in a method `in_picture(x, maps)`: x its input float32 (N, C, S, S), maps float32 (N, S, S) as they lie over what
+it looks at, which it returns as they lie over x (see `methods.deep_emotion`).
 
 Each call works on a copy of the network's structure that shares its weights: hooks, gradients and modes never touch the
 network that others may be using at the same moment.
@@ -17,6 +17,7 @@ import contextlib
 import copy
 import difflib
 import functools
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -85,9 +86,9 @@ def explain(
 
     images: uint8 (N, H, W) or (N, H, W, 3), square faces of any side. method: a name of `CAMS`. target: an emotion,
     one per picture, or None for what the model predicts of each. cam_layer: the dotted name of the module whose maps
-    (N, C, H, W) the CAM is drawn over ("layer4.1"); None is the one that a registered method's card names, and a
-    network of one's own needs it. May be called from several threads at once. Raises UserError for an unknown CAM,
-    emotion or layer, for a layer that gives no maps and for a model without parameters in torch (of `onnx_model`).
+    (N, C, H, W), or tokens (N, T, C), the CAM is drawn over ("layer4.1"); None is the one of a method's card or of
+    `from_transformers`, and another network needs it. May be called from several threads at once. Raises UserError for
+    an unknown CAM, emotion or layer, a layer that gives no maps and a model without parameters in torch (`onnx_model`).
     """
     explainer_class = _explainer_class(method)
     wanted = _target_indices(model, target, len(images))
@@ -137,6 +138,7 @@ def cam_layer_of(model: Model, name: str | None = None) -> str:
     """
     names = sorted((name for name, _ in model.network.named_modules(remove_duplicate=False) if name), key=_depth)
     listed = ", ".join(names[:LISTED]) + (f" and {len(names) - LISTED:,} more" if len(names) > LISTED else "")
+    name = name or model.record.get("cam_layer")
     if name is None and model.name not in METHODS:
         raise UserError(
             f"give cam_layer=, the name of a layer ({listed or 'this network has none'}): {model.name} is not a "
@@ -232,6 +234,21 @@ def _replica(network: nn.Module) -> nn.Module:
     return replica
 
 
+def maps_of(output: Tensor) -> Tensor | None:
+    """A layer's output as maps (N, C, h, w): maps as they are, tokens (N, T, C) as the square of the patches' own.
+
+    None where it is neither. Before those of the patches there may be none (Swin), the class's (ViT), or distillation's
+    as well (DeiT).
+    """
+    if output.ndim == 4:
+        return output
+    for before in (0, 1, 2) if output.ndim == 3 else ():
+        side = math.isqrt(max(0, output.shape[1] - before))
+        if side and side * side == output.shape[1] - before:
+            return output[:, before:].transpose(1, 2).unflatten(2, (side, side))
+    return None
+
+
 @contextlib.contextmanager
 def _hooked(
     explainer_class: Callable[..., object], network: nn.Module, layer: nn.Module, called: str = "the layer"
@@ -244,13 +261,14 @@ def _hooked(
     with contextlib.ExitStack() as stack_of_hooks:
 
         def begin(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-            if not isinstance(output, Tensor) or output.ndim != 4:
-                raise UserError(f"{called} gives no maps (N, C, H, W); choose one that does, such as a convolution.")
+            if not isinstance(output, Tensor) or maps_of(output) is None:
+                told = "gives no maps (N, C, H, W) and no tokens (N, T, C) of patches in a square"
+                raise UserError(f"{called} {told}; choose one that does, such as a convolution.")
             explainer.at_layer = output.detach().requires_grad_()
             return explainer.at_layer
 
         stack_of_hooks.callback(layer.register_forward_hook(begin).remove)
-        explainer = explainer_class(model=network, target_layers=[layer])
+        explainer = explainer_class(model=network, target_layers=[layer], reshape_transform=maps_of)
         explainer.get_target_width_height = lambda _inputs: None  # no size to stretch the maps to
         # Not `with explainer`: its exit swallows an IndexError.
         stack_of_hooks.callback(explainer.activations_and_grads.release)

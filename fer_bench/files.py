@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -144,3 +145,15 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> P
             with contextlib.suppress(OSError):  # its folder may be a file
                 temporary.unlink(missing_ok=True)
     return path
+
+
+def commit() -> str:
+    """The checkout's commit, 40 hex digits; "unknown" outside one: an installed package may lie in another's."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        return "unknown"
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        return done.stdout.strip() if done.returncode == 0 else "unknown"
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

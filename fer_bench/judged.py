@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from fer_bench.cards import Track
-from fer_bench.datasets import FaceSet
+from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order
-from fer_bench.errors import Failure, UserError
+from fer_bench.errors import DataError, Failure, UserError
 from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
@@ -77,6 +77,21 @@ def widened(faces: FaceSet, model: Model, track: Track) -> FaceSet:
     if track.emotions or not same_track(model.record["track"], track.name):
         return faces
     return faces.restrict(in_order((*faces.emotions, *model.emotions)), lacking=True)
+
+
+def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
+    """bool (N,), which test pictures also stand in the training split; and why that is not known, or "".
+
+    trained_on: the track that the weights were trained on; None is the one that the track names. None is returned where
+    the training pictures are not read: they are another track's, are not here, or do not fit into memory (training can
+    stream them). The accuracy without duplicates is then left out of the result.
+    """
+    if (trained_on or track.trained_on) != track.name:
+        return None, ""
+    try:
+        return duplicated_in(faces, load_dataset(track.dataset, track.train).restrict(track.emotions)), ""
+    except DataError as error:
+        return None, f"the search for {track.name}'s test pictures in its training split: {error}"
 
 
 def scorable(answers: np.ndarray, model: Model, emotions: Sequence[str], track: Track) -> np.ndarray:

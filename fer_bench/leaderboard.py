@@ -182,7 +182,8 @@ def _method(row: NamedTuple, card: dict) -> str:
     title = safe(card.get("title", ""))
     if title and card.get("url"):
         title = f"[{title}]({card['url']})"
-    source = "external: a package's own weights" if card.get("package") else "submitted"
+    whose = "a package's own" if card.get("package") else "its authors'"
+    source = "submitted" if row.recipe == "submitted" else f"external: {whose} weights"
     marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")] if row.recipe != source else []
     marks += [f"tta {row.tta}"] if row.tta != "none" else []
     marks += [source + ("" if row.verified else ", not verified")] if row.external else []

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import fer_bench
-from fer_bench import costs, evaluate, leaderboard
+from fer_bench import costs, evaluate, files, leaderboard
 from fer_bench.cards import Recipe, Track
 from fer_bench.evaluate import main
 from fer_bench.infer import Model, load
@@ -121,16 +121,16 @@ def test_shipped_weights_are_no_run_of_a_folder_above_them(monkeypatch: pytest.M
 
 def test_another_project_s_commit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installed into a folder of somebody's own repository, the package does not take its commit for its own."""
-    place = tmp_path / "site-packages" / "fer_bench" / "evaluate.py"
+    place = tmp_path / "site-packages" / "fer_bench" / "files.py"
     place.parent.mkdir(parents=True)
     asked = []
-    monkeypatch.setattr(evaluate, "__file__", str(place))
-    monkeypatch.setattr(evaluate.subprocess, "run", lambda *_, **__: asked.append(1) or 1 / 0)
-    assert evaluate.commit() == "unknown"
+    monkeypatch.setattr(files, "__file__", str(place))
+    monkeypatch.setattr(files.subprocess, "run", lambda *_, **__: asked.append(1) or 1 / 0)
+    assert files.commit() == "unknown"
     assert not asked
     shutil.copy(Path(fer_bench.__file__).parents[1] / "pyproject.toml", tmp_path / "site-packages")
     with pytest.raises(ZeroDivisionError):
-        evaluate.commit()
+        files.commit()
 
 
 def test_latency_is_a_cpu_s_whatever_judges(monkeypatch: pytest.MonkeyPatch) -> None:

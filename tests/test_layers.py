@@ -21,7 +21,7 @@ LAYERS = (
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},
     {"missing", "one_by_one", "judged"},
     {"train", "explain", "robustness", "hub"},
-    {"faithfulness", "sweep", "costs", "standing"},
+    {"classifiers", "faithfulness", "sweep", "costs", "standing"},
     {"evaluate", "scoring"},
     {"submissions"},
     {"runtime"},

@@ -51,7 +51,7 @@ KINDS = {
 SHOWN = 24
 """Pictures shown at most."""
 PUBLISHED = "as-published"
-"""The recipe of the peers' rows: a package's own weights, run by leaderboard/peers/run.py."""
+"""The recipe of weights that others give away: packages' (leaderboard/peers/run.py) and `from_transformers`'."""
 FOREIGN = (PUBLISHED, "submitted")
 """What stands for the recipe of rows that were trained elsewhere."""
 

@@ -28,7 +28,8 @@ from fer_bench.card_files import read_cards
 from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order, shared
 from fer_bench.errors import UserError
-from fer_bench.evaluate import Answers, commit
+from fer_bench.evaluate import Answers
+from fer_bench.files import commit
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
