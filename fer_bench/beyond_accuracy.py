@@ -49,9 +49,15 @@ def emotions_of(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def emotion_text(row: NamedTuple, emotion: str, best: str = "") -> str:
-    """ "47.2 (40.5 ± 4.1)": F1 and recall of an emotion; F1 is bold where it reads `best`."""
-    f1 = percent(getattr(row, F1 + emotion))
-    return f"{f'**{f1}**' if f1 == best else f1} ({_with_half(row, RECALL + emotion)})"
+    """ "47.2 (40.5 ± 4.1)": F1 and recall of an emotion; F1 is bold where it reads `best`.
+
+    An interval that begins at none or ends at all of the pictures is told by its other bound: "0.0 (0.0, ≤ 7.1)".
+    """
+    f1, recall = percent(getattr(row, F1 + emotion)), getattr(row, RECALL + emotion)
+    told, width = _with_half(row, RECALL + emotion), 2 * getattr(row, f"{RECALL}{emotion}_half")
+    if recall in (0, 1):
+        told = f"{percent(recall)}, " + (f"≥ {percent(1 - width)}" if recall else f"≤ {percent(width)}")
+    return f"{f'**{f1}**' if f1 == best else f1} ({told})"
 
 
 def emotion_tables(frame: pd.DataFrame) -> list[str]:
@@ -70,7 +76,8 @@ def emotion_tables(frame: pd.DataFrame) -> list[str]:
     about = (
         "**Per emotion**: F1 and, in brackets, recall, %; behind each emotion how many test pictures show it. Recall "
         "is the share of these that is recognised; F1 counts the pictures as well that are wrongly taken for the "
-        "emotion, so that answering it always does not help. The greatest F1 is bold."
+        "emotion, so that answering it always does not help. The greatest F1 is bold. ± is half of a 95 % interval "
+        "(Wilson's, but over people the bootstrap's), ≤ and ≥ are its other bound where none or all are recognised."
     )
     return [about, markdown_table(columns, frame, words=("Method",))]
 
@@ -96,6 +103,7 @@ def robustness_columns(found: Robustness | None) -> dict[str, float | str | None
 def explanation_columns(found: Faithfulness | None) -> dict[str, float | str | None]:
     """The columns of a row of the board; None where it was not measured, those of the regions but on `rendered`."""
     regions = None if found is None else found.regions
+    centre = None if found is None else found.centre
     plain = ("pictures", "empty_maps", "deletion", "deletion_random", "insertion", "insertion_random")
     gains = ("deletion_gain", "insertion_gain")
     return {
@@ -103,11 +111,16 @@ def explanation_columns(found: Faithfulness | None) -> dict[str, float | str | N
         **{f"explanation_{name}": None if found is None else getattr(found, name) for name in plain},
         **{f"explanation_{name}": None if found is None else getattr(found, name).value for name in gains},
         **{f"explanation_{name}_half": None if found is None else _half(getattr(found, name)) for name in gains},
+        **{f"centre_{name}": getattr(centre, name, None) for name in ("deletion", "insertion", "energy")},
+        "centre_pointing_game": getattr(centre, "pointing_game", None),
+        **{f"centre_{name}": None if centre is None else getattr(centre, name).value for name in gains},
+        **{f"centre_{name}_half": None if centre is None else _half(getattr(centre, name)) for name in gains},
         "region_pictures": None if regions is None else regions.pictures,
         "region_energy": None if regions is None else regions.energy.value,
         "region_energy_half": None if regions is None else _half(regions.energy),
         "region_area": None if regions is None else regions.area,
         "region_pointing_game": None if regions is None else regions.pointing_game.value,
+        "region_empty_maps": None if regions is None else regions.empty_maps,
     }
 
 
@@ -154,30 +167,40 @@ def explanation_tables(frame: pd.DataFrame) -> list[str]:
     for cam, part in shown.groupby("explanation_cam"):
         columns: dict[str, Callable[[NamedTuple], str]] = {
             "Method": _name,
-            "Deletion (random), %": lambda r: _beside(r.explanation_deletion, r.explanation_deletion_random),
-            "Gain of deletion": partial(_with_half, name="explanation_deletion_gain"),
-            "Insertion (random), %": lambda r: _beside(r.explanation_insertion, r.explanation_insertion_random),
-            "Gain of insertion": partial(_with_half, name="explanation_insertion_gain"),
+            "Deletion (random, centre), %": lambda r: _beside(
+                r.explanation_deletion, r.explanation_deletion_random, r.centre_deletion
+            ),
+            "Deletion, gain over random": partial(_with_half, name="explanation_deletion_gain"),
+            "Deletion, gain over centre": partial(_with_half, name="centre_deletion_gain"),
+            "Insertion (random, centre), %": lambda r: _beside(
+                r.explanation_insertion, r.explanation_insertion_random, r.centre_insertion
+            ),
+            "Insertion, gain over random": partial(_with_half, name="explanation_insertion_gain"),
+            "Insertion, gain over centre": partial(_with_half, name="centre_insertion_gain"),
             "Empty maps, %": lambda r: percent(r.explanation_empty_maps),
         }
         counts = _pictures(part, "explanation_pictures")
         about = (
             f"**Explanation** (`{safe(cam)}`): what its maps say of {counts} of the test pictures, stratified by "
             "emotion. *Deletion* is the area under the predicted emotion's probability while the picture is "
-            "greyed, warmest places first; *insertion* while a blurred one comes back so; beside them a random order "
-            "of the same pictures. A gain above 0, in points, tells more about the network than chance."
+            "greyed, warmest places first; *insertion* while a blurred one comes back so. In brackets the same with "
+            "maps that know nothing of the network: *random* blobs, and one blob in the *centre* of every picture, "
+            "where faces are. Gains, in points, are over these: one above 0 over random may only mean that the map "
+            "finds the face, one above 0 over the centre that it tells more than that."
         )
         if part["region_energy"].notna().any():
-            columns["Energy in the regions (area), %"] = lambda r: (
-                f"{_with_half(r, 'region_energy')} ({percent(r.region_area)})"
+            columns["Energy in the regions (area, centre), %"] = lambda r: (
+                f"{_with_half(r, 'region_energy')} ({percent(r.region_area)}, {percent(r.centre_energy)})"
             )
-            columns["Pointing game, %"] = lambda r: percent(r.region_pointing_game)
+            columns["Pointing game (centre), %"] = lambda r: _beside(r.region_pointing_game, r.centre_pointing_game)
+            columns["Empty of these, %"] = lambda r: percent(r.region_empty_maps)
             known = part[part["region_pictures"].notna()]
             about += (
-                f" The last two columns are over the {_pictures(known, 'region_pictures')} of these pictures whose "
+                f" The last three columns are over the {_pictures(known, 'region_pictures')} of these pictures whose "
                 "emotion has regions that carry it (a neutral face has none): *energy* is the share of the true "
                 "emotion's map inside them, beside the share of the picture that they cover, which is what an even map "
-                "would get; *pointing game* is the share of the maps whose maximum lies inside."
+                "would get, and the share of the blob in the centre; *pointing game* is the share of the maps whose "
+                "maximum lies inside. An empty map counts as outside in both."
             )
         texts += [about, markdown_table(columns, part, words=("Method",))]
     return texts
@@ -199,5 +222,5 @@ def _with_half(row: NamedTuple, name: str) -> str:
     return percent(value) if half != half else f"{percent(value)} ± {percent(half)}"
 
 
-def _beside(value: float, chance: float) -> str:
-    return f"{percent(value)} ({percent(chance)})"
+def _beside(value: float, *others: float) -> str:
+    return f"{percent(value)} ({', '.join(map(percent, others))})"

@@ -36,6 +36,12 @@ def ratio_text(value: float) -> str:
     return f"{value:.{max(digits, 0)}f}"
 
 
+def ece_text(row: NamedTuple) -> str:
+    """ "2.7 (1.8)": a row's ECE in per cent, and what chance alone gives, where the record says it."""
+    chance = row.ece_by_chance
+    return percent(row.ece) + (f" ({percent(chance)})" if chance == chance else "")
+
+
 DECLARED = "declared: "
 """What a submission's text on its training begins with; all that follows is a stranger's."""
 LONGEST = 120

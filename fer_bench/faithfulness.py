@@ -15,7 +15,7 @@ from fer_bench.errors import UserError
 from fer_bench.explain import explain
 from fer_bench.infer import Model, logits
 from fer_bench.metrics import softmax
-from fer_bench.records import Faithfulness, Regions
+from fer_bench.records import Centre, Faithfulness, Regions
 from fer_bench.sampling import mean_interval, stratified
 from fer_bench.statistics import several
 
@@ -25,6 +25,10 @@ STEPS = 10
 """Equal steps in which the pixels of a picture are taken away or put back."""
 GRID = 7
 """Cells a side of a random map: as coarse as CAMs are. Single random pixels would be noise, which hurts by itself."""
+BLOB = 0.25
+"""Standard deviation of the blob in the middle, as a share of the side."""
+TIED = 1e-6
+"""Values of a map (0..1) that are as close to its maximum are maxima, too: beyond its outermost cells a map is even."""
 
 
 def measure_faithfulness(
@@ -40,13 +44,14 @@ def measure_faithfulness(
 
     pictures: None is all. empty_maps: the share of the maps of the predicted emotion that are all 0. deletion and
     insertion: see the functions of these names, for the predicted emotion; deletion_random, insertion_random: the same
-    pictures in a random order. A faithful map has less deletion and more insertion than it. Where the right regions are
-    known (`rendered`, but for its neutral faces), with maps of the emotion that is shown: the share of a map's energy
-    (its sum) inside them, the area that they cover, which is what an even map would get, and the pointing game: the
-    share of maps whose maximum lies inside (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An
-    empty map counts as outside.
-    Intervals are 95 % bootstrap intervals over the pictures, or over the people where they are known. About 44 forward
-    passes a picture; progress wraps the loop over the four orders. cam_layer: as `explain` has it. Raises UserError as
+    with random blobs in place of the map. A faithful map has less deletion and more insertion than these, and than
+    `centre`, the same blob in the middle for every picture: most of what counts in a face lies there, so that a map
+    which only finds the face beats chance, too. Where the right regions are known (`rendered`, but for its neutral
+    faces), with maps of the emotion that is shown: the share of a map's energy (its sum) inside them, the area that
+    they cover, which is what an even map would get, and the pointing game: the share of maps whose maximum lies inside
+    (Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016). An empty map counts as outside.
+    Intervals are 95 % bootstrap intervals over the pictures, or over the people where they are known. About 66 forward
+    passes a picture; progress wraps the loop over the six orders. cam_layer: as `explain` has it. Raises UserError as
     `explain` does, and where there are no pictures.
     """
     if not len(faces):
@@ -59,36 +64,48 @@ def measure_faithfulness(
     chance = random_maps(len(faces), size, seed)
     # The sliver of chance settles the order where a map is flat, as it is wherever it is 0.
     own = resized(found.maps, size) + 1e-6 * chance
-    runs = ((deletion, own), (deletion, chance), (insertion, own), (insertion, chance))
-    deleted, deleted_random, inserted, inserted_random = (
+    middle = np.broadcast_to(blob(size), chance.shape)
+    runs = [(area, order) for area in (deletion, insertion) for order in (own, chance, middle)]
+    deleted, deleted_random, deleted_middle, inserted, inserted_random, inserted_middle = (
         area(model, faces.images, order, classes) for area, order in progress(runs)
     )
+    regions, blob_inside = _regions(model, faces, cam, seed, cam_layer)
     return Faithfulness(
         cam=cam, pictures=len(faces), seed=seed, empty_maps=float((found.maps.max((1, 2)) == 0).mean()),
         deletion=float(deleted.mean()), deletion_random=float(deleted_random.mean()),
         deletion_gain=mean_interval(deleted_random - deleted, seed, people),
         insertion=float(inserted.mean()), insertion_random=float(inserted_random.mean()),
         insertion_gain=mean_interval(inserted - inserted_random, seed, people),
-        regions=_regions(model, faces, cam, seed, cam_layer),
+        regions=regions, centre=Centre(
+            deletion=float(deleted_middle.mean()), deletion_gain=mean_interval(deleted_middle - deleted, seed, people),
+            insertion=float(inserted_middle.mean()),
+            insertion_gain=mean_interval(inserted - inserted_middle, seed, people), **blob_inside,
+        ),
     )  # fmt: skip
 
 
-def _regions(model: Model, faces: FaceSet, cam: str, seed: int, cam_layer: str | None) -> Regions | None:
-    """None where no picture has known regions and an emotion that the model tells."""
+def _regions(
+    model: Model, faces: FaceSet, cam: str, seed: int, cam_layer: str | None
+) -> tuple[Regions | None, dict[str, float]]:
+    """The maps' regions, and `energy` and `pointing_game` of the blob in the middle; None and nothing where no picture
+    has known regions and an emotion that the model tells."""
     if faces.masks is None:
-        return None
+        return None, {}
     known = np.array([emotion in model.emotions for emotion in faces.emotions])
     shown = faces.take(np.flatnonzero(faces.masks.any((1, 2)) & known[faces.labels]))
     if not len(shown):
-        return None
+        return None, {}
     emotions = [shown.emotions[label] for label in shown.labels]
     found = explain(model, shown.images, cam, emotions, cam_layer=cam_layer)
     maps = resized(found.maps, shown.images.shape[1:3])
     mean = partial(mean_interval, seed=seed, subjects=several(shown.subjects))
-    return Regions(
-        pictures=len(shown), energy=mean(energy_in_regions(maps, shown.masks)),
-        area=float(shown.masks.mean()), pointing_game=mean(points_inside(maps, shown.masks)),
+    middle = np.broadcast_to(blob(maps.shape[1:]), maps.shape)
+    figures = {"energy": energy_in_regions, "pointing_game": points_inside}
+    regions = Regions(
+        pictures=len(shown), area=float(shown.masks.mean()), empty_maps=float((maps.max((1, 2)) == 0).mean()),
+        **{name: mean(figure(maps, shown.masks)) for name, figure in figures.items()},
     )  # fmt: skip
+    return regions, {name: float(figure(middle, shown.masks).mean()) for name, figure in figures.items()}
 
 
 def energy_in_regions(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -101,10 +118,16 @@ def energy_in_regions(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
 
 
 def points_inside(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """bool (N,): whether each map's (first) maximum lies inside its mask; false for a map that is all 0."""
+    """bool (N,): whether each map's maximum lies inside its mask; false for a map that is all 0.
+
+    Of several maxima it is the one nearest the middle of the picture: a map is even beyond its outermost cells, where
+    that is the centre of the cell.
+    """
     flat = maps.reshape(len(maps), -1)
-    places = flat.argmax(1)[:, None]
-    return np.take_along_axis(masks.reshape(flat.shape), places, 1)[:, 0] & (flat.max(1) > 0)
+    peaks = flat.max(1)
+    away = -blob(maps.shape[1:]).reshape(-1)
+    places = np.where(flat >= peaks[:, None] - TIED, away, np.inf).argmin(1)[:, None]
+    return np.take_along_axis(masks.reshape(flat.shape), places, 1)[:, 0] & (peaks > 0)
 
 
 def deletion(model: Model, images: np.ndarray, order: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -145,6 +168,12 @@ def resized(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     smaller = maps.shape[1] > size[0]
     larger = F.interpolate(torch.from_numpy(maps)[:, None], size, mode="bilinear", antialias=smaller)
     return larger[:, 0].numpy()
+
+
+def blob(size: tuple[int, int]) -> np.ndarray:
+    """float32 (H, W): a Gaussian of the standard deviation BLOB in the middle, 1 at most."""
+    rows, columns = (((np.arange(side) + 0.5) / side - 0.5) / BLOB for side in size)
+    return np.exp(-(rows[:, None] ** 2 + columns**2) / 2).astype(np.float32)
 
 
 def random_maps(count: int, size: tuple[int, int], seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from fer_bench.beyond_accuracy import (
     robustness_tables,
 )
 from fer_bench.card_files import read_cards, readable_cards
-from fer_bench.cells import markdown_table, percent, ratio_text, safe, short, trained_text
+from fer_bench.cells import ece_text, markdown_table, percent, ratio_text, safe, short, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
@@ -50,11 +50,15 @@ HOW_TO_READ = (
     "Every figure is measured by this project's own code on the test split, which its own training never sees. "
     "± is half of a 95 % bootstrap interval over the test pictures, on CK+, MMI, DISFA and TFEID over the people in "
     "them (all pictures of a person are drawn together); it does not cover the luck of the training seed. "
-    "Rank is 1 + the number of rows whose interval lies wholly above: rows that share a rank have overlapping "
-    "intervals, and a comparison picture by picture (`python -m fer_bench.comparison`, in the app *Compare two "
-    "methods*) can still tell them apart. *Parameters* are the trainable ones, without those that are held fixed. "
+    "Rank is 1 + the number of rows whose interval lies wholly above. It is no test: rows of one rank can differ, and "
+    "rows of two ranks need not; a comparison picture by picture (`python -m fer_bench.comparison`, in the app "
+    "*Compare two methods*) tells which can be told apart. *ECE* is the expected calibration error of the likeliest "
+    "emotion, in brackets what a perfectly calibrated method with the same confidences shows on so few pictures: only "
+    "what lies well above that is miscalibration. *NLL* is the mean negative log-likelihood of the true emotion, in "
+    "nats; less is better. *Parameters* are the trainable ones, without those that are held fixed. "
     "(A submitted ONNX file does not tell them apart: of it, every weight that it holds counts.) "
-    "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run. "
+    "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run; small ratios vary by "
+    "a fifth and more from run to run. "
     "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
     "that. A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
     "not what the method can."
@@ -99,6 +103,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "macro_f1": metrics["macro_f1"],
         "nll": metrics["nll"],
         "ece": metrics["ece"],
+        "ece_by_chance": result.calibration.expected,
         **{f"{name}_half": (result.metrics[name].high - result.metrics[name].low) / 2 for name in _WITH_HALF},
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
@@ -199,7 +204,8 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "Accuracy, %": lambda r: f"**{percent(r.accuracy)}** ± {percent((r.high - r.low) / 2)}",
         "Balanced accuracy, %": lambda r: percent(r.balanced_accuracy),
         "Macro F1, %": lambda r: percent(r.macro_f1),
-        "ECE, %": lambda r: percent(r.ece),
+        "ECE, %": ece_text,
+        "NLL": lambda r: f"{r.nll:.2f}",
         "Reported, %": lambda r: percent(r.reported),
         "Difference, points": lambda r: percent(r.difference, "+"),
         "Trained": lambda r: safe(trained_text(r)),
@@ -208,7 +214,7 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "Latency, × resnet18": lambda r: ratio_text(r.latency_ratio),
     }
     if compact:
-        columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "MACs")}
+        columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "NLL", "MACs")}
     return markdown_table(columns, frame, words=("Method", "Trained"))
 
 

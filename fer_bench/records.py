@@ -110,6 +110,9 @@ class Calibration:
     count: list[int]
     confidence: list[float | None]
     accuracy: list[float | None]
+    expected: float | None = None
+    """The mean ECE of a perfectly calibrated model with these confidences on as many pictures: what chance alone gives.
+    None in records from before it was kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,10 +192,35 @@ class Regions:
     """Share of the picture that the regions cover: what an even map's energy would be."""
     pointing_game: Interval
     """Share of the maps whose maximum lies inside."""
+    empty_maps: float | None = None
+    """Share of these maps that are all 0, which count as outside; None in records from before it was kept."""
 
     def __post_init__(self) -> None:
         _need(self.pictures > 0 and 0 <= self.area <= 1, "explanation.regions needs pictures and an area in 0..1.")
         _fractions("explanation.regions", self.energy, self.pointing_game)
+        _need(self.empty_maps is None or 0 <= self.empty_maps <= 1, "explanation.regions.empty_maps must lie in 0..1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centre:
+    """What one map that knows neither network nor picture reaches: a blob in the middle, where faces are."""
+
+    deletion: float
+    deletion_gain: Interval
+    """This deletion minus the CAM's: above 0 where the CAM tells more than where a face is."""
+    insertion: float
+    insertion_gain: Interval
+    """The CAM's insertion minus this."""
+    energy: float | None = None
+    """Its share inside the regions, as `Regions.energy`; None where these are not known."""
+    pointing_game: float | None = None
+
+    def __post_init__(self) -> None:
+        shares = (self.deletion, self.insertion, self.energy, self.pointing_game)
+        _need(
+            all(share is None or 0 <= share <= 1 for share in shares),
+            "explanation.centre's areas and shares must lie in 0..1.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,6 +249,8 @@ class Faithfulness:
     """insertion - insertion_random."""
     regions: Regions | None = None
     """None where the right regions are not known (everywhere but on `rendered`)."""
+    centre: Centre | None = None
+    """None in records from before it was measured."""
 
     def __post_init__(self) -> None:
         _need(self.pictures > 0 <= self.seed, "explanation.pictures must be positive and its seed not negative.")
@@ -233,6 +263,18 @@ class Faithfulness:
         for name, (gain, said) in stated.items():
             _need(abs(gain - said.value) < 1e-6, f"explanation.{name}_gain is {said.value}; its areas give {gain}.")
             _need(said.low <= said.high, f"explanation.{name}_gain must have low <= high, not {said}.")
+        of = self.centre
+        for name, gain, said in (
+            ()
+            if of is None
+            else (
+                ("deletion", of.deletion - self.deletion, of.deletion_gain),
+                ("insertion", self.insertion - of.insertion, of.insertion_gain),
+            )
+        ):
+            told = f"explanation.centre.{name}_gain"
+            _need(abs(gain - said.value) < 1e-6, f"{told} is {said.value}; its areas give {gain}.")
+            _need(said.low <= said.high, f"{told} must have low <= high, not {said}.")
 
 
 def _need(condition: bool, sentence: str) -> None:

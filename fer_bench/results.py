@@ -232,7 +232,10 @@ def measure(
         "metrics": found,
         "per_class_recall": {emotion: recall for emotion, recall in recalls if np.isfinite(recall.value)},
         "confusion_matrix": m.confusion_matrix(targets, logits).tolist(),
-        "calibration": Calibration(**{k: [None if v != v else v for v in a.tolist()] for k, a in bins.items()}),
+        "calibration": Calibration(
+            **{k: [None if v != v else v for v in a.tolist()] for k, a in bins.items()},
+            expected=m.ece_by_chance(logits),
+        ),
         "subjects": None if people is None else len(np.unique(people)),
     }
 

@@ -172,7 +172,16 @@ def bootstrap_recalls(
     level: float = 0.95,
     subjects: np.ndarray | None = None,
 ) -> list[Interval]:
-    """Each class's recall with its interval: K of them; all NaN for a class without pictures."""
+    """Each class's recall with its interval: K of them; all NaN for a class without pictures.
+
+    Over pictures it is Wilson's, which holds for the few that a rare class has; over `subjects` the bootstrap's.
+    """
+    if subjects is None:
+        sums = confusion_parts(targets, logits).sum(axis=0)
+        counts = sums.reshape(np.shape(logits)[1], -1).sum(axis=1)
+        recalls = recall_from(sums)
+        low, high = wilson(recalls, np.maximum(counts, 1), level)
+        return [Interval(*map(float, bounds)) for bounds in zip(recalls, low, high, strict=True)]
     parts, classes = confusion_parts(targets, logits), np.shape(logits)[1]
     recall = _Statistic(parts, recall_from, shown=lambda sums: sums.reshape(-1, classes, classes).sum(axis=2))
     found = _bootstrap({"recall": recall}, samples, seed, level, subjects)

@@ -74,7 +74,7 @@ def test_a_layer_that_is_not_there_is_told_with_those_that_are() -> None:
     )
     with pytest.raises(UserError, match=r"give cam_layer=, .* \(first, act, block, .*\): mine is not a registered me"):
         explain(model, images)
-    with pytest.raises(UserError, match=r"the layer 'head' of mine gives no maps \(N, C, H, W\); choose one that does"):
+    with pytest.raises(UserError, match=r"the layer 'head' of mine gives no maps \(N, C, H, W\) and no tokens"):
         explain(model, images, cam_layer="head")
     assert hooks(model.network) == 0
 

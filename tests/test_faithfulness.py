@@ -14,6 +14,7 @@ from fer_bench.errors import UserError
 from fer_bench.explain import Explanation, explain
 from fer_bench.faithfulness import (
     STEPS,
+    blob,
     deletion,
     energy_in_regions,
     insertion,
@@ -49,6 +50,25 @@ def test_energy_and_pointing_worked_by_hand() -> None:
     masks[:, 0, 0] = True
     assert energy_in_regions(maps, masks).tolist() == [0.25, 1, 0]
     assert points_inside(maps, masks).tolist() == [False, True, False]
+
+
+def test_of_several_maxima_the_one_nearest_the_middle_points() -> None:
+    """A map is even beyond its outermost cells: a peak there lies where the cell is, and not at the picture's edge."""
+    maps, masks = np.zeros((4, 8, 8), np.float32), np.zeros((4, 8, 8), bool)
+    maps[0, :3, 3:5] = maps[1, 5:, 3:5] = maps[2, 3:5, :3] = maps[3, 3:5, 5:] = 1
+    masks[0, 2, 3:5] = masks[1, 5, 3:5] = masks[2, 3:5, 2] = masks[3, 3:5, 5] = True
+    assert points_inside(maps, masks).all()
+    assert not points_inside(maps, ~masks).any()
+
+
+def test_the_blob_in_the_middle_is_symmetric() -> None:
+    """A Gaussian of a quarter of the side: 1 in the middle, e^-2 at the middle of an edge."""
+    found = blob((9, 5))
+    assert found.shape == (9, 5)
+    assert (found == found[::-1]).all()
+    assert (found == found[:, ::-1]).all()
+    assert found[4, 2] == 1
+    assert found[4, 0] == pytest.approx(np.exp(-((0.4 / 0.25) ** 2) / 2))
 
 
 def test_deletion_worked_by_hand(quadrants: Model) -> None:
@@ -112,6 +132,12 @@ def test_a_faithful_map_beats_chance_everywhere(
     assert found.regions.pictures == 5  # the model tells no neutral, which has no region either
     assert found.regions.energy.low == pytest.approx(1, abs=1e-6)
     assert found.regions.area == 0.25
+    centre = found.centre
+    assert centre.deletion_gain.value == pytest.approx(centre.deletion - found.deletion)
+    assert centre.insertion_gain.value == pytest.approx(found.insertion - centre.insertion)
+    assert centre.deletion_gain.low > 0.1  # what counts lies in one quadrant, not in the middle
+    assert (centre.energy, centre.pointing_game) == (pytest.approx(0.25), pytest.approx(1))
+    assert found.regions.empty_maps == 0
     assert found.regions.pointing_game == Interval(1, pytest.approx(1 / (1 + 1.959964**2 / 5)), 1)  # of five: Wilson's
 
 
@@ -120,6 +146,7 @@ def test_a_misleading_map_is_found_out(quadrants: Model, monkeypatch: pytest.Mon
     monkeypatch.setattr(faithfulness, "explain", misleading)
     found = measure_faithfulness(quadrants, known())
     assert found.regions.energy.value == found.regions.pointing_game.value == 0
+    assert found.centre.insertion_gain.value < 0
     assert found.deletion_gain.value < -0.03
     assert found.insertion_gain.value < -0.02
 

@@ -89,6 +89,21 @@ def test_ece_of_the_hand_case():
     assert m.ece(HAND_TARGETS, HAND_LOGITS) == pytest.approx((0.4 + 0.5 + 0.2) / 4)
 
 
+def test_a_calibrated_model_shows_the_ece_of_chance():
+    """One picture at confidence .7 misses by .3 in seven cases of ten and by .7 in three: .42 on average; of answers
+    whose targets are drawn from their own probabilities it is the ECE, and of sure ones it is none."""
+    one = np.log([[0.7, 0.3]])
+    assert m.ece_by_chance(one, draws=4000) == pytest.approx(0.42, abs=0.01)
+    assert m.ece_by_chance(np.array([[100.0, 0.0]] * 9)) == pytest.approx(0, abs=1e-9)
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(350, 7))
+    cumulated = m.softmax(logits).cumsum(1)
+    drawn = [np.minimum((cumulated < rng.random((350, 1))).sum(1), 6) for _ in range(100)]
+    measured = [m.ece(targets, logits) for targets in drawn]
+    assert m.ece_by_chance(logits) == pytest.approx(np.mean(measured), abs=3 * np.std(measured) / 10)
+    assert m.ece_by_chance(logits) == m.ece_by_chance(logits)
+
+
 def test_calibration_bins_agree_with_scikit_learn(answers):
     """The filled bins hold scikit-learn's mean confidences and accuracies, and their weighted gaps are the ECE."""
     targets, logits = answers

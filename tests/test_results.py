@@ -18,7 +18,7 @@ from fer_bench import results as r
 from fer_bench import statistics as s
 from fer_bench.emotions import FOUR
 from fer_bench.errors import UserError
-from fer_bench.records import Regions
+from fer_bench.records import Centre, Regions
 from fer_bench.statistics import Interval
 
 RNG = np.random.default_rng(0)
@@ -36,6 +36,10 @@ FAITHFULNESS = r.Faithfulness(
     deletion_gain=Interval(0.1, 0.05, 0.15), insertion=0.5, insertion_random=0.6,
     insertion_gain=Interval(-0.1, -0.2, 0.05),
     regions=Regions(pictures=60, energy=Interval(0.4, 0.3, 0.5), area=0.2, pointing_game=Interval(0.5, 0.4, 0.6)),
+    centre=Centre(
+        deletion=0.25, deletion_gain=Interval(0.05, 0.0, 0.1), insertion=0.55, insertion_gain=Interval(-0.05, -0.1, 0),
+        energy=0.4, pointing_game=0.3,
+    ),
 )  # fmt: skip
 
 
@@ -216,6 +220,13 @@ def test_an_emotion_without_pictures_has_no_recall():
         (lambda v: v["explanation"].update(deletion=0.25), "explanation.deletion_gain is 0.1"),
         (lambda v: v["explanation"].update(empty_maps=2), "explanation's areas and shares must lie in 0..1"),
         (lambda v: v["explanation"]["regions"].update(area=7), "explanation.regions needs pictures and an area"),
+        (
+            lambda v: v["explanation"]["regions"].update(empty_maps=-1),
+            "explanation.regions.empty_maps must lie in 0..1",
+        ),
+        (lambda v: v["explanation"]["centre"].update(energy=1.2), "explanation.centre's areas and shares must lie"),
+        (lambda v: v["explanation"]["centre"].update(deletion=0.2), "explanation.centre.deletion_gain is 0.05"),
+        (lambda v: v["explanation"]["centre"]["insertion_gain"].update(low=1), "must have low <= high"),
         (lambda v: v["explanation"]["regions"].update(mask=1), "explanation.regions has unknown key(s): mask"),
         (lambda v: v["cost"].update(parameters=10**400), "cost.parameters is no number that a result may hold: 1000"),
         (lambda v: v["cost"].update(latency_ms=10**400), "cost.latency_ms is no number that a result may hold"),

@@ -134,18 +134,23 @@ def test_recalls_have_intervals_and_absent_classes_none():
     half = 1.96 * math.sqrt(0.8 * 0.2 / 50)
     for recall in (first, second):
         assert recall.value == 0.8
+        assert (recall.low, recall.high) == pytest.approx(s.wilson(0.8, 50))
         assert (recall.low, recall.high) == pytest.approx((0.8 - half, 0.8 + half), abs=0.03)
     assert np.isnan([third.value, third.low, third.high]).all()
 
 
 def test_a_recall_of_a_hundred_per_cent_is_wilsons():
-    """A class whose 20 pictures are all right, or all wrong, has a width; that of the class in between stays."""
+    """A class whose 20 pictures are all right, or all wrong, has a width; over people these alone do."""
     targets = np.repeat([0, 1, 2], 20)
     logits = np.eye(3)[[0] * 20 + [1] * 12 + [0] * 28]
     first, second, third = s.bootstrap_recalls(targets, logits)
     low, half = 1 / (1 + 1.959964**2 / 20), 1.96 * math.sqrt(0.6 * 0.4 / 20)
     assert (first.low, first.high, third.low, third.high) == pytest.approx((low, 1, 0, 1 - low), abs=1e-6)
     assert (second.low, second.high) == pytest.approx((0.6 - half, 0.6 + half), abs=0.04)
+    people = np.tile(np.arange(20), 3)
+    first, second, third = s.bootstrap_recalls(targets, logits, subjects=people)
+    assert (first.low, first.high, third.low, third.high) == pytest.approx((low, 1, 0, 1 - low), abs=1e-6)
+    assert (second.low, second.high) != pytest.approx(s.wilson(0.6, 20), abs=1e-3)
 
 
 def test_intervals_over_people_cover_the_truth_and_over_their_pictures_do_not():

@@ -17,7 +17,7 @@ import pandas as pd
 
 from fer_bench.beyond_accuracy import F1, emotion_text, emotions_of
 from fer_bench.card_files import read_cards
-from fer_bench.cells import ratio_text
+from fer_bench.cells import ece_text, ratio_text
 from fer_bench.comparison import Comparison
 from fer_bench.errors import UserError
 from fer_bench.leaderboard import (
@@ -110,7 +110,8 @@ _COLUMNS = (
     ("Accuracy, %", 130, lambda r: _hundred(r.accuracy), lambda r: f"{percent(r.accuracy)} ± {percent(_half(r))}"),
     ("Balanced, %", 126, lambda r: _hundred(r.balanced_accuracy), lambda r: _pair(r, "balanced_accuracy")),
     ("Macro F1, %", 126, lambda r: _hundred(r.macro_f1), lambda r: _pair(r, "macro_f1")),
-    ("ECE, %", 118, lambda r: _hundred(r.ece), lambda r: _pair(r, "ece")),
+    ("ECE, %", 118, lambda r: _hundred(r.ece), ece_text),
+    ("NLL", 90, lambda r: round(r.nll, 3), lambda r: f"{r.nll:.2f}"),
     ("Reported, %", 120, lambda r: _hundred(r.reported), lambda r: percent(r.reported)),
     ("Difference", 120, lambda r: _hundred(r.difference), lambda r: percent(r.difference, "+")),
     ("Trained, share of budget", 420, lambda r: _hundred(r.budget_fraction), lambda r: trained_text(r)),
