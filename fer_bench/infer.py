@@ -34,6 +34,7 @@ from fer_bench.faces import (
     stack,
 )
 from fer_bench.methods import METHODS, build
+from fer_bench.metrics import NOT_LOGITS, are_probabilities
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
@@ -118,7 +119,7 @@ class Model:
         float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Channels come last: an
         array (3, H, W) is three grey pictures. Returns one dict per picture, emotion -> probability, summing to 1.
         unreadable: what becomes of what is no picture: "raise" raises UnreadablePictureError, naming the file; "skip"
-        puts None into its place.
+        puts None into its place. Raises UserError for a network that answers with probabilities.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -136,7 +137,10 @@ class Model:
                         raise
                     opened.append(None)
             images = stack([image for image in opened if image is not None], self.input_spec.size)
-            rows = iter(torch.from_numpy(logits(self, images, batch_size)).softmax(1).tolist())
+            answers = logits(self, images, batch_size)
+            if are_probabilities(answers):
+                raise UserError(f"{self.name} {NOT_LOGITS}")
+            rows = iter(torch.from_numpy(answers).softmax(1).tolist())
             scores += [None if image is None else dict(zip(self.emotions, next(rows), strict=True)) for image in opened]
         return scores
 

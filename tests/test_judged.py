@@ -109,6 +109,8 @@ def test_probabilities_are_refused_as_in_submissions(faces: fer_bench.FaceSet) -
     told = "^mine answers with probabilities, not logits; remove its last Softmax or make it LogSoftmax.$"
     with pytest.raises(UserError, match=told):
         fer_bench.benchmark(own(network=nn.Sequential(network, nn.Softmax(1))), faces)
+    with pytest.raises(UserError, match=told):  # here it would make all of them much alike
+        own(network=nn.Sequential(network, nn.Softmax(1))).predict(faces.images)
     result = fer_bench.benchmark(own(network=nn.Sequential(network, nn.LogSoftmax(1))), faces)
     assert result.metrics["nll"].value == pytest.approx(plain.metrics["nll"].value)
 

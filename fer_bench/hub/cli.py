@@ -14,7 +14,7 @@ from fer_bench.hub.client import HubError, Sent, There, Tree, checked_repo, fetc
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
 from fer_bench.hub.folders import fetch_results
 from fer_bench.methods import METHODS
-from fer_bench.protocols import track_named
+from fer_bench.protocols import recipe_for, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import Result
 from fer_bench.weights import find, index_held, index_key, read_index, sha256, weights_folder
@@ -129,6 +129,7 @@ def _push(options: argparse.Namespace) -> int:
     key = index_key(options.method, track, recipe, options.seed)
     entry = read_index().get(key)
     if entry is None:
+        recipe_for(recipe, card)  # what is misspelt is not to be trained
         raise UserError(
             f"weights/index.json has no row {key}; train it, then enter it with: python -m fer_bench.weights add RUN"
         )

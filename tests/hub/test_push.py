@@ -323,6 +323,7 @@ def test_dry_run_and_folder_agree(
         (["push", "--method", "deep_emotion", "--to", f"dir:{__file__}/x"], "cannot be written"),
         (["push", "--method", "deep-emotion", "--repo", REPO], "Did you mean 'deep_emotion'"),
         (["push", "--method", "deep_emotion", "--seed", "7", "--repo", REPO], "weights add RUN"),
+        (["push", "--method", "deep_emotion", "--recipe", "comon", "--repo", REPO], "Did you mean 'common-v1'?"),
         (["pull", "--method", "small-cnn"], "Did you mean 'small_cnn'"),
         (["push", "--method", "deep_emotion", "--track", "ferpluss", "--repo", REPO], "Did you mean 'ferplus'"),
         (["pull", "--method", "deep_emotion", "--track", "ferplus"], f"its rows of it are {KEY}."),
