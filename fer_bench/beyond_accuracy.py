@@ -159,12 +159,13 @@ def robustness_tables(frame: pd.DataFrame) -> list[str]:
 
 
 def explanation_tables(frame: pd.DataFrame) -> list[str]:
-    """Markdown tables of the rows of `leaderboard.table` that were measured, greatest gain of insertion first.
+    """Markdown tables of the rows of `leaderboard.table` that were measured, greatest gain of insertion first: over the
+    centre, and those without it by that over random.
 
     A sentence and a table for each kind of CAM.
     """
-    order = ["explanation_insertion_gain", *_NAME]
-    shown = frame[frame["explanation_cam"] != ""].sort_values(order, ascending=[False, True, True, True])
+    order = ["centre_insertion_gain", "explanation_insertion_gain", *_NAME]
+    shown = frame[frame["explanation_cam"] != ""].sort_values(order, ascending=[False, False, True, True, True])
     texts = []
     for cam, part in shown.groupby("explanation_cam"):
         columns: dict[str, Callable[[NamedTuple], str]] = {

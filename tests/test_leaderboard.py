@@ -239,14 +239,16 @@ def test_suites_of_corruptions_are_not_mixed():
 
 def test_explanations_stand_in_a_table_of_their_own():
     """Gains stand beside the areas that they come from, the greatest first; regions only where they are known."""
-    results = [made("a", explanation=faithful(0.1, centre=True)), made("b", 60, explanation=faithful(0.2)), made("c")]
+    results = [made("a", explanation=faithful(0.1, centre=True)), made("b", 60, explanation=faithful(0.2)), made("d")]
+    results.append(made("c", 50, explanation=faithful(0.1)))
     text = lb.markdown(results)
     lines = text.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("| Method | Deletion"))
-    assert lines[start + 2 : start + 4] == [
-        "| `b` (common-v1) | 20.0 (30.0, –) | 10.0 ± 5.0 | – | 70.0 (50.0, –) | 20.0 ± 2.0 | – | 0.0 |",
+    assert lines[start + 2 : start + 5] == [
         "| `a` (common-v1) | 20.0 (30.0, 25.0) | 10.0 ± 5.0 | 5.0 ± 2.0 | 60.0 (50.0, 55.0) | 10.0 ± 2.0 | 5.0 ± 3.0 "
         "| 0.0 |",
+        "| `b` (common-v1) | 20.0 (30.0, –) | 10.0 ± 5.0 | – | 70.0 (50.0, –) | 20.0 ± 2.0 | – | 0.0 |",
+        "| `c` (common-v1) | 20.0 (30.0, –) | 10.0 ± 5.0 | – | 60.0 (50.0, –) | 10.0 ± 2.0 | – | 0.0 |",
     ]
     assert "**Explanation** (`gradcam`): what its maps say of 70 of the test pictures" in text
     assert "Energy" not in text
@@ -257,7 +259,7 @@ def test_explanations_stand_in_a_table_of_their_own():
     assert "The last three columns" not in text
     row = lb.table(results, None, "fer2013").set_index("method")
     assert row.loc["a", "explanation_insertion_gain"] == 0.1
-    assert np.isnan(row.loc["c", "explanation_insertion_gain"])
+    assert np.isnan(row.loc["d", "explanation_insertion_gain"])
     assert np.isnan(row.loc["a", "region_energy"])
 
 
