@@ -31,8 +31,15 @@ class InputSpec:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise ValueError(f"channels must be 1 or 3, not {self.channels}")
-        if self.size < 8:
-            raise ValueError(f"size must be at least 8 pixels, not {self.size}")
+        if not isinstance(self.size, int) or self.size < 8:
+            raise ValueError(f"size must be a whole number of pixels, at least 8, not {self.size!r}")
+        for name in ("mean", "std"):  # a list, as JSON has it, or an array will do
+            try:
+                object.__setattr__(self, name, tuple(map(float, getattr(self, name))))
+            except TypeError:
+                raise ValueError(f"{name} must be numbers, one per channel, not {getattr(self, name)!r}") from None
+        if not all(map(math.isfinite, (*self.mean, *self.std, self.margin))) or self.margin < 0:
+            raise ValueError("mean, std and margin must be finite, and margin not negative")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} value(s), one per channel")
         if min(self.std) <= 0:

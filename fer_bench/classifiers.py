@@ -87,7 +87,7 @@ def from_transformers(
     shown = str(source)
     model, commit = _loaded(shown, revision)
     labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-    outputs, meanings = _meanings(shown, labels, emotions)
+    outputs, told = _meanings(shown, labels, emotions)
     spec, crop = _input(shown, model, commit, margin)
     place = Path(shown).resolve().name if commit is None else f"{shown}@{commit}"
     record = {
@@ -96,7 +96,7 @@ def from_transformers(
                     "pretrained": f"weights of {place} (transformers)"},
     }  # fmt: skip
     network = Classifier(model, outputs, crop).eval()
-    return Model(name or _name(shown), network, spec, meanings, record | {"cam_layer": last_maps(network, spec)})
+    return Model(name or _name(shown), network, spec, told, record | {"cam_layer": last_maps(network, spec)})
 
 
 def last_maps(network: nn.Module, spec: InputSpec) -> str | None:
@@ -139,6 +139,29 @@ def named(text: str) -> tuple[str, str | None]:
         return text, None
     source, _, revision = text.partition("@")
     return source, revision or None
+
+
+def published(sources: Sequence[str], emotions: str | None = None) -> list[Model]:
+    """`from_transformers` of a command's arguments: sources as `named` reads them, or NAME=SOURCE.
+
+    emotions: what the outputs of the one source mean, in their order, as "anger, -, happy"; a dash is none. Raises
+    UserError as `from_transformers`, for a name that is none, and where two models would have the same.
+    """
+    if emotions and len(sources) != 1:
+        raise UserError("--emotions says what the outputs of one model mean; give it with one --transformers.")
+    meanings = [None if one.strip() in ("", "-") else one.strip() for one in emotions.split(",")] if emotions else None
+    models: dict[str, Model] = {}
+    for text in dict.fromkeys(sources):
+        name, is_named, rest = text.partition("=")
+        if not is_named or Path(text).exists():
+            name, rest = None, text
+        elif not re.fullmatch("[a-z0-9_]+", name) or name in METHODS:
+            raise UserError(f"{name}: a row's name is of small letters, digits and _, and not that of a method here.")
+        model = from_transformers(*named(rest), meanings, name)
+        if model.name in models:
+            raise UserError(f"{text}: another of the models is called {model.name} too; name it: NAME=MODEL.")
+        models[model.name] = model
+    return list(models.values())
 
 
 def _loaded(source: str, revision: str | None) -> tuple[nn.Module, str | None]:
@@ -184,20 +207,20 @@ def _meanings(
     """The outputs that are emotions, and which. UserError where a name is no emotion, or several are the same."""
     if given is not None and len(given) != len(labels):
         raise UserError(f"{source}: {len(given)} emotions were given for its {len(labels)} outputs.")
-    outputs, meanings = [], []
+    outputs, told = [], []
     for number, label in enumerate(labels if given is None else given):
         if label is None:
             continue
         try:
-            meanings.append(canonical(label))
+            told.append(canonical(label))
         except ValueError as error:
-            mend = "in Python give emotions=, one per output in its order and None for what is no emotion"
+            mend = "say what each output means with --emotions, in Python with emotions="
             raise UserError(f"{source}: its outputs are {', '.join(map(str, labels))}: {error}; {mend}.") from None
         outputs.append(number)
-    if len(set(meanings)) < len(meanings) or len(meanings) < 2:
-        told = ", ".join(meanings) or "no emotion"
-        raise UserError(f"{source}: its outputs mean {told}; there must be two at least, each of them once.")
-    return outputs, tuple(meanings)
+    if len(set(told)) < len(told) or len(told) < 2:
+        what = ", ".join(told) or "no emotion"
+        raise UserError(f"{source}: its outputs mean {what}; there must be two at least, each of them once.")
+    return outputs, tuple(told)
 
 
 def _name(source: str) -> str:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from fer_bench import __version__
 from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
-from fer_bench.classifiers import from_transformers, named
+from fer_bench.classifiers import published
 from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import DATASETS, FaceSet, data_folder, load_dataset
 from fer_bench.emotions import in_order, shared
@@ -211,6 +211,9 @@ def evaluate(
         except DataError as error:
             skipped.append((Lacking if strict else str)(f"{name}: {error}"))
             continue
+        except Exception as error:  # of a data set that somebody's package adds: the other tracks go on
+            skipped.append(failure(name, error))
+            continue
         skipped += untrained  # where the data is not here, that is all there is to say
         # That nothing can be written is said before the minutes of inference, not after them.
         atomic_write(out / ".writable", b"").unlink(missing_ok=True)
@@ -227,7 +230,7 @@ def evaluate(
                 if runs is not None and not found:
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
-                guard(model, track, out, tta, (found or given is not None) and not verified)
+                guard(model, track, out, tta, found and not verified, given is not None)
                 # Else its training pictures are another track's; where they are not known, they may be these.
                 own = model.record["track"] == OWN or same_track(model.record["track"], track.name)
                 if own and in_train is None:
@@ -310,7 +313,12 @@ def main(argv: list[str] | None = None) -> int:
     which.add_argument("--method", nargs="+", metavar="NAME")
     which.add_argument(
         "--transformers", nargs="+", metavar="MODEL",
-        help="image classifiers of others: NAMESPACE/NAME[@REVISION] on the Hugging Face Hub, or a folder of one",
+        help="image classifiers of others: NAMESPACE/NAME[@REVISION] on the Hugging Face Hub, or a folder of one; "
+        "NAME=MODEL names its row",
+    )  # fmt: skip
+    parser.add_argument(
+        "--emotions", metavar="NAMES",
+        help="of one --transformers model: what each output means, with commas between, - for none",
     )  # fmt: skip
     parser.add_argument(
         "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
@@ -366,8 +374,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
             check_recipe(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
         device = str(best_device(arguments.device))
-        if arguments.transformers:
-            methods = [from_transformers(*named(text)).to(device) for text in dict.fromkeys(arguments.transformers)]
+        if arguments.transformers or arguments.emotions:
+            methods = [model.to(device) for model in published(arguments.transformers or (), arguments.emotions)]
         chosen = (methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device)
         if arguments.costs:
             written, skipped = measure_costs(*chosen)

@@ -174,7 +174,12 @@ def logits(
         for start in progress(range(0, len(images), batch_size)):
             batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
             shown = views(to_input(batch, model.input_spec), tta)
-            every = [model.network(view.contiguous(memory_format=torch.channels_last)).float() for view in shown]
+            every = [model.network(view.contiguous(memory_format=torch.channels_last)) for view in shown]
+            found, wanted = getattr(every[0], "shape", type(every[0]).__name__), (len(batch), len(model.emotions))
+            if found != wanted:
+                told = f"a tensor {wanted}, a logit for each of {', '.join(model.emotions)}"
+                raise UserError(f"{model.name} must answer {len(batch)} picture(s) with {told}, not with {found}.")
+            every = [one.float() for one in every]
             answers = every[0]
             if tta != "none":
                 answers = torch.stack([one.log_softmax(1) for one in every]).logsumexp(0) - math.log(len(every))

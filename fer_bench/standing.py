@@ -39,16 +39,21 @@ def standing(result: Result, out: Path) -> Result | None:
     return before if measured == replaced else None
 
 
-def guard(model: Model, track: Track, out: Path, tta: str, trying: bool) -> None:
-    """Refuse, where a user is `trying` weights of their own runs, to put their row into the place of a verified one.
+def guard(model: Model, track: Track, out: Path, tta: str, trying: bool, foreign: bool = False) -> None:
+    """Refuse, where a user is `trying` weights of their own runs, to put their row into the place of a verified one,
+    and to put that of a `foreign` model, whose name anyone may have given it, into the place of another model's.
 
-    Raises UserError where `out` holds a row of the same track, method, recipe and seed that the project measured with
-    other weights: it would be gone, with its robustness and explanation, and could not be compared with the new one.
+    Raises UserError where `out` holds a row of the same track, method, recipe and seed, of other weights: it would be
+    gone, with its robustness and explanation, and could not be compared with the new one.
     """
     path = result_path(out, track.name, model.name, model.record["recipe"], model.record["seed"], tta)
-    if not trying or not path.is_file():
+    if not (trying or foreign) or not path.is_file():
         return
     before = read_result(path)
+    if foreign and before.weights.sha256 != model.record["sha256"]:
+        raise UserError(
+            f"{path} is a row of another model; name this one, NAME=MODEL, or give another folder to --out."
+        )
     if before.verified and before.weights.sha256 != model.record["sha256"]:
         raise UserError(f"{path} is a verified row of other weights; give another folder to --out for yours.")
 

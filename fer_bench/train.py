@@ -35,7 +35,7 @@ from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
-from fer_bench.metrics import accuracy
+from fer_bench.metrics import NOT_LOGITS, accuracy, are_probabilities
 from fer_bench.missing import missing
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
@@ -158,6 +158,7 @@ class Run:
                 if stage.prepare is not None:
                     with evaluating(self.network), torch.no_grad():
                         stage.prepare(self.network, self.plain_batches)
+                self.right(self.network, slice(2))  # before an epoch is spent: what can never be judged is refused
             parameters = list(stage.parameters(self.network))
             with only_trainable(self.network, parameters):
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
@@ -275,24 +276,24 @@ class Run:
         return self.network if self.average is None else self.average.module
 
     def right(self, network: nn.Module, part: slice = slice(None)) -> int:
-        """How many validation pictures (of a part of them) a network gets right. TrainingError where it overflows."""
+        """How many validation pictures (of a part of them) a network gets right. TrainingError where none can be."""
         images, labels = self.validation_set.images[part], self.validation_set.labels[part]
         model = Model(self.method.card.name, network, self.spec, self.emotions, {})
         answers = logits(model, images, 256)
+        if are_probabilities(answers):
+            raise TrainingError(f"{model.name} {NOT_LOGITS}")
         if not np.isfinite(answers).all():
-            raise TrainingError(
-                f"{self.method.card.name} gives answers that are not finite in epoch {len(self.state['curve']) + 1}; "
-                f"{self.folder} keeps the last good checkpoint, train with a lower learning rate."
-            )
+            keeps = f"{self.folder} keeps the last good checkpoint, train with a lower learning rate"
+            number = len(self.state["curve"]) + 1
+            raise TrainingError(f"{model.name} gives answers that are not finite in epoch {number}; {keeps}.")
         return round(accuracy(labels, answers) * len(labels)) if len(labels) else 0
 
     def validate(self) -> float:
         """Accuracy on the validation split in training's precision: the only figure that selects."""
-        processes = self.processes
-        processes.share_buffers(self.judged)
+        self.processes.share_buffers(self.judged)
         with self.autocast:
-            right = self.right(self.judged, slice(processes.rank, None, processes.world))
-        return processes.total(right) / len(self.validation_set)
+            right = self.right(self.judged, slice(self.processes.rank, None, self.processes.world))
+        return self.processes.total(right) / len(self.validation_set)
 
     def finish(self) -> Path:
         """Process 0 writes the model, the others wait for it. Returns its file."""

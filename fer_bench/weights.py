@@ -71,7 +71,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], record: dict) -> No
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     os.close(handle)
     try:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        contiguous: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            tensor = tensor.detach().cpu().contiguous()
+            shared = any(tensor.data_ptr() == other.data_ptr() for other in contiguous.values())  # as tied weights do
+            contiguous[name] = tensor.clone() if shared else tensor
         save_file(contiguous, temporary, metadata={_KEY: json.dumps(record)})
         os.chmod(temporary, 0o644)
         replace_with(temporary, path)
@@ -127,7 +131,8 @@ def pack(
             if tensor.numel() >= INT8_FROM:
                 packed[f"{name}:int8"], packed[f"{name}:scale"] = _quantise(tensor.float())
             else:
-                packed[name] = tensor.to(torch.float16)
+                fits = tensor.abs().max() <= torch.finfo(torch.float16).max if tensor.numel() else True
+                packed[name] = tensor.to(torch.float16) if fits else tensor.float()
         else:
             packed[name] = tensor.clone()
     return packed, {"storage": STORAGE, "streams": streams}

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 
 from fer_bench.cards import Augmentation, DatasetCard, InputSpec, MethodCard, Recipe, Reported, Track
@@ -19,7 +20,12 @@ RECIPE = Recipe("mine", epochs=3)
     ("change", "reason"),
     [
         ({"channels": 2}, "channels must be 1 or 3, not 2"),
-        ({"size": 7}, "size must be at least 8 pixels, not 7"),
+        ({"size": 7}, "size must be a whole number of pixels, at least 8, not 7"),
+        ({"size": 48.0}, "size must be a whole number of pixels, at least 8, not 48.0"),
+        ({"size": (48, 48)}, "size must be a whole number of pixels"),
+        ({"mean": 0.5}, "mean must be numbers, one per channel, not 0.5"),
+        ({"std": (math.nan,)}, "must be finite"),
+        ({"margin": -1}, "margin not negative"),
         ({"channels": 3}, "mean and std need 3 value"),
         ({"mean": (0.5, 0.5)}, "mean and std need 1 value"),
         ({"std": ()}, "mean and std need 1 value"),
@@ -39,6 +45,11 @@ def test_an_input_spec_survives_json() -> None:
     assert InputSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     with pytest.raises(TypeError, match="colour"):
         InputSpec.from_dict({**spec.to_dict(), "colour": True})
+
+
+def test_an_input_spec_takes_lists_and_arrays() -> None:
+    """As JSON and NumPy have them; it can be compared and hashed as any."""
+    assert {InputSpec(48, 1, [0.5], np.array([0.25]))} == {GREY}
 
 
 def test_reading_an_input_spec_checks_it() -> None:

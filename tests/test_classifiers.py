@@ -196,6 +196,46 @@ def test_the_command_writes_a_row(
     assert "my_vit" in capsys.readouterr().out
 
 
+def test_the_command_is_told_what_outputs_mean(
+    saved: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model that does not name them; for one model only, since another's outputs have another order."""
+    folder, out = tmp_path / "nameless", tmp_path / "out"
+    shutil.copytree(saved("My ViT"), folder)
+    broken(folder, "labels")
+    given = ["--transformers", str(folder), "--track", "rendered", "--out", str(out)]
+    assert main([*given, "--emotions", "anger, -, fear, happiness,,sadness,surprise"]) == 0
+    row = read_result(out / "results/rendered/nameless/as-published-s0.json")
+    assert row.emotions == ("anger", "fear", "happiness", "sadness", "surprise")
+    capsys.readouterr()
+    for wrong in (["--method", "deep_emotion"], ["--transformers", "a", "b"]):
+        assert main([*wrong, "--emotions", "anger,fear"]) == 2
+        assert capsys.readouterr().err == (
+            "--emotions says what the outputs of one model mean; give it with one --transformers.\n"
+        )
+
+
+def test_rows_of_two_models_do_not_take_each_others_place(
+    saved: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints are often called alike: in one command and in two they are told apart by names of their own."""
+    first, second, out = tmp_path / "a" / "model", tmp_path / "b" / "model", tmp_path / "out"
+    shutil.copytree(saved("My ViT"), first)
+    shutil.copytree(saved("deit"), second)
+    given = ["--track", "rendered", "--out", str(out), "--transformers"]
+    assert main([*given, str(first), str(second)]) == 2
+    assert f"{second}: another of the models is called model too; name it: NAME=MODEL" in capsys.readouterr().err
+    assert main([*given, str(first)]) == 0
+    kept = (out / "results/rendered/model/as-published-s0.json").read_bytes()
+    assert main([*given, str(second), f"other={second}"]) == 1
+    assert "is a row of another model; name this one, NAME=MODEL" in capsys.readouterr().err
+    assert (out / "results/rendered/model/as-published-s0.json").read_bytes() == kept
+    assert read_result(out / "results/rendered/other/as-published-s0.json").method == "other"
+    for wrong in ("small_cnn", "Mine"):
+        assert main([*given, f"{wrong}={second}"]) == 2
+        assert f"{wrong}: a row's name is of small letters" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--runs", "runs"], ["--recipe", "paper"], ["--costs"], ["--figures"]])
 def test_options_of_our_own_weights_are_refused(
     saved: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
@@ -234,7 +274,10 @@ def broken(folder: Path, what: str) -> None:
 @pytest.mark.parametrize(
     ("what", "says"),
     [
-        ("labels", r"its outputs are LABEL_0, disgust, .*: unknown emotion 'LABEL_0'.*in Python give emotions="),
+        (
+            "labels",
+            r"its outputs are LABEL_0, disgust, .*: unknown emotion 'LABEL_0'.*with --emotions, in Python with",
+        ),
         ("head", r"with weights in safetensors \(its weights are not those of its config.json\)"),
         ("weights", r"with weights in safetensors \(.*model.safetensors"),  # a pickle is not even opened
         ("part", r"its file has no weights for classifier.bias, classifier.weight, which would be random"),

@@ -74,6 +74,25 @@ def test_a_network_that_raises_costs_its_own_row(
     assert "`deep_emotion_parallel`" in (tmp_path / "out" / "LEADERBOARD.md").read_text()
 
 
+def test_a_data_set_that_raises_costs_its_own_track(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loader that an installed package added may be broken: the tracks after it are judged, and the table written."""
+    read = evaluate.load_dataset
+
+    def broken(name: str, *more: str) -> fer_bench.FaceSet:
+        if name == "fer2013":
+            raise ValueError("float images")
+        return read(name, *more)
+
+    monkeypatch.setattr(evaluate, "load_dataset", broken)
+    given = ["--method", "deep_emotion", "--track", "fer2013", "rendered", "--out", str(tmp_path)]
+    assert main(given) == 1
+    assert "failed fer2013: ValueError: float images" in capsys.readouterr().err
+    assert (tmp_path / "results/rendered/deep_emotion/common-v1-s0.json").is_file()
+    assert "## Rendered" in (tmp_path / "LEADERBOARD.md").read_text()
+
+
 def test_an_explanation_that_fails_loses_no_accuracy(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

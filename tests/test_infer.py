@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import fer_bench
 from fer_bench import infer
-from fer_bench.cards import Recipe, Track
+from fer_bench.cards import InputSpec, Recipe, Track
+from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError
 from fer_bench.infer import Model, full_precision, load, logits
@@ -53,6 +55,31 @@ def test_predict_gives_probabilities_per_emotion_for_every_kind_of_picture(model
         assert tuple(answer) == model.emotions
         assert sum(answer.values()) == pytest.approx(1, abs=1e-6)
         assert answer == pytest.approx(answers[0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("network", "found"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(48 * 48, 6)), r"torch.Size\(\[1, 6\]\)"),
+        (nn.Conv2d(1, 7, 48), r"torch.Size\(\[1, 7, 1, 1\]\)"),
+        (nn.LSTM(48, 7, batch_first=True), "tuple"),
+    ],
+)
+def test_a_network_that_gives_no_logit_per_emotion_is_refused(network: nn.Module, found: str) -> None:
+    """With what it gave and what it must give, whoever asks it."""
+
+    class Of(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, x: torch.Tensor) -> object:
+            return self.inner(x[:, 0] if isinstance(self.inner, nn.LSTM) else x)
+
+    mine = Model("mine", Of(), InputSpec(48, 1, (0.5,), (0.25,)), SEVEN)
+    told = rf"mine must answer 1 picture\(s\) with a tensor \(1, 7\), a logit for each of anger, .*, not with {found}"
+    with pytest.raises(UserError, match=told):
+        mine.predict(picture(1, 1))
 
 
 def test_predict_takes_a_single_picture(model: Model) -> None:

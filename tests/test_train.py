@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fer_bench import missing, train
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import load_dataset
+from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
 from fer_bench.methods.base import Batches, Method, Stage
 from fer_bench.train import Options, Run, TrainingError, main
@@ -39,6 +40,44 @@ def tiny(classes: int) -> nn.Module:
 
 
 TINY = replace(METHODS["deep_emotion"], build=tiny)
+
+
+def test_what_a_builder_froze_stays_as_it_was(track: Track, tmp_path: Path) -> None:
+    """A backbone with requires_grad off is no part of what is trained, nor of what is counted."""
+
+    def frozen(classes: int) -> nn.Module:
+        network = tiny(classes)
+        network[0].requires_grad_(False)
+        return network
+
+    torch.manual_seed(0)
+    run = Run(replace(TINY, build=frozen), track, RECIPE, Options(device="cpu", epochs=1), tmp_path)
+    before = {name: value.clone() for name, value in run.network.state_dict().items()}
+    tensors, record = read_tensors(run.fit())
+    after = run.network.state_dict()
+    assert torch.equal(tensors["0.weight"], before["0.weight"].half())
+    assert not torch.equal(after["6.weight"], before["6.weight"])
+    assert record["parameters"] == sum(p.numel() for p in tiny(7).parameters()) - 6 * 26
+
+
+@pytest.mark.parametrize(
+    ("last", "says", "kind"),
+    [
+        (nn.Softmax(1), "deep_emotion answers with probabilities, not logits", TrainingError),
+        (nn.Linear(7, 5), r"deep_emotion must answer 2 picture\(s\) with a tensor \(2, 7\)", UserError),
+        (nn.Unflatten(1, (7, 1)), r"with a tensor \(2, 7\).*not with torch.Size\(\[2, 7, 1\]\)", UserError),
+    ],
+)
+def test_a_network_that_could_never_be_judged_is_not_trained(
+    track: Track, tmp_path: Path, last: nn.Module, says: str, kind: type[Exception]
+) -> None:
+    """Said before the first epoch, not after the last."""
+    method = replace(TINY, build=lambda classes: nn.Sequential(tiny(classes), last))
+    run = Run(method, track, RECIPE, Options(device="cpu"), tmp_path)
+    with pytest.raises(kind, match=says):
+        run.fit()
+    assert not run.state["pictures"]
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 class Staged(nn.Module):

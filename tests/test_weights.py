@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from fer_bench import weights
 from fer_bench.weights import WeightsError, pack, read_tensors, seeded_uniform, unpack, write_tensors
@@ -37,6 +38,23 @@ def test_small_matrices_become_half_and_vectors_and_counters_stay_exact() -> Non
     assert torch.equal(restored["bias"], state["bias"])
     assert torch.equal(restored["batches"], state["batches"])
     assert restored["batches"].dtype == torch.int64
+
+
+def test_what_half_cannot_hold_stays_float() -> None:
+    """A matrix of a million, such as a mask, would become infinite; the small ones beside it are half as ever."""
+    packed, note = pack({"mask": torch.full((2, 2), 1e6), "weight": torch.ones(2, 2), "none": torch.zeros(0, 2)})
+    assert [packed[name].dtype for name in ("mask", "weight", "none")] == [torch.float32, torch.float16, torch.float16]
+    assert unpack(packed, note)["mask"].tolist() == [[1e6, 1e6], [1e6, 1e6]]
+
+
+def test_tied_tensors_are_written_each(tmp_path: Path) -> None:
+    """A network whose two layers share a weight can be trained, kept and loaded again."""
+    network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+    network[1].weight = network[0].weight
+    write_tensors(tmp_path / "tied.safetensors", network.state_dict(), {})
+    tensors, _ = read_tensors(tmp_path / "tied.safetensors")
+    assert torch.equal(tensors["0.weight"], tensors["1.weight"])
+    network.load_state_dict(tensors)
 
 
 def test_an_all_zero_channel_comes_back_as_zeros() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_bench.errors import UserError
-from fer_bench.files import label
+from fer_bench.files import OutputError, label
 from fer_bench.hub import contents
 from fer_bench.hub.client import HubError, Sent, There, Tree, checked_repo, fetch, pinned, send
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
@@ -30,7 +30,8 @@ OWNED = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, 2 wrong use."""
+    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, or a file cannot be
+    written, 2 wrong use."""
     options = _parser().parse_args(argv)
     try:
         return options.run(options)
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,9 +124,20 @@ def _deliver(
     return sent
 
 
+def _home(name: str) -> str:
+    """The track under whose name weights lie: a transfer track's home. UserError for pictures of one's own."""
+    track = track_named(name)
+    if ":" in track.name:
+        raise UserError(
+            f"{track.name}: weights of your own pictures are not sent or fetched, since their card would name the "
+            "folder; python -m fer_bench.submissions export --runs makes a model of them to hand on."
+        )
+    return track.trained_on
+
+
 def _push(options: argparse.Namespace) -> int:
     card = METHODS[options.method].card  # an unknown method or track is said before missing weights are
-    track, recipe = track_named(options.track).trained_on, options.recipe or card.recipe
+    track, recipe = _home(options.track), options.recipe or card.recipe
     key = index_key(options.method, track, recipe, options.seed)
     entry = read_index().get(key)
     if entry is None:
@@ -168,7 +180,7 @@ def _pull(options: argparse.Namespace) -> int:
     for name in options.method or ():
         METHODS[name]
     if options.track is not None:
-        options.track = track_named(options.track).trained_on  # those of a transfer track lie under its home's name
+        options.track = _home(options.track)
     wanted = {key: getattr(options, key) for key in ("track", "recipe", "seed") if getattr(options, key) is not None}
     rows = [
         entry

@@ -26,6 +26,11 @@ def plain_loss(network: nn.Module, inputs: Tensor, targets: Tensor, criterion: C
     return criterion(network(inputs), targets)
 
 
+def not_frozen(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a builder did not freeze (`requires_grad_(False)`)."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One phase of fitting. Most methods have one; patch_cam and awei have two."""
@@ -39,7 +44,7 @@ class Stage:
     """The recipes this stage belongs to; () is all."""
     loss: Callable[[nn.Module, Tensor, Tensor, Criterion], Tensor] = plain_loss
     """(network, inputs (N,C,S,S), targets (N,), criterion) -> scalar."""
-    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = nn.Module.parameters
+    parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = not_frozen
     """The parameters this stage trains; all others are held fixed."""
     prepare: Callable[[nn.Module, Batches], None] | None = None
     """Called once when the stage starts (not on resume), under no_grad and in eval mode."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from fer_bench.errors import BrokenFilesError, UserError
+from fer_bench.files import OutputError
 from fer_bench.registry import UnknownNameError
 from fer_bench.submissions.manifest import NAME
 from fer_bench.submissions.problems import Limits
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
         return arguments.run(arguments)
     except (UserError, UnknownNameError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, OutputError) else 2
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -77,7 +77,8 @@ def manifest_text(model: Model) -> str:
         "title": card.title,
         "authors": ["fer_bench"],
         "licence": _licence(model),
-        "training_data": [f"the training split of track {trained}"],
+        # A manifest is made to be handed on: no path of one's own pictures.
+        "training_data": ["pictures of one's own" if ":" in trained else f"the training split of track {trained}"],
         "emotions": list(model.emotions),
         "input": {
             "size": spec.size, "channels": spec.channels, "range": [0, 1], "mean": list(spec.mean),

@@ -324,6 +324,11 @@ def test_dry_run_and_folder_agree(
         (["push", "--method", "deep-emotion", "--repo", REPO], "Did you mean 'deep_emotion'"),
         (["push", "--method", "deep_emotion", "--seed", "7", "--repo", REPO], "weights add RUN"),
         (["push", "--method", "deep_emotion", "--recipe", "comon", "--repo", REPO], "Did you mean 'common-v1'?"),
+        (
+            ["push", "--method", "deep_emotion", "--track", "folder:mine", "--repo", REPO],
+            "your own pictures are not sent",
+        ),
+        (["pull", "--method", "deep_emotion", "--track", "csv:mine.csv"], "your own pictures are not sent or fetched"),
         (["pull", "--method", "small-cnn"], "Did you mean 'small_cnn'"),
         (["push", "--method", "deep_emotion", "--track", "ferpluss", "--repo", REPO], "Did you mean 'ferplus'"),
         (["pull", "--method", "deep_emotion", "--track", "ferplus"], f"its rows of it are {KEY}."),
@@ -335,7 +340,7 @@ def test_dry_run_and_folder_agree(
 def test_wrong_use_is_said_in_a_sentence(
     arguments: list[str], said: str, checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit code 2, one sentence, no request."""
-    assert main(arguments) == 2
+    """Exit code 2, or 1 where a file cannot be written; one sentence, no request."""
+    assert main(arguments) == (1 if said == "cannot be written" else 2)
     assert said in capsys.readouterr().err
     assert not hub.requests

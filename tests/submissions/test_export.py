@@ -6,10 +6,12 @@ import copy
 import json
 import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save, save_file
 
 from fer_bench.cards import InputSpec
@@ -39,6 +41,15 @@ def fresh(name: str) -> Model:
             module.running_var.uniform_(0.5, 1.5)
     emotions = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
     return Model(name, network.eval(), card.input, emotions, {"trained": {"track": "fer2013"}})
+
+
+def test_a_manifest_names_no_folder_of_ones_own() -> None:
+    """It is made to be handed on."""
+    model = fresh("deep_emotion_sequential")
+    own = replace(model, record=model.record | {"trained": {"track": "folder:/home/ada/patients"}})
+    text = exporting.manifest_text(own)
+    assert "pictures of one's own" in yaml.safe_load(text)["training_data"]
+    assert "ada" not in text
 
 
 @pytest.mark.parametrize("name", NAMES)
