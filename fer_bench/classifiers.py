@@ -81,8 +81,8 @@ def from_transformers(
 
     Its image processor says the size, the part in the middle, the mean and the standard deviation; pictures are resized
     bilinearly, whatever filter it names. Raises UserError where transformers is not installed, the model cannot be had
-    or has no safetensors, its head was never trained, its processor does more than this or an output's name is no
-    emotion.
+    or has no safetensors, its head was never trained, its processor does more than this or makes pictures that it does
+    not take, or an output's name is no emotion.
     """
     shown = str(source)
     model, commit = _loaded(shown, revision)
@@ -96,7 +96,12 @@ def from_transformers(
                     "pretrained": f"weights of {place} (transformers)"},
     }  # fmt: skip
     network = Classifier(model, outputs, crop).eval()
-    return Model(name or _name(shown), network, spec, told, record | {"cam_layer": last_maps(network, spec)})
+    try:
+        layer = last_maps(network, spec)
+    except (ValueError, RuntimeError) as error:
+        text = "it does not take the pictures that its own image processor makes"
+        raise UserError(f"{shown}: {text} ({_first(error)}).") from None
+    return Model(name or _name(shown), network, spec, told, record | {"cam_layer": layer})
 
 
 def last_maps(network: nn.Module, spec: InputSpec) -> str | None:
@@ -225,8 +230,8 @@ def _meanings(
 
 def _name(source: str) -> str:
     """The last part of the source as a table's name; one that a method has gets "_published" behind it."""
-    name = re.sub("[^a-z0-9]+", "_", Path(source).resolve().name.lower() if Path(source).exists() else
-                  source.rsplit("/", 1)[-1].lower()).strip("_") or "classifier"  # fmt: skip
+    last = Path(source).resolve().name if Path(source).exists() else source.rsplit("/", 1)[-1]
+    name = re.sub("[^a-z0-9]+", "_", last.lower()).strip("_") or "classifier"
     return f"{name}_published" if name in METHODS else name
 
 

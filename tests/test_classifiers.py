@@ -66,6 +66,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             transformers.DeiTImageProcessor(size={"height": 40, "width": 40}, crop_size=whole, resample=2),
         ),
         ("resnet18", of_convolutions(), transformers.ConvNextImageProcessor(size=square, crop_pct=0.8, resample=2)),
+        ("small", of_patches("ViT"), transformers.ViTImageProcessor(size={"height": 48, "width": 48})),
         ("odd", of_patches("ViT"), transformers.ViTImageProcessor(size=whole, rescale_factor=1 / 127.5)),
     ):
         model.save_pretrained(root / name)
@@ -304,6 +305,12 @@ def test_a_processor_that_does_more_is_refused(saved: Callable[[str], Path]) -> 
     """Its pictures would be others than those that the model is shown here."""
     with pytest.raises(UserError, match="ViTImageProcessor does more to a picture than to resize it.*wrap the network"):
         from_transformers(saved("odd"))
+
+
+def test_a_processor_for_another_size_is_refused(saved: Callable[[str], Path]) -> None:
+    """The model does not take what it makes."""
+    with pytest.raises(UserError, match=r"it does not take the pictures that its own image processor makes \(.*48"):
+        from_transformers(saved("small"))
 
 
 @pytest.mark.parametrize("source", ["nonsense", "a/b/c", "https://example.org/a/b"])
