@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 import fer_bench
-from fer_bench import costs, evaluate, infer, leaderboard, robustness
+from fer_bench import costs, evaluate, infer, judged, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import FaceSet
 from fer_bench.datasets.rendered import draw_split
@@ -341,7 +341,8 @@ def test_a_training_split_that_cannot_be_read_does_not_stop_the_judging(
             raise DataError("fer2013: no training pictures.")
         return load_dataset("rendered", split).limit(14)
 
-    monkeypatch.setattr(evaluate, "load_dataset", without_train)
+    for module in (evaluate, judged):
+        monkeypatch.setattr(module, "load_dataset", without_train)
     written, skipped = evaluate.evaluate(["deep_emotion"], ["fer2013"], tmp_path, strict=True)
     assert written == 1
     assert skipped == ["the search for fer2013's test pictures in its training split: fer2013: no training pictures."]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fer_bench import costs, evaluate, leaderboard
+from fer_bench import costs, evaluate, judged, leaderboard
 from fer_bench.comparison import compare
 from fer_bench.datasets.rendered import draw_split
 from fer_bench.faithfulness import measure_faithfulness
@@ -24,7 +24,8 @@ def test_an_evaluation_draws_people(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The record's intervals are over the people of the data set, and its logits say who is who."""
     monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
     few = replace(draw_split("test", 42), subjects=np.arange(42) // 7)
-    monkeypatch.setattr(evaluate, "load_dataset", lambda *_: few)
+    for module in (evaluate, judged):
+        monkeypatch.setattr(module, "load_dataset", lambda *_: few)
     assert evaluate.evaluate(["reference_tiny"], ["rendered"], tmp_path) == (1, [])
     (path,) = (tmp_path / "results").glob("rendered/reference_tiny/*.json")
     result, stored = read_result(path), read_logits(path)
@@ -60,7 +61,8 @@ def test_intervals_over_pictures_are_not_kept_beside_those_over_people(
     few = draw_split("test", 28)
     left = []
     for faces, asked in ((few, True), (few, False), (replace(few, subjects=np.arange(28) // 7), False)):
-        monkeypatch.setattr(evaluate, "load_dataset", lambda *_, faces=faces: faces)
+        for module in (evaluate, judged):
+            monkeypatch.setattr(module, "load_dataset", lambda *_, faces=faces: faces)
         evaluate.evaluate(["reference_tiny"], ["rendered"], tmp_path, robustness=asked)
         (path,) = (tmp_path / "results").glob("rendered/reference_tiny/*.json")
         left.append(read_result(path).robustness)

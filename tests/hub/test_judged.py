@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fer_bench import costs, evaluate
+from fer_bench import costs, evaluate, judged
 from fer_bench.errors import Failure
 from fer_bench.weights import sha256
 from tests.hub.row import entry, pin
@@ -17,7 +17,8 @@ from tests.hub_server import Hub
 def _cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "latency_pair", lambda _: (0.001, 0.5))
     load_dataset = evaluate.load_dataset
-    monkeypatch.setattr(evaluate, "load_dataset", lambda name, split: load_dataset(name, split).limit(28))
+    for module in (evaluate, judged):
+        monkeypatch.setattr(module, "load_dataset", lambda name, split: load_dataset(name, split).limit(28))
 
 
 def test_pinned_weights_are_fetched_and_judged(published: Hub, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_the_page_gives_the_card_the_size_of_the_split(root: Path) -> None:
 def test_the_apps_table_is_the_leaderboards(root: Path) -> None:
     """On every track the tab's rows, the training's share among them, say the very same as those of LEADERBOARD.md."""
     seen, results, cards = Board.read(root), r.read_results(root), read_cards(root)
-    assert seen.cells("rendered").shown[0][8] == "◔ 8 epochs of 100 pictures, not 60 of 5,000"
+    assert seen.cells("rendered").shown[0][9] == "◔ 8 epochs of 100 pictures, not 60 of 5,000"
     for track in ("fer2013", "rendered"):
         for recipe in ("all", "common-v1"):
             assert seen.rows(track, recipe)[0].drop(columns="name").equals(lb.table(results, cards, track))
