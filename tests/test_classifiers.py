@@ -14,12 +14,13 @@ from PIL import Image
 from torch import nn
 
 import fer_bench
-from fer_bench import classifiers
+from fer_bench import classifiers, submissions
 from fer_bench.classifiers import from_transformers, last_maps, named
 from fer_bench.errors import UserError
 from fer_bench.evaluate import main
 from fer_bench.explain import CAMS, explain
 from fer_bench.results import read_result
+from fer_bench.submissions.exporting import TOLERANCE, difference
 from fer_bench.torchvision_repair import torchvision
 from tests.helpers import write_folder
 from tests.hub_server import Repo, connected
@@ -350,3 +351,43 @@ def test_from_the_hub_by_its_commit(
         assert any(f"/resolve/{first}/model.safetensors" in path for path in fetched)
         assert not any(path.endswith((".bin", ".py")) for path in hub.asked("GET", "resolve"))
     assert model.record["recipe"] == classifiers.RECIPE
+
+
+def test_it_becomes_a_submission(
+    saved: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By one command, preprocessing and all; its authors, licence and training data are to be filled in."""
+    out = tmp_path / "out"
+    assert submissions.main(["export", "--transformers", str(saved("deit")), "-o", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert (printed.out, "fill in authors, licence, training_data;" in printed.err) == (f"{out}\n", True)
+    path = out / "submission.yaml"
+    text = path.read_text().replace("authors: []", "authors: [Ada]").replace("licence: ''", "licence: MIT")
+    path.write_text(text.replace("training_data: []", "training_data: [FER2013]"))
+    assert submissions.check(out, run=False) == []
+    model = from_transformers(saved("deit"))
+    manifest, _ = submissions.read_manifest(path.read_bytes())
+    assert (manifest.name, manifest.emotions, manifest.input) == ("deit", model.emotions, model.input_spec)
+    assert difference(model, out / "model.onnx") <= TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        (["small_cnn", "--transformers", "a/b"], "not allowed with argument"),
+        ([], "one of the arguments METHOD --transformers is required"),
+        (["--transformers", "a/b", "--track", "fer2013", "--runs", "r"], "leave out --track and --runs."),
+        (["small_cnn", "--emotions", "happy, sad"], "--emotions says what the outputs of a --transformers model mean"),
+        (["--transformers", "nowhere"], "nowhere: this is no folder, and no model of the Hub"),
+    ],
+)
+def test_wrong_use_of_the_export_is_said(
+    command: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a sentence, with exit code 2 and nothing written."""
+    try:
+        code = submissions.main(["export", *command, "-o", str(tmp_path / "out")])
+    except SystemExit as ended:  # argparse's way
+        code = ended.code
+    assert (code, text in capsys.readouterr().err) == (2, True)
+    assert not (tmp_path / "out").exists()

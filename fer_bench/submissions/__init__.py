@@ -3,7 +3,7 @@
     python -m fer_bench.submissions template > submission.yaml
     python -m fer_bench.submissions check DIR          (or hub:NAMESPACE/NAME@REVISION)
     python -m fer_bench.submissions evaluate DIR --track rendered
-    python -m fer_bench.submissions export METHOD -o DIR
+    python -m fer_bench.submissions export METHOD -o DIR          (or --transformers NAMESPACE/NAME@REVISION)
 
 Importing this package is cheap; torch and onnx load where they are used.
 """
@@ -23,6 +23,7 @@ _HOMES = {
     "check_queue": "remote",
     "evaluate_submission": "judging",
     "export_method": "exporting",
+    "export_model": "exporting",
     "located": "remote",
     "main": "__main__",
     "queue": "checks",

@@ -51,12 +51,19 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     one.add_argument("--seconds", type=_seconds, default=3600, help="the model's time per track; default: %(default)g")
 
-    one = command("export", _export, "write a method with its weights as ONNX, in a submission's folder")
-    one.add_argument("method", metavar="METHOD")
+    one = command("export", _export, "write a model with its weights as ONNX, in a submission's folder")
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("method", metavar="METHOD", nargs="?", help="a method with its weights")
+    which.add_argument(
+        "--transformers", metavar="MODEL", help="NAMESPACE/NAME@REVISION of the Hub, a folder, or NAME=MODEL"
+    )
+    one.add_argument(
+        "--emotions", metavar="LIST", help="of --transformers: what each output means, with commas between, - for none"
+    )
     one.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
-    one.add_argument("--track", default="fer2013", help="whose weights; default: %(default)s")
+    one.add_argument("--track", help="whose weights; default: fer2013")
     one.add_argument("--recipe", help="weights of this recipe; default: the one on the method's card")
-    one.add_argument("--seed", type=int, default=0, help="of the weights; default: %(default)s")
+    one.add_argument("--seed", type=int, help="of the weights; default: 0")
     one.add_argument("--runs", type=Path, metavar="DIR", help="take the weights from this training output folder")
 
     command("template", _template, "print an annotated submission.yaml")
@@ -130,11 +137,28 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from fer_bench.infer import load
-    from fer_bench.submissions.exporting import export_model
+    from fer_bench.submissions.exporting import export_model, left_open
 
-    model = load(arguments.method, arguments.track, arguments.recipe, arguments.seed, runs=arguments.runs)
-    print(export_model(model, arguments.out))
+    if arguments.transformers:
+        theirs = ("track", "recipe", "seed", "runs")
+        if idle := [f"--{name}" for name in theirs if getattr(arguments, name) is not None]:
+            raise UserError(f"--transformers takes a model as it was published; leave out {' and '.join(idle)}.")
+        from fer_bench.classifiers import published
+
+        (model,) = published([arguments.transformers], arguments.emotions)
+    else:
+        if arguments.emotions:
+            raise UserError("--emotions says what the outputs of a --transformers model mean; leave it out.")
+        from fer_bench.infer import load
+
+        track, seed = arguments.track or "fer2013", arguments.seed or 0
+        model = load(arguments.method, track, arguments.recipe, seed, runs=arguments.runs)
+    out = export_model(model, arguments.out)
+    print(out)
+    if fields := left_open(out):
+        print(
+            f"{out / 'submission.yaml'}: fill in {', '.join(fields)}; the check refuses it until then.", file=sys.stderr
+        )
     return 0
 
 

@@ -1,11 +1,9 @@
-"""Any method of ours as a submission's folder: submission.yaml and model.onnx."""
+"""A method of ours, or anyone's model in torch, as a submission's folder: submission.yaml and model.onnx."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,16 +13,22 @@ import yaml
 from torch import Tensor, nn
 
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import OutputError, atomic_write, filled_folder
 from fer_bench.infer import Model, evaluating, load
+from fer_bench.judged import OWN, recorded
 from fer_bench.methods import METHODS
 from fer_bench.protocols import TRACKS
 from fer_bench.submissions.checks import need_onnx
 from fer_bench.submissions.folder import can_write
+from fer_bench.submissions.manifest import read_manifest
+from fer_bench.submissions.problems import SIZES
 from fer_bench.terms import OTHERS, terms
+from fer_bench.weights import read_index
 
 OPSET = 20
 """The first with grid sampling of 2-D maps by name (`deep_emotion`) that every onnxruntime here runs."""
+LEFT_OPEN = ("authors", "licence", "training_data")
+"""What only its authors can say of a model that was trained elsewhere; the check refuses a manifest without it."""
 TOLERANCE = 1e-4
 """Greatest difference between the exported logits and torch's, relative to the largest logit (at least 1)."""
 
@@ -38,26 +42,58 @@ def export_method(name: str, out: Path, track: str = "fer2013") -> Path:
 
 
 def export_model(model: Model, out: Path) -> Path:
-    """A loaded model as a submission in the new or empty folder `out`; returns it.
+    """A model as a submission in the new or empty folder `out`; returns it.
 
-    The logits of the ONNX file are compared with torch's before this returns; UserError where they differ. The name
-    gets "_copy" behind it, because those of registered methods are taken.
+    model: of `load`, of `from_transformers`, or one's own. A registered method's name is taken: it gets "_copy" behind
+    it. What only its authors know of weights that are not shipped here the manifest leaves open (`LEFT_OPEN`).
+    The logits of the ONNX file are compared with torch's before this returns. Raises UserError where they differ, where
+    `out` holds something or cannot be written, and for a model that no manifest can describe or ONNX cannot hold.
     """
     need_onnx()
-    out = Path(out)
+    model, out = recorded(model), Path(out)
+    text = manifest_text(model)
+    _describes(model, text)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: this is a file or not empty; give a new folder.")
     can_write(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:  # interrupted, it leaves no half a model
-        path = write_onnx(model.network, model.input_spec.channels, model.input_spec.size, Path(folder) / "model.onnx")
-        worst = difference(model, path)
-        if worst > TOLERANCE:
-            text = f"its logits differ from torch's by {worst:.2g}; report this with your torch version."
-            raise UserError(f"{out / path.name}: {text}")
-        os.replace(path, out / path.name)
-    atomic_write(out / "submission.yaml", manifest_text(model).encode())
+    try:
+        with filled_folder(out) as folder:  # interrupted, it leaves no half a model
+            _write_checked(model, folder / "model.onnx", out)
+            atomic_write(folder / "submission.yaml", text.encode())
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{out}: this cannot be written ({error.strerror}); give a folder with room.") from None
     return out
+
+
+def _write_checked(model: Model, path: Path, out: Path) -> None:
+    """`write_onnx` of a model into `out`, tried in ONNX Runtime. UserError in a sentence where it will not do."""
+    spec = model.input_spec
+    try:
+        write_onnx(model.network, spec.channels, spec.size, path)
+        worst = difference(model, path)
+    except OSError:
+        raise
+    except Exception as error:  # torch's exporter, ONNX Runtime and a network of one's own raise their own kinds
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        text = "it cannot be written as ONNX with a free number of pictures"
+        mend = "export it yourself, as leaderboard/submissions/README.md has it"
+        raise UserError(f"{model.name}: {text} ({reason}); {mend}.") from None
+    if worst > TOLERANCE:
+        text = f"its logits differ from torch's by {worst:.2g}; report this with your torch version."
+        raise UserError(f"{out / path.name}: {text}")
+    if path.stat().st_size > SIZES[path.name]:
+        text = f"as ONNX it has {path.stat().st_size:,} bytes, and at most {SIZES[path.name]:,} are taken"
+        raise UserError(f"{model.name}: {text}; submit a smaller one.")
+
+
+def _describes(model: Model, text: str) -> None:
+    """Raise UserError where the check would refuse a manifest for more than what its authors are to fill in."""
+    _, problems = read_manifest(text.encode())
+    wrong = [problem.text for problem in problems if problem.code.removeprefix("manifest_") not in LEFT_OPEN]
+    if wrong:
+        raise UserError(f"{model.name} cannot be a submission: {wrong[0]}")
 
 
 def _licence(model: Model) -> str:
@@ -68,26 +104,59 @@ def _licence(model: Model) -> str:
     return f"{code}; weights: terms of {', '.join(bound)}" if bound else code
 
 
+def left_open(out: Path) -> list[str]:
+    """The fields of an exported manifest that its authors have to fill in before the check takes it."""
+    _, problems = read_manifest((out / "submission.yaml").read_bytes())
+    return [problem.code.removeprefix("manifest_") for problem in problems]
+
+
 def manifest_text(model: Model) -> str:
-    """submission.yaml of one of our models; the title, paper and licence come from its card."""
-    card, spec = METHODS[model.name].card, model.input_spec
-    trained = model.record["trained"]["track"]
+    """submission.yaml of a model. Of a method's, title, paper and licence come from its card; see `LEFT_OPEN`."""
+    spec = model.input_spec
+    of_method = model.name in METHODS and model.record["trained"]["track"] != OWN
+    told, after = _of_card(model) if of_method else _of_others(model)
     values = {
-        "name": f"{model.name[:35]}_copy",
-        "title": card.title,
-        "authors": ["fer_bench"],
-        "licence": _licence(model),
-        # A manifest is made to be handed on: no path of one's own pictures.
-        "training_data": ["pictures of one's own" if ":" in trained else f"the training split of track {trained}"],
         "emotions": list(model.emotions),
         "input": {
             "size": spec.size, "channels": spec.channels, "range": [0, 1], "mean": list(spec.mean),
             "std": list(spec.std), "margin": spec.margin,
         },
+    }  # fmt: skip
+    return told + yaml.safe_dump(values | after, sort_keys=False, allow_unicode=True)
+
+
+def _of_card(model: Model) -> tuple[str, dict]:
+    """What stands before emotions and input, as text, and what behind them, of a method that `train` has trained."""
+    card, trained = METHODS[model.name].card, model.record["trained"]["track"]
+    shipped = model.record.get("sha256") in {entry["sha256"] for entry in read_index().values()}
+    before = {
+        "name": f"{model.name[:35]}_copy",
+        "title": card.title,
+        "authors": ["fer_bench"] if shipped else [],  # who trained it elsewhere is to say so
+        "licence": _licence(model),
+        # A manifest is made to be handed on: no path of one's own pictures.
+        "training_data": ["pictures of one's own" if ":" in trained else f"the training split of track {trained}"],
+    }
+    after = {
         "tracks": [name for name in TRACKS if TRACKS[name].trained_on == trained] or ["rendered"],
         **({"paper": card.url} if card.url.startswith("https://") else {}),
-    }  # fmt: skip
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    }
+    return yaml.safe_dump(before, sort_keys=False, allow_unicode=True), after
+
+
+def _of_others(model: Model) -> tuple[str, dict]:
+    """As `_of_card`, of a model that was trained elsewhere."""
+    name = f"{model.name[:35]}_copy" if model.name in METHODS else model.name[:40]
+    source = model.record["trained"].get("pretrained")
+    before = (
+        yaml.safe_dump({"name": name, "title": name}, sort_keys=False)
+        + (f"# {source}\n" if source else "")
+        + "# Fill in the next three. The check refuses them as they are.\n"
+        "authors: []\n"
+        "licence: ''        # of the weights, such as MIT\n"
+        "training_data: []  # everything it was trained on, pre-training included, and test pictures among it\n"
+    )
+    return before, {"tracks": ["ferplus" if "contempt" in model.emotions else "fer2013", "rendered"]}
 
 
 def write_onnx(network: nn.Module, channels: int, size: int, path: Path) -> Path:

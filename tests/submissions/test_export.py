@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
+import os
 import re
 import struct
 from dataclasses import replace
@@ -16,9 +18,9 @@ from safetensors.torch import save, save_file
 
 from fer_bench.cards import InputSpec
 from fer_bench.errors import UserError
-from fer_bench.infer import Model
+from fer_bench.infer import Model, load
 from fer_bench.methods import METHODS, build, list_methods
-from fer_bench.submissions import check, exporting, inspection, read_manifest
+from fer_bench.submissions import check, exporting, inspection, main, read_manifest
 from fer_bench.submissions.exporting import TOLERANCE, Averages, difference, export_model, write_onnx
 from fer_bench.submissions.manifest import template
 from fer_bench.submissions.problems import SIZES
@@ -97,7 +99,7 @@ def test_an_export_that_answers_nan_differs_from_its_network(tmp_path: Path) -> 
 
 def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
     """What `export` writes is a whole submission whose manifest carries the model's own input and emotions."""
-    model = fresh("deep_emotion_sequential")
+    model = load("deep_emotion_sequential")
     folder = export_model(model, tmp_path / "out")
     manifest, problems = read_manifest((folder / "submission.yaml").read_bytes())
     assert problems == []
@@ -107,8 +109,99 @@ def test_an_exported_folder_passes_the_check(tmp_path: Path) -> None:
     assert check(folder, run=False) == []
 
 
+def own_network(name: str = "mine", side: int = 16) -> Model:
+    """A network of one's own, of which nothing is known but what it reads and means."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(side * side, 3))
+    return Model(name, network, InputSpec(side, 1, (0.5,), (0.25,)), ("Happy", "sadness", "contempt"))
+
+
+def test_a_network_of_one_s_own_leaves_open_what_only_its_authors_know(tmp_path: Path) -> None:
+    """Authors, licence and training data are for them to fill in: the check names these three, and then no more."""
+    folder = export_model(own_network(), tmp_path / "out")
+    path = folder / "submission.yaml"
+    assert exporting.left_open(folder) == list(exporting.LEFT_OPEN)
+    assert [problem.code for problem in check(folder)] == [f"manifest_{name}" for name in exporting.LEFT_OPEN]
+    text = path.read_text().replace("authors: []", "authors: [Ada]").replace("licence: ''", "licence: MIT")
+    path.write_text(text.replace("training_data: []", "training_data: [FER2013]"))
+    manifest, _ = read_manifest(path.read_bytes())
+    assert (manifest.name, manifest.emotions) == ("mine", ("happiness", "sadness", "contempt"))
+    assert (manifest.input, manifest.tracks) == (own_network().input_spec, ("ferplus", "rendered"))
+    assert check(folder, run=False) == []
+
+
+def test_who_trained_a_method_elsewhere_is_for_them_to_say(tmp_path: Path) -> None:
+    """Only weights that are shipped here are ours; of others nobody is named as the author."""
+    folder = export_model(fresh("deep_emotion_sequential"), tmp_path / "out")
+    assert exporting.left_open(folder) == ["authors"]
+
+
+class Fixed(torch.nn.Linear):
+    """Answers for two pictures, however many it is shown."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.flatten(1)[:2].reshape(2, -1))
+
+
+class Unwritable(torch.nn.Linear):
+    """Of an operation that ONNX has not."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.special.bessel_j0(x.flatten(1)))
+
+
+@pytest.mark.parametrize(
+    ("model", "text"),
+    [
+        (
+            own_network("2mine"),
+            "2mine cannot be a submission: submission.yaml: name must be 2 to 40 lower case letters",
+        ),
+        (own_network(side=600), "mine cannot be a submission: submission.yaml: input.size must be"),
+        (replace(own_network(), network=Fixed(256, 3)), "mine: it cannot be written as ONNX with a free number of"),
+        (
+            replace(own_network(), network=Unwritable(256, 3)),
+            "mine: it cannot be written as ONNX with a free number of",
+        ),
+        (replace(own_network(), emotions=("happy", "sad", "bored")), "mine: unknown emotion 'bored'"),
+    ],
+    ids=["name", "size", "number of pictures", "operation", "emotions"],
+)
+def test_what_cannot_be_a_submission_is_said_in_a_sentence(model: Model, text: str, tmp_path: Path) -> None:
+    """Whether no manifest can describe it or ONNX cannot hold it; no folder is left behind."""
+    with pytest.raises(UserError, match=f"^{re.escape(text)}"):
+        export_model(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_too_large_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More bytes than the check takes are refused where they are made."""
+    monkeypatch.setitem(exporting.SIZES, "model.onnx", 1000)
+    with pytest.raises(UserError, match="mine: as ONNX it has [0-9,]+ bytes, and at most 1,000 are taken"):
+        export_model(own_network(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one sentence, exit code 1, with nothing left behind."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(exporting, "write_onnx", full)
+    out = tmp_path / "out"
+    assert main(["export", "deep_emotion_sequential", "-o", str(out)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"error: {out}: this cannot be written (No space left on device); give a folder with room.\n"
+    )
+    assert not out.exists()
+
+
 def test_an_interrupted_export_leaves_no_half_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever ends it, there is a whole folder or an empty one, which the next export takes."""
+    """Whatever ends it, there is a whole folder or none."""
 
     def interrupted(_network: object, _channels: int, _size: int, path: Path) -> Path:
         path.write_bytes(b"half a model")
@@ -118,11 +211,11 @@ def test_an_interrupted_export_leaves_no_half_a_model(tmp_path: Path, monkeypatc
         patch.setattr(exporting, "write_onnx", interrupted)
         with pytest.raises(KeyboardInterrupt):
             export_model(fresh("deep_emotion_sequential"), tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
     monkeypatch.setattr(exporting, "difference", lambda *_: 1.0)
     with pytest.raises(UserError, match="differ from torch's"):
         export_model(fresh("deep_emotion_sequential"), tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_exported_over_other_files(tmp_path: Path) -> None:
