@@ -24,6 +24,7 @@ from fer_bench.beyond_accuracy import (
     explanation_tables,
     robustness_columns,
     robustness_tables,
+    seed_tables,
 )
 from fer_bench.card_files import read_cards, readable_cards
 from fer_bench.cells import ece_text, markdown_table, percent, ratio_text, safe, short, trained_text
@@ -306,7 +307,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, ou
             about = f"{first['test_pictures']:,} pictures of {first['emotions']}{tta}"
             stamp = f" (data `{safe(first['data_hash'][:12])}`, protocol `{first['protocol']}`)"
             parts += [f"{about}{stamp}:", _rows(group, cards), *emotion_tables(group)]
-            parts += [*robustness_tables(group), *explanation_tables(group)]
+            parts += [*seed_tables(group), *robustness_tables(group), *explanation_tables(group)]
         parts.append("\n".join(notes_on(mine, frame)))
         parts.append(f"![Accuracy against parameters on {safe(track)}](figures/{track_folder(track)}.png)")
         commands = _not_run(track, results, cards, out)
