@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -43,6 +44,7 @@ from fer_bench.weights import (
     find_run,
     held,
     index_key,
+    mend_of,
     read_index,
     read_tensors,
     same_track,
@@ -332,10 +334,10 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     Raises WeightsError, with the command that gets or makes them, where they are not published or out of reach, and as
     `recipe_for` does for a recipe that nothing can be trained with.
     """
-    source = track.trained_on
-    chosen = f"--method {method} --track {source} --recipe {recipe} --seed {seed}"
-    missing = f"there are no weights of {method} for {source} ({recipe}, seed {seed}) here"
-    train = f"train them with: python -m fer_bench.train {chosen}"
+    source, (target, told) = track.trained_on, mend_of(track, "train them with")
+    names, row = " or ".join(dict.fromkeys((target, source))), f"--recipe {recipe} --seed {seed}"
+    missing = f"there are no weights of {method} for {names} ({recipe}, seed {seed}) here"
+    train = f"{told}: python -m fer_bench.train --method {method} --track {shlex.quote(target)} {row}"
     entry = pinned(method, track, recipe, seed)
     if entry is None:
         recipe_for(recipe, METHODS[method].card)  # what is misspelt is not to be trained
@@ -347,7 +349,8 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     except UserError as error:
         raise WeightsError(
             f"{missing}, and fetching them failed: {error} "
-            f"Once the Hub can be reached, get them with: python -m fer_bench.hub pull {chosen}; or {train}"
+            f"Once the Hub can be reached, get them with: python -m fer_bench.hub pull --method {method} "
+            f"--track {source} {row}; or {train}"
         ) from error
 
 

@@ -21,7 +21,7 @@ from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
 from fer_bench.protocols import RECIPES, recipe_for, track_named
-from fer_bench.weights import WeightsError, record_of, same_track
+from fer_bench.weights import WeightsError, mend_of, record_of, same_track
 
 OWN = "own"
 """What stands for the track and the recipe of a network that was trained elsewhere, with nothing known of how."""
@@ -115,7 +115,7 @@ def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int, 
     """The line on methods without weights of a recipe and seed, with the command that trains those that have it.
 
     It trains into `runs`, so that the command that lacked the weights finds them; without one, into what then has to be
-    given to --runs.
+    given to --runs. See `mend_of` for one's own pictures.
     """
     every = set(missing) == set(METHODS)
     which = f"{recipe or 'the recipe of its card'}, seed {seed}"
@@ -125,10 +125,11 @@ def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int, 
     if not able:
         return f"{told}."
     chosen = "--missing" if every else f"--method {' '.join(able)}"
-    chosen += f" --track {shlex.quote(track.trained_on)}" + (f" --recipe {shlex.quote(recipe)}" if recipe else "")
+    here = "train them with" if runs else "add --runs runs once you have trained them with"
+    target, mend = mend_of(track, here, runs)
+    chosen += f" --track {shlex.quote(target)}" + (f" --recipe {shlex.quote(recipe)}" if recipe else "")
     chosen += (f" --seed {seed}" if seed else "") + (f" --out {shlex.quote(str(runs))}" if runs else "")
-    here = "train them" if runs else "add --runs runs once you have trained them"
-    return f"{told}; {here} with: python -m fer_bench.train {chosen}"
+    return f"{told}; {mend}: python -m fer_bench.train {chosen}"
 
 
 def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:

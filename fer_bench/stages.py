@@ -25,15 +25,32 @@ def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> list[int]:
 
 
 class StageLoss(nn.Module):
-    """A stage's loss as a module over its network, for engines that wrap what `forward` does (see `distributed`)."""
+    """A stage's loss as a module over its network, for engines that wrap what `forward` does (see `distributed`).
 
-    def __init__(self, network: nn.Module, stage: Stage) -> None:
+    name: the method's, of which is told what it does wrong.
+    """
+
+    def __init__(self, network: nn.Module, stage: Stage, name: str = "the network") -> None:
         super().__init__()
-        self.network, self.stage = network, stage
+        self.network, self.stage, self.name = network, stage, name
 
     def forward(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
-        """(N, C, S, S), (N,) -> scalar."""
-        return self.stage.loss(self.network, inputs, targets, criterion)
+        """(N, C, S, S), (N,) -> scalar.
+
+        Raises UserError where the criterion gets what is no tensor, as of a network that adds to its logits in training
+        mode. Seen at the first batch, ahead of any step, it costs no pass of its own, which would move batch norm's
+        statistics.
+        """
+
+        def checked(answers: Tensor, labels: Tensor) -> Tensor:
+            if not isinstance(answers, Tensor):
+                raise UserError(
+                    f"{self.name}: in training it gives a value of type {type(answers).__name__}, not a tensor of "
+                    "logits; return the logits alone, or register it with a Stage whose loss takes them from it."
+                )
+            return criterion(answers, labels)
+
+        return self.stage.loss(self.network, inputs, targets, checked)
 
 
 @dataclass(frozen=True)

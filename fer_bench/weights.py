@@ -26,6 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fer_bench.cards import Track
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError, atomic_write, make_folder, replace_with, track_folder
 
@@ -225,6 +226,20 @@ def same_track(one: object, other: str) -> bool:
     if kind != other_kind or kind not in OWN or not (path and other_path):
         return False
     return len({os.path.realpath(os.path.expanduser(place)) for place in (path, other_path)}) == 1
+
+
+def mend_of(track: Track, told: str, runs: Path | None = None) -> tuple[str, str]:
+    """The track to train on for weights that a track lacks, and the words that the command then follows.
+
+    told: these words, but for one's own pictures, which are judged with weights of their own or of the track that is
+    named for them. runs: where they are looked for, and so trained into.
+    """
+    if track.name.partition(":")[0] not in OWN:
+        return track.trained_on, told
+    where = f"(on these pictures, or with --track {track.trained_on}) with"
+    if runs is not None:
+        return track.name, f"train them {where}"
+    return track.name, f"give --runs the folder that has them, or add --runs runs once you have trained them {where}"
 
 
 def held(runs: Path, first: str = "", most: int = 6) -> str:

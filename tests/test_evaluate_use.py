@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import fer_bench
-from fer_bench import evaluate, leaderboard
+from fer_bench import evaluate, explain, leaderboard, predict
 from fer_bench.cards import Recipe, Track
 from fer_bench.errors import UserError
 from fer_bench.evaluate import main
 from fer_bench.infer import Model, load
 from fer_bench.methods import METHODS
+from fer_bench.options import arguments_from
 from fer_bench.train import Options, Run
+from fer_bench.weights import WeightsError
 from tests.helpers import write_folder
 
 NEVER = Recipe(name="grid-0123456789", epochs=1, batch_size=16)
@@ -115,4 +119,45 @@ def test_all_methods_under_their_papers_recipes_pass_over_those_without(tmp_path
     assert line == (
         "skipped fer2013: no weights of any method (paper, seed 0); add --runs runs once you have trained them with: "
         "python -m fer_bench.train --missing --track fer2013 --recipe paper"
+    )
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict", "explain", "load"])
+def test_weights_that_own_pictures_lack_are_trained_on_these(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names --runs, the command that trains on these very pictures, and the track that stands in."""
+    track = f"folder:{write_folder(tmp_path / 'my faces', per_class=1)}"
+    face, chosen = str(tmp_path / "my faces" / "test" / "fear" / "0.png"), ["--method", "vgg16", "--track", track]
+    if command == "evaluate":
+        assert main([*chosen, "--out", str(tmp_path / "out")]) == 2
+    elif command == "predict":
+        assert predict.main([face, "--no-detect", "-o", str(tmp_path / "out.csv"), *chosen]) == 2
+    elif command == "explain":
+        assert explain.main([face, "--no-detect", "-o", str(tmp_path / "out"), *chosen]) == 2
+    else:
+        with pytest.raises(WeightsError) as caught:
+            load("vgg16", track)
+        print(caught.value, file=sys.stderr)
+    said = capsys.readouterr().err.splitlines()[0]
+    told, _, pasted = said.partition(" with: ")
+    assert told.endswith(
+        "; give --runs the folder that has them, or add --runs runs once you have trained them (on these pictures, or "
+        "with --track fer2013)"
+    )
+    _, _, module, *arguments = shlex.split(pasted)
+    given = arguments_from(arguments)
+    assert (module, given.method, given.track) == ("fer_bench.train", ["vgg16"], track)
+    if command != "evaluate":
+        assert f"there are no weights of vgg16 for {track} or fer2013 (common-v1, seed 0) here; " in told
+
+
+def test_weights_that_own_pictures_lack_are_trained_where_they_are_looked_for(tmp_path: Path) -> None:
+    """Beside a method that --runs holds, one that it lacks is trained on these pictures into that folder."""
+    (tmp_path / "runs").mkdir()
+    _, (line,) = evaluate.evaluate(["vgg16"], [f"folder:{tmp_path}"], tmp_path / "out", runs=tmp_path / "runs")
+    assert line == (
+        f"folder:{tmp_path}: no weights of vgg16 (the recipe of its card, seed 0); train them (on these pictures, or "
+        f"with --track fer2013) with: python -m fer_bench.train --method vgg16 --track folder:{tmp_path} "
+        f"--out {tmp_path / 'runs'}"
     )

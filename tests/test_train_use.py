@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from fer_bench import train
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError
 from fer_bench.methods import METHODS
+from fer_bench.methods.base import Criterion, Stage
 from fer_bench.options import Options
 from fer_bench.records import Trained
 from fer_bench.results import decode
@@ -65,6 +70,78 @@ def test_a_try_out_does_not_replace_a_finished_run(
     assert main([*command, "--epochs", "2"]) == main([*command, "--epochs", "1", "--seed", "1"]) == 0
     assert main([*command, "--epochs", "2", "--limit", "13"]) == 0  # a picture was taken out
     assert main([*command, "--epochs", "3"]) == 0
+
+
+class Outputs(NamedTuple):
+    """As torchvision's GoogLeNetOutputs."""
+
+    logits: Tensor
+    aux_logits: Tensor
+
+
+@dataclass
+class Answer:
+    """As a ModelOutput of Hugging Face's."""
+
+    logits: Tensor
+
+
+class Several(nn.Module):
+    """A network that answers with logits in evaluation, and with what `form` makes of them in training."""
+
+    def __init__(self, classes: int, form: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner, self.form = TINY.build(classes), form
+
+    def forward(self, x: Tensor) -> object:
+        logits = self.inner(x)
+        return self.form(logits) if self.training else logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [
+        ("tuple", lambda logits: (logits, logits)),
+        ("list", lambda logits: [logits]),
+        ("dict", lambda logits: {"logits": logits}),
+        ("Outputs", lambda logits: Outputs(logits, logits)),
+        ("Answer", Answer),
+    ],
+)
+@pytest.mark.parametrize("stage", [Stage("main"), Stage("own", loss=lambda net, x, y, criterion: criterion(net(x), y))])
+def test_more_than_logits_in_training_is_refused_before_the_first_epoch(
+    kind: str, form: Callable[[Tensor], object], stage: Stage, command: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A network that is right in evaluation alone ends with a sentence that says so and exit code 2, and no weights."""
+    method = replace(TINY, build=lambda classes: Several(classes, form), stages=(stage,))
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", method)
+    steps: list[object] = []
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self, *_: steps.append(self))
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        f"deep_emotion: in training it gives a value of type {kind}, not a tensor of logits; return the logits alone, "
+        "or register it with a Stage whose loss takes them from it.\n"
+    )
+    assert not steps
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == [".training"]
+
+
+def test_a_stage_whose_loss_takes_the_logits_from_the_rest_trains(track: Track, tmp_path: Path) -> None:
+    """A network with more outputs in training gives the weights of the same one without."""
+
+    def loss(network: nn.Module, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
+        return criterion(network(inputs)[0], targets)
+
+    def build(classes: int) -> nn.Module:
+        return Several(classes, lambda logits: (logits, logits))
+
+    several = replace(TINY, build=build, stages=(Stage("main", loss=loss),))
+    found = read_tensors(run(track, tmp_path / "several", several, epochs=1).fit())[0]
+    wanted = read_tensors(run(track, tmp_path / "alone", epochs=1).fit())[0]
+    assert {name.removeprefix("inner."): value.tolist() for name, value in found.items()} == {
+        name: value.tolist() for name, value in wanted.items()
+    }
 
 
 def test_a_run_from_another_start_does_not_replace_a_finished_one(track: Track, tmp_path: Path) -> None:

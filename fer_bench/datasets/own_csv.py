@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -24,6 +25,8 @@ COLUMNS = {
 """What the columns of a CSV are called; of several, the first is read."""
 SEPARATORS = ",;\t"
 """What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
+SEP = re.compile(r'"?sep=(\\t|[^\w"\r\n])"?\1*[\r\n]*', re.IGNORECASE)
+"""Excel's own line ahead of the header: what stands between the columns, repeated where it was saved again."""
 NAMELESS = "unnamed "
 """How the subject of a row that names none begins; its line follows."""
 
@@ -41,11 +44,11 @@ class Row(NamedTuple):
 def load_csv(path: Path, split: str) -> FaceSet:
     """A CSV with the columns path and emotion (COLUMNS), of cropped faces; paths are relative to the file.
 
-    Commas, semicolons or tabs stand between them. A column split (own.SPLIT_NAMES) chooses; without it, all rows are
-    the test split. A column subject says whom each picture shows: intervals are over people then, and a note says so
-    where some of them are in another split too. A note names the columns that were not read. Raises DataError, naming
-    the file and line, for a file that is missing or cannot be read, missing columns, an unknown emotion or split, or a
-    picture that is listed twice, in one split or in two, by whatever names and links.
+    Commas, semicolons or tabs stand between them, or what a first line names (SEP). A column split (own.SPLIT_NAMES)
+    chooses; without it, all rows are the test split. A column subject says whom each picture shows: intervals are over
+    people then, and a note says so where some of them are in another split too. A note names the columns that were not
+    read. Raises DataError, naming the file and line, for a file that is missing or cannot be read, missing columns, an
+    unknown emotion or split, or a picture that is listed twice, in one split or in two, by whatever names and links.
     """
     check_allowed(split)
     unread: list[str] = []
@@ -112,21 +115,24 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
     unread: gets the names of the columns that none of these comes from.
     """
     lines = iter(lines)
-    first = next(lines, "")
-    reader = csv.reader(chain([first], lines), delimiter=_separator(first))
+    first, separator, top = _top(lines)
+    reader = csv.reader(chain([first], lines), delimiter=separator)
     header = [column.strip().lower() for column in next(reader, [])]
     column = _columns(header)
     if "path" not in column or "emotion" not in column:
-        raise DataError(f"{path}, line 1: the columns must be path and emotion, not {', '.join(header) or 'none'}.")
+        how = f" with {separator!r} between them, as line 1 says" if top > 1 else ""
+        raise DataError(
+            f"{path}, line {top}: the columns must be path and emotion{how}, not {', '.join(header) or 'none'}."
+        )
     if unread is not None:
         unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]
     for cells in reader:
-        row = [cell.strip() for cell in cells]
-        where = f"{path}, line {reader.line_num}"
+        row, line = [cell.strip() for cell in cells], reader.line_num + top - 1
+        where = f"{path}, line {line}"
         if not any(row):
             continue
         if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line 1.")
+            raise DataError(f"{where}: {len(row)} columns where there must be {len(header)}, as in line {top}.")
         if not row[column["path"]]:
             raise DataError(f"{where}: the path is empty; name a picture.")
         try:
@@ -142,14 +148,22 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
         picture = path.parent / row[column["path"]]
         if "\\" in row[column["path"]] and not picture.exists():  # written on Windows
             picture = path.parent / row[column["path"]].replace("\\", "/")
-        yield Row(reader.line_num, picture, shown, split, row[column["subject"]] if "subject" in column else "")
+        yield Row(line, picture, shown, split, row[column["subject"]] if "subject" in column else "")
 
 
 def has_splits(path: Path) -> bool:
     """Whether a CSV that can be read has a column for the split."""
     with path.open(newline="", encoding="utf-8-sig") as file:
-        first = next(file, "")
-    return "split" in _columns(_header(first, _separator(first)))
+        first, separator, _ = _top(file)
+    return "split" in _columns(_header(first, separator))
+
+
+def _top(lines: Iterator[str]) -> tuple[str, str, int]:
+    """The header of a table as a line, what stands between its columns, and which line of the file it is, from 1."""
+    first = next(lines, "")
+    if told := SEP.fullmatch(first):
+        return next(lines, ""), "\t" if told[1] == r"\t" else told[1], 2
+    return first, _separator(first), 1
 
 
 def _header(line: str, separator: str) -> list[str]:
@@ -157,7 +171,7 @@ def _header(line: str, separator: str) -> list[str]:
 
 
 def _separator(line: str) -> str:
-    """What stands between the columns in a CSV's first line: the one with which it has those that it must have."""
+    """What stands between the columns in a CSV's header: the one with which it has those that it must have."""
     for separator in SEPARATORS:
         found = _columns(_header(line, separator))
         if "path" in found and "emotion" in found:

@@ -203,8 +203,8 @@ def _card(
         reported=reported,
         # Batch and epochs are the paper's; the optimiser and its rate are ours.
         paper_recipe=Recipe(name="paper", epochs=20, batch_size=8, optimizer="adam", lr=1e-4, schedule="constant"),
-        ours="optimiser, activations, initialisation; no decay of the 45M weights ahead of the hidden layer, which are "
-        "stored as a rank-64 update of a seeded start" + ours,
+        ours="optimiser, learning rate (1e-4), activations, initialisation; no decay of the 45M weights ahead of the "
+        "hidden layer, which are stored as a rank-64 update of a seeded start" + ours,
         note=note,
         licence=licence,
     )

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from fer_bench.datasets import load_dataset
+from fer_bench.datasets.merge import sources_of
+from fer_bench.datasets.own_csv import has_splits
 from tests.datasets.own_pictures import draw, refusal, table
 
 
@@ -124,6 +126,59 @@ def test_semicolons_and_tabs(separator: str, tmp_path: Path) -> None:
     rows = ("path,emotion,split", "a* b.png,sad,test")
     name = table(tmp_path / "a.csv", *(row.replace(",", separator).replace("*", ",") for row in rows))
     assert load_dataset(name).ids == ("a, b.png",)
+
+
+@pytest.mark.parametrize(
+    ("first", "separator"),
+    [
+        ("sep=;", ";"), ("sep=,", ","), ("sep=\t", "\t"), (r"sep=\t", "\t"), ("SEP=|", "|"), ('"sep=;"', ";"),
+        ("sep=,,,", ","), ("sep= ", " "),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("end", "encoding"), [("\n", "utf-8"), ("\r\n", "utf-8-sig")])
+def test_a_first_line_of_excels_names_the_separator(
+    first: str, separator: str, end: str, encoding: str, tmp_path: Path
+) -> None:
+    """The header stands in the line after it, for what loads, merges and divides the pictures alike."""
+    draw(tmp_path / "a, b; c.png")
+    rows = [row.replace(",", separator) for row in ("path,emotion,split", '"a* b; c.png",sad,validation')]
+    name = table(tmp_path / "a.csv", first, *(row.replace("*", ",") for row in rows), end=end, encoding=encoding)
+    assert load_dataset(name, "validation").ids == ("a, b; c.png",)
+    assert sources_of([name])[0].splits == ("validation",)
+    assert has_splits(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("lines", "where", "what"),
+    [
+        (("sep=;", "path;emotion", "a.png;hungry"), "line 3", "unknown emotion 'hungry'"),
+        (("sep=;", "path;emotion", "", "a.png;sad;x"), "line 4", "3 columns where there must be 2, as in line 2"),
+        (("sep=;", "path;emotion", "a.png;sad", "a.png;fear"), "line 4", "keep one row per picture (line 3 has it"),
+        (
+            ("sep=;", "path;mood"),
+            "line 2",
+            "path and emotion with ';' between them, as line 1 says, not path, mood.",
+        ),
+        (("sep=;", "path,emotion"), "line 2", "with ';' between them, as line 1 says, not path,emotion."),
+        (("sep=;",), "line 2", "with ';' between them, as line 1 says, not none."),
+        (("sep=", "path,emotion"), "line 1", "the columns must be path and emotion, not sep=."),
+        (("sep=a", "pathaemotion"), "line 1", "the columns must be path and emotion, not sep=a."),
+    ],
+)
+def test_lines_are_counted_from_excels_own(lines: tuple[str, ...], where: str, what: str, tmp_path: Path) -> None:
+    """What is bad below it is named by the line of the file, and a header that contradicts it by both lines."""
+    draw(tmp_path / "a.png")
+    text = refusal(table(tmp_path / "bad.csv", *lines))
+    assert text.startswith(f"{tmp_path / 'bad.csv'}, {where}: ")
+    assert what in text
+
+
+def test_pictures_that_name_nobody_are_counted_from_excels_own_line(tmp_path: Path) -> None:
+    """A person of its own is called by the line in which its picture stands."""
+    for name in "ab":
+        draw(tmp_path / f"{name}.png")
+    name = table(tmp_path / "a.csv", "sep=;", "path;emotion;subject", "a.png;sad;Ann", "b.png;joy;")
+    assert load_dataset(name).subjects.tolist() == ["Ann", "unnamed 4"]
 
 
 def test_paths_written_on_windows(tmp_path: Path) -> None:

@@ -105,9 +105,9 @@ OURS = {
         "schedule": "(cosine)",
         "batch_size": "batch",
     },
-    "awei_plain": {"optimizer": "optimiser", "lr": "optimiser"},
-    "awei_residual": {"optimizer": "optimiser", "lr": "optimiser"},
-    "awei": {"optimizer": "optimiser", "lr": "optimiser"},
+    "awei_plain": {"optimizer": "optimiser", "lr": "learning rate (1e-4)"},
+    "awei_residual": {"optimizer": "optimiser", "lr": "learning rate (1e-4)"},
+    "awei": {"optimizer": "optimiser", "lr": "learning rate (1e-4)"},
 }
 """Method -> what of its recipe the paper leaves open, and how the card's `ours` says that it is our choice."""
 
