@@ -82,49 +82,6 @@ def emotion_tables(frame: pd.DataFrame) -> list[str]:
     return [about, markdown_table(columns, frame, words=("Method",))]
 
 
-def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
-    """What training again from other seeds comes to: a row per method and recipe of a comparable group with several.
-
-    Columns: method, recipe, seeds (how many), and of accuracy, balanced_accuracy and macro_f1 the mean (the metric's
-    own name) and the standard deviation over the seeds (`_sd`, n - 1); of accuracy `least` and `greatest` too. They
-    are fractions; the greatest mean comes first.
-    """
-    rows = []
-    for (method, recipe), part in frame.groupby(["method", "recipe"]):
-        if len(part) > 1:
-            row = {"method": method, "recipe": recipe, "seeds": len(part)}
-            for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-                row |= {name: part[name].mean(), f"{name}_sd": part[name].std()}
-            rows.append(row | {"least": part["accuracy"].min(), "greatest": part["accuracy"].max()})
-    found = pd.DataFrame(rows)
-    return found if found.empty else found.sort_values(["accuracy", "method"], ascending=[False, True])
-
-
-def seed_tables(frame: pd.DataFrame) -> list[str]:
-    """A sentence and a Markdown table of what the seed does to rows of one comparable group; none without several."""
-    found = over_seeds(frame)
-    if found.empty:
-        return []
-
-    def with_sd(row: NamedTuple, name: str) -> str:
-        return f"{percent(getattr(row, name))} ± {percent(getattr(row, f'{name}_sd'))}"
-
-    columns: dict[str, Callable[[NamedTuple], str]] = {
-        "Method": lambda r: f"`{r.method}` ({r.recipe})",
-        "Seeds": lambda r: str(r.seeds),
-        "Accuracy, %": partial(with_sd, name="accuracy"),
-        "Least to greatest, %": lambda r: f"{percent(r.least)} to {percent(r.greatest)}",
-        "Balanced accuracy, %": partial(with_sd, name="balanced_accuracy"),
-        "Macro F1, %": partial(with_sd, name="macro_f1"),
-    }
-    about = (
-        "**Over seeds**: methods that were trained again from other seeds, on the same test pictures. The mean, and "
-        "behind ± the standard deviation over the seeds: what the luck of training comes to, where the ± of the rows "
-        "above is the luck of the test pictures. Of so few seeds it is a rough figure."
-    )
-    return [about, markdown_table(columns, found, words=("Method",))]
-
-
 def robustness_columns(found: Robustness | None) -> dict[str, float | str | None]:
     """The columns of a row of the board; None where it was not measured, and no `under_<corruption>` there."""
     if found is None:

@@ -18,6 +18,11 @@ def percent(value: float, sign: str = "") -> str:
     return "–" if value != value else f"{round(100 * value, 1) + 0.0:{sign}.1f}"  # + 0.0: no "-0.0"
 
 
+def p_text(p: float) -> str:
+    """0.0123 -> "0.012"; less than a thousandth is said as such."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def short(value: float) -> str:
     """3849319 -> "3.85M"."""
     if value != value:

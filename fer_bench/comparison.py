@@ -16,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fer_bench.cells import markdown_table, percent
+from fer_bench.answers import answers_of, comparable, people_in, places_in
+from fer_bench.cells import markdown_table, p_text, percent
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
-from fer_bench.metrics import checked, confusion_matrix
+from fer_bench.metrics import checked
 from fer_bench.registry import Registry, UnknownNameError
-from fer_bench.results import Logits, Result, read_logits, read_readable, result_path, track_folder
+from fer_bench.results import Logits, Result, read_readable, result_path, track_folder
+from fer_bench.seeds import compare_methods, methods_of, methods_table, pairs_of_methods
 from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, several, sign_flip
 
 LEVEL = 0.05
@@ -145,23 +147,8 @@ def compare_logits(first: Logits, second: Logits, emotions: Sequence[str]) -> Co
 
     Raises UserError, in one sentence, where they are not the same pictures with the same labels.
     """
-    one, other = np.argsort(first.ids), np.argsort(second.ids)
-    if not np.array_equal(first.ids[one], second.ids[other]):
-        common = len(np.intersect1d(first.ids, second.ids))
-        raise UserError(
-            f"They were measured on different pictures ({len(first.ids):,} and {len(second.ids):,}, of which "
-            f"{common:,} are the same), so they cannot be compared; evaluate both on the same data."
-        )
-    there = np.empty(len(one), dtype=np.int64)
-    there[one] = other  # the second's position of the first's picture
-    if not np.array_equal(first.targets, second.targets[there]):
-        raise UserError(
-            "They were measured with different labels for the same pictures, so they cannot be compared; "
-            "evaluate both on the same data."
-        )
-    people = first.subjects  # an older file does not tell whom its pictures show, and the other's are the same
-    if people is None and second.subjects is not None:
-        people = second.subjects[there]
+    there = places_in(first, second)
+    people = people_in(first, second, there)
     return compare(first.targets, first.logits, second.logits[there], emotions, first.ids.tolist(), people)
 
 
@@ -171,23 +158,8 @@ def compare_results(root: Path | str, first: Result, second: Result) -> Comparis
     Raises UserError, in one sentence, where they were measured on different tracks, emotions or pictures; ResultError
     (a UserError) where the logits of one are missing or broken.
     """
-    if first.track != second.track or first.data.hash != second.data.hash:
-        raise UserError(
-            "They were measured on different pictures, so they cannot be compared; evaluate both on the same data."
-        )
-    if first.emotions != second.emotions:
-        raise UserError(
-            f"They tell different emotions ({', '.join(first.emotions)}; {', '.join(second.emotions)}), "
-            "so they cannot be compared."
-        )
-    logits = [read_logits(result_path(root, r.track, r.method, r.recipe, r.seed, r.tta)) for r in (first, second)]
-    for result, found in zip((first, second), logits, strict=True):
-        if found.logits.shape[1] != len(result.emotions):
-            raise UserError(f"The saved logits of {result.method} do not match its emotions; evaluate it again.")
-        if not np.array_equal(confusion_matrix(found.targets, found.logits), result.confusion_matrix):
-            raise UserError(
-                f"The saved logits of {result.method} are not those that its record was measured on; evaluate it again."
-            )
+    comparable(first, second)
+    logits = [answers_of(root, result) for result in (first, second)]
     return compare_logits(*logits, first.emotions)
 
 
@@ -258,7 +230,6 @@ def compare_pairs(
 
 def pairs_table(frame: pd.DataFrame) -> str:
     """The table of `compare_pairs` in Markdown: points, and p-values with three digits."""
-    p_text = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"  # noqa: E731
     tests = frame["test"].unique()
     columns = {
         "First": lambda row: row.first,
@@ -289,9 +260,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--track", default="fer2013", help="the track whose results are compared (%(default)s)")
     parser.add_argument("--board", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.csv", help="also write the table as CSV, unrounded")
+    parser.add_argument(
+        "--over-seeds", action="store_true",
+        help="compare methods by the mean over all seeds that they were trained from for as long; interval and p then "
+        "hold for training them again. Methods of one seed take no part, weights that others gave away do",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
+    over, track = arguments.over_seeds, arguments.track.rstrip("/")
     try:
-        track = arguments.track.rstrip("/")
         rows, problems = rows_of_board(arguments.board, track)
         for problem in problems:
             print(f"skipped {problem}", file=sys.stderr)
@@ -299,23 +275,26 @@ def main(argv: list[str] | None = None) -> int:
             there = ", ".join(sorted({row.track for row in read_readable(arguments.board)[0]})) or "none"
             folder = Path(arguments.board) / "results"
             raise UserError(f"{folder} holds no result of {track} (tracks there: {there}).")
-        pairs = pairs_of(rows, arguments.methods)
+        methods = methods_of(rows.values()) if over else {}
+        pairs = pairs_of_methods(methods, arguments.methods, track) if over else pairs_of(rows, arguments.methods)
         if not pairs:
             several = len(set(arguments.methods)) > 1
             same = f"{' and '.join(dict.fromkeys(arguments.methods))} mean one and the same row"
-            which = same if several else f"{arguments.methods[0]} is the only row"
+            alone = "row" if not over else "method with several seeds"
+            which = same if several else f"{arguments.methods[0]} is the only {alone}"
             raise UserError(f"{which} of {track}; there is nothing to compare.")
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 2
-    frame, compared, skipped = compare_pairs(arguments.board, rows, pairs)
+    frame, compared, skipped = (compare_methods if over else compare_pairs)(
+        arguments.board, methods if over else rows, pairs
+    )
     for line in skipped:
         print(f"skipped {line}", file=sys.stderr)
     if len(compared) == 1:
-        found, (first, second) = compared[0], frame.loc[0, ["first", "second"]]
-        print(f"{found.sentence(first, second)}\n")
+        print(f"{compared[0].sentence(*frame.loc[0, ['first', 'second']])}\n")
     if compared:
-        print(pairs_table(frame))
+        print(methods_table(frame) if over else pairs_table(frame))
     try:
         if arguments.output is not None and compared:
             atomic_write(arguments.output, frame.to_csv(index=False).encode())

@@ -24,7 +24,6 @@ from fer_bench.beyond_accuracy import (
     explanation_tables,
     robustness_columns,
     robustness_tables,
-    seed_tables,
 )
 from fer_bench.card_files import read_cards, readable_cards
 from fer_bench.cells import ece_text, markdown_table, percent, ratio_text, safe, short, trained_text
@@ -34,6 +33,7 @@ from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.records import full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
+from fer_bench.seeds import seed_tables
 from fer_bench.statistics import tie_ranks
 
 README_TRACKS = ("fer2013", "ferplus", "rendered")

@@ -68,16 +68,3 @@ def test_the_page_sorts_by_an_emotions_f1():
     assert found.values[0][-2:] == [80.0, 80.0]
     assert found.shown[0][-1] == "80.0 (80.0 ± 50.0)"
     assert found.kinds[-2:] == ["number", "number"]
-
-
-def test_several_seeds_of_a_method_are_told_together():
-    """Mean, standard deviation and range over the seeds, best mean first; of one seed there is nothing to tell."""
-    rows = [made("a", hits=hits, seed=seed) for seed, hits in enumerate((50, 54, 58))]
-    rows += [made("b", hits=hits, seed=seed) for seed, hits in enumerate((60, 61))] + [made("c", hits=90)]
-    (found,) = [part for part in lb.markdown(rows).split("\n\n") if part.startswith("| Method | Seeds |")]
-    first, second = found.splitlines()[2:]
-    assert first.startswith("| `b` (common-v1) | 2 | 60.5 ± 0.7 | 60.0 to 61.0 |")
-    assert second.startswith("| `a` (common-v1) | 3 | 54.0 ± 4.0 | 50.0 to 58.0 |")
-    assert "Over seeds" not in lb.markdown([rows[0], rows[3], rows[5]])
-    views = [made("a", hits=50, tta="flip"), made("a", hits=54, seed=1)]  # of other views, not to be taken together
-    assert "Over seeds" not in lb.markdown(views)

@@ -17,6 +17,8 @@ LAYERS = (
     {"statistics", "weights", "card_files"},
     {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "cells", "checkpoints", "inputs"},
+    {"answers"},
+    {"seeds"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},
     {"missing", "one_by_one", "judged"},
