@@ -334,7 +334,7 @@ def fetch(method: str, track: Track, recipe: str, seed: int) -> Path:
     Raises WeightsError, with the command that gets or makes them, where they are not published or out of reach, and as
     `recipe_for` does for a recipe that nothing can be trained with.
     """
-    source, (target, told) = track.trained_on, mend_of(track, "train them with")
+    source, (target, told) = track.trained_on, mend_of(track, "add --runs runs once you have trained them with")
     names, row = " or ".join(dict.fromkeys((target, source))), f"--recipe {recipe} --seed {seed}"
     missing = f"there are no weights of {method} for {names} ({recipe}, seed {seed}) here"
     train = f"{told}: python -m fer_bench.train --method {method} --track {shlex.quote(target)} {row}"

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fer_bench.answers import answers_of, comparable, people_in, places_in
-from fer_bench.cells import markdown_table, p_text, percent
+from fer_bench.cells import markdown_table, p_text, percent, safe
 from fer_bench.errors import UserError
 from fer_bench.registry import Registry
 from fer_bench.results import Result
@@ -77,6 +77,16 @@ def seed_tables(frame: pd.DataFrame) -> list[str]:
         "METHOD METHOD --over-seeds` tells whether two can be told apart with both."
     )
     return [about, markdown_table(columns, found, words=("Method",))]
+
+
+def seeds_line(frame: pd.DataFrame) -> str:
+    """`seed_tables` in a sentence, for a page that has no room for the table; "" without several seeds."""
+    found = over_seeds(frame)
+    told = [
+        f"`{safe(row.method)}` ({safe(row.recipe)}) {percent(row.accuracy)} ± {percent(row.accuracy_sd)} % of {row.seeds}"
+        for row in found.itertuples()
+    ]
+    return f"Accuracy over seeds, mean and standard deviation: {'; '.join(told)}." if told else ""
 
 
 class SeedComparison(NamedTuple):

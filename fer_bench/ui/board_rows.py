@@ -33,6 +33,7 @@ from fer_bench.leaderboard import (
 )
 from fer_bench.protocols import track_named
 from fer_bench.results import Result
+from fer_bench.seeds import seeds_line
 from fer_bench.ui.method_card import plain
 
 if TYPE_CHECKING:
@@ -253,7 +254,8 @@ def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str
     why = why_groups(frame)
     if why:
         about += f" {why}: ranks start anew in each group, and the chart shows group 1."
-    return "\n".join([about, "", *notes_on(results, frame), *lines])
+    seeds = [f"- {line}" for line in filter(None, [seeds_line(frame[frame["group"] == 0])])]
+    return "\n".join([about, "", *seeds, *notes_on(results, frame), *lines])
 
 
 def chosen_pictures(comparison: Comparison, kind: str = ALL) -> np.ndarray:
