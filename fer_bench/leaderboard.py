@@ -164,8 +164,7 @@ def table(
     sizes = _split_sizes(results)
     rows = [_row(result, (cards or {}).get(result.method, {}), sizes) for result in chosen]
     frame = pd.DataFrame(rows)
-    for name in frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)):
-        frame[name] = frame[name].astype(np.float64)
+    frame = frame.astype(dict.fromkeys(frame.columns.difference(list(_TEXT | _FLAGS | _WHOLE)), np.float64)).copy()
     groups = [part.index for _, part in frame.groupby(_COMPARABLE)]
     groups.sort(key=lambda index: (frame.loc[index[0], "tta"] != "none", -len(index)))
     for number, index in enumerate(groups):

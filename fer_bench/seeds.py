@@ -22,6 +22,9 @@ LEVEL = 0.05
 """Two methods are told apart where p is below this."""
 
 
+_TRAINED = ["complete", "pictures_seen", "earlier_pictures"]
+
+
 def alike(budgets: Sequence[float]) -> np.ndarray:
     """bool (N,): which of a method's rows to take together, the most that were trained for as long as each other.
 
@@ -39,18 +42,19 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     own name) and the standard deviation over the seeds (`_sd`, n - 1); of accuracy `least` and `greatest` too. They
     are fractions; the greatest mean comes first.
     """
-    rows = []
+    key, measured = ["method", "recipe"], ["accuracy", "balanced_accuracy", "macro_f1"]
+    frame = frame.loc[frame.duplicated(key, keep=False), [*key, *measured, *_TRAINED]]  # a wide one is slow to divide
     seen = frame["pictures_seen"].fillna(0) + frame["earlier_pictures"].fillna(0)
-    budgets = seen.mask(frame["complete"] & frame["earlier_pictures"].isna(), np.inf)
-    for (method, recipe), part in frame.groupby(["method", "recipe"]):
-        part = part[alike(budgets[part.index])]
-        if len(part) > 1:
-            row = {"method": method, "recipe": recipe, "seeds": len(part)}
-            for name in ("accuracy", "balanced_accuracy", "macro_f1"):
-                row |= {name: part[name].mean(), f"{name}_sd": part[name].std()}
-            rows.append(row | {"least": part["accuracy"].min(), "greatest": part["accuracy"].max()})
-    found = pd.DataFrame(rows)
-    return found if found.empty else found.sort_values(["accuracy", "method"], ascending=[False, True])
+    budget = seen.mask(frame["complete"] & frame["earlier_pictures"].isna(), np.inf)
+    groups = frame.assign(budget=budget).groupby([*key, "budget"])
+    found = groups[measured].mean().join(groups[measured].std(), rsuffix="_sd")
+    found["seeds"], found["least"], found["greatest"] = (
+        groups.size(),
+        groups["accuracy"].min(),
+        groups["accuracy"].max(),
+    )
+    found = found.reset_index().sort_values(["seeds", "budget"]).drop_duplicates(key, keep="last")
+    return found[found["seeds"] > 1].sort_values(["accuracy", "method"], ascending=[False, True])
 
 
 def seed_tables(frame: pd.DataFrame) -> list[str]:
@@ -83,8 +87,8 @@ def seeds_line(frame: pd.DataFrame) -> str:
     """`seed_tables` in a sentence, for a page that has no room for the table; "" without several seeds."""
     found = over_seeds(frame)
     told = [
-        f"`{safe(row.method)}` ({safe(row.recipe)}) {percent(row.accuracy)} ± {percent(row.accuracy_sd)} % of {row.seeds}"
-        for row in found.itertuples()
+        f"`{safe(r.method)}` ({safe(r.recipe)}) {percent(r.accuracy)} ± {percent(r.accuracy_sd)} % of {r.seeds}"
+        for r in found.itertuples()
     ]
     return f"Accuracy over seeds, mean and standard deviation: {'; '.join(told)}." if told else ""
 
