@@ -36,7 +36,7 @@ def build(root: Path | None = None) -> gr.Blocks:
     """The app, not yet launched. root: the leaderboard's folder. Loads no weights."""
     import gradio as gr
 
-    from fer_bench.ui import about, board, clip, keeping, pictures, shelf, submit, try_it
+    from fer_bench.ui import about, board, clip, keeping, pictures, shelf, submit, try_it, turns
 
     root = root or board_folder()
     built = shelf.choices(root)
@@ -72,7 +72,10 @@ def build(root: Path | None = None) -> gr.Blocks:
             renewed, None, [without, first, many, one, *waiting], api_visibility="private", show_progress="hidden",
             queue=False,
         )  # fmt: skip
-    return demo.queue(max_size=64, default_concurrency_limit=4)
+    # Where the API is open, a question can be asked past the queue and all its bounds.
+    demo.queue(max_size=turns.MOST_WAITING, default_concurrency_limit=4, api_open=False)
+    turns.bound(demo)
+    return demo
 
 
 def launch_options() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -39,6 +40,13 @@ CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}, "frameRat
 """What the live camera is asked for: gradio's own 1920 x 1440 keeps a small machine busy with nothing but pixels."""
 LIVE_SECONDS = 120
 """After which the live camera stops; it can be started again."""
+LIVE_ENDED = "The camera was stopped after its time; start it again to go on."
+OFF, ON = (f"({{__type__: 'update', visible: {seen}}})" for seen in ("false", "true"))
+"""JavaScript that takes the camera off the page and puts it back, which ends its recording.
+
+When a stream's time is up gradio closes it, but the page records on and sends its next frame as a new stream, for as
+long as it is open; after a refusal it asks, and is refused, twice a second.
+"""
 LIVE_STREAMS = 6
 """Live cameras that run at once, so that a visitor with two pages does not shut it for the others."""
 LIVE_SIDE = 640
@@ -292,9 +300,14 @@ def build(root: Path) -> gr.Dropdown:
         run, [video, method, per_second, cam], [message, plot, annotated, table], api_visibility="private",
         concurrency_limit=1, concurrency_id="networks", **AS_IT_IS,
     )  # fmt: skip
-    camera.stream(
+    stream = camera.stream(
         live, [camera, method, live_cam, history], [line, live_map, live_plot, history], stream_every=0.5,
         time_limit=LIVE_SECONDS, concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden",
         **AS_IT_IS,
     )  # fmt: skip
+    # Neither comes where the visitor stops the camera himself.
+    stream.success(None, None, [camera, line], js=f"() => [{OFF}, {json.dumps(look.note(LIVE_ENDED))}]").then(
+        None, None, camera, js=f"() => {ON}"
+    )
+    stream.failure(None, None, camera, js=f"() => {OFF}").then(None, None, camera, js=f"() => {ON}")
     return method

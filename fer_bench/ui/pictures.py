@@ -158,7 +158,8 @@ def build(root: Path) -> gr.Dropdown:
 
         picture: an image file. methods: names of methods, such as ["small_cnn"]. Each row holds filepath, face (from 1;
         0 where none was found and the whole picture was used), method, emotion (the likeliest), a probability per
-        emotion, and the face's left, top, right and bottom in pixels. A picture of more than 100 faces is refused.
+        emotion, and the face's left, top, right and bottom in pixels. A picture of more than 100 faces is refused, and
+        so (429) are more than 12 questions at once from one visitor.
         """
         try:
             path = path_of(picture)

@@ -206,6 +206,7 @@ def test_load_offline_says_what_is_missing(published: Hub, monkeypatch: pytest.M
 def test_load_without_a_copy_anywhere_says_how_to_train(checkout: Path, hub: Hub) -> None:
     """Nothing here and nothing published: the command that trains, and no request."""
     forget_weights()
-    with pytest.raises(WeightsError, match="add --runs runs once you have trained them with: python -m fer_bench.train --method deep_emotion"):
+    mend = "add --runs runs once you have trained them with: python -m fer_bench.train --method deep_emotion"
+    with pytest.raises(WeightsError, match=mend):
         fer_bench.load("deep_emotion")
     assert not hub.requests

@@ -219,3 +219,30 @@ def test_the_board_opens_though_the_queue_is_full(launched: Any, monkeypatch: py
     asked = {"fn_index": board_of(launched), "data": [None, None], "session_hash": "visitor"}
     answer = httpx.post(run, json=asked, timeout=240).raise_for_status().json()
     assert "small_cnn" in str(answer["data"])
+
+
+def test_one_visitor_leaves_places_in_the_queue(launched: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often one page or address asks the app, others get their answers, and the queue is not gone round."""
+    from fer_bench.ui import pictures, turns
+
+    go, path_of = threading.Event(), pictures.path_of
+    monkeypatch.setattr(pictures, "path_of", lambda given: go.wait(60) and path_of(given))
+    (predict,) = (fn for fn in launched.fns.values() if fn.api_name == "predict")
+    assert f"more than {turns.MOST_ASKED} questions at once from one visitor" in " ".join(predict.fn.__doc__.split())
+    api = f"{launched.local_url}gradio_api"
+
+    def ask(where: str, session: str, address: str) -> int:
+        asked = {"fn_index": predict._id, "data": [None, []], "session_hash": session}
+        return httpx.post(f"{api}/{where}", json=asked, headers={"X-Forwarded-For": address}, timeout=240).status_code
+
+    answers = [ask("queue/join", f"flood {n}", "93.184.216.34") for n in range(turns.MOST_WAITING + 9)]
+    assert answers == [200] * turns.MOST_ASKED + [429] * (turns.MOST_WAITING + 9 - turns.MOST_ASKED)
+    assert ask("queue/join", "other", "8.8.4.4") == 200
+    queue = launched._queue
+    assert queue.event_queue_per_concurrency_id["networks"].queue[0].session_hash == "other"
+    assert ask("run/predict", "round it", "93.184.216.34") == 404
+    go.set()
+    deadline = time.monotonic() + 60
+    while (len(queue) or any(queue.active_jobs)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(queue) == 0
