@@ -253,7 +253,10 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     if skipped:
         notes.append(f"{skipped:,} picture(s) of the split could not be read; the results' files name them.")
     notes += _milliseconds(frame)
-    notes += [_why(row) for row in frame.itertuples() if abs(row.difference) > LARGE and not row.external]
+    first = (
+        frame.sort_values("seed").drop_duplicates(["method", "recipe", "tta"]).sort_index()
+    )  # of the others, the seed
+    notes += [_why(row) for row in first.itertuples() if abs(row.difference) > LARGE and not row.external]
     notes += dict.fromkeys(safe(note) for note in frame["note"] if note)
     notes += dict.fromkeys(f"± is over the {r.subjects} people, not their pictures." for r in results if r.subjects)
     notes += dict.fromkeys(safe(note) for result in results for note in result.data.notes)

@@ -198,3 +198,12 @@ def test_pictures_are_matched_by_their_names(board: Path) -> None:
         content = {name: value[::-1] if value.ndim and len(value) == 100 else value for name, value in file.items()}
     np.savez(path, **content)
     assert compare_seeds(board, rows["alpha"], rows["beta"]) == before
+
+
+def test_why_a_method_is_far_from_its_paper_is_said_once() -> None:
+    """Of its first seed: how far the others are from that is in the table over seeds."""
+    reported = [{"track": "fer2013", "accuracy": 0.9, "source": "Table 1", "why": "its rate."}]
+    cards = {"a": {"title": "A", "reported": reported}}
+    rows = [made("a", hits=hits, seed=seed) for seed, hits in enumerate((50, 54))]
+    (line,) = [line for line in lb.markdown(rows, cards).splitlines() if "points from its paper" in line]
+    assert line.startswith("- `a` (common-v1) is -40.0 points from its paper")
