@@ -87,7 +87,7 @@ def seeds_line(frame: pd.DataFrame) -> str:
     """`seed_tables` in a sentence, for a page that has no room for the table; "" without several seeds."""
     found = over_seeds(frame)
     told = [
-        f"`{safe(r.method)}` ({safe(r.recipe)}) {percent(r.accuracy)} ± {percent(r.accuracy_sd)} % of {r.seeds}"
+        f"`{safe(r.method)}` ({safe(r.recipe)}) {percent(r.accuracy)} ± {percent(r.accuracy_sd)} %, {r.seeds} seeds"
         for r in found.itertuples()
     ]
     return f"Accuracy over seeds, mean and standard deviation: {'; '.join(told)}." if told else ""
