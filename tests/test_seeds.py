@@ -29,7 +29,9 @@ def test_several_seeds_of_a_method_are_told_together():
     assert first.startswith("| `b` (common-v1) | 2 | 60.5 ± 0.7 | 60.0 to 61.0 |")
     assert second.startswith("| `a` (common-v1) | 3 | 54.0 ± 4.0 | 50.0 to 58.0 |")
     assert "Over seeds" not in lb.markdown([rows[0], rows[3], rows[5]])
-    told = "- Accuracy over seeds, mean and standard deviation: `b` (common-v1) 60.5 ± 0.7 %, 2 seeds; `a` (common-v1) 54.0 ± "
+    told = (
+        "- Accuracy over seeds, mean and standard deviation: `b` (common-v1) 60.5 ± 0.7 %, 2 seeds; `a` (common-v1) 54"
+    )
     assert told in notes(lb.table(rows, {}, "fer2013"), rows, [])
     assert "over seeds" not in notes(lb.table(rows[5:], {}, "fer2013"), rows[5:], [])
     views = [made("a", hits=50, tta="flip"), made("a", hits=54, seed=1)]  # of other views, not to be taken together
