@@ -23,6 +23,11 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_words(p: float) -> str:
+    """0.0123 -> "p = 0.012", 0.0001 -> "p < 0.001"."""
+    return f"p {p_text(p)}" if p < 0.001 else f"p = {p_text(p)}"
+
+
 def short(value: float) -> str:
     """3849319 -> "3.85M"."""
     if value != value:

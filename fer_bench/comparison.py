@@ -17,17 +17,14 @@ import numpy as np
 import pandas as pd
 
 from fer_bench.answers import answers_of, comparable, people_in, places_in
-from fer_bench.cells import markdown_table, p_text, percent
+from fer_bench.cells import markdown_table, p_text, p_words, percent
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
 from fer_bench.metrics import checked
 from fer_bench.registry import Registry, UnknownNameError
 from fer_bench.results import Logits, Result, read_readable, result_path, track_folder
-from fer_bench.seeds import compare_methods, methods_of, methods_table, pairs_of_methods
+from fer_bench.seeds import LEVEL, compare_methods, methods_of, methods_table, pairs_of_methods
 from fer_bench.statistics import Interval, holm, mcnemar, paired_difference, several, sign_flip
-
-LEVEL = 0.05
-"""Two models are told apart where the p of their test (`Comparison.test`) is below this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +74,7 @@ class Comparison:
         """
         bounds = (self.difference.value, self.difference.low, self.difference.high)
         value, low, high = (round(100 * bound, 1) + 0.0 for bound in bounds)  # + 0.0: no "-0.0"
-        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        p = p_words(self.p_value)
         total = f"{self.pictures:,} pictures" + ("" if self.subjects is None else f" of {self.subjects:,} people")
         tested = "McNemar's test" if self.subjects is None else "the test by sign flips of whole people"
         significant, apart = self.p_value < LEVEL, low > 0 or high < 0

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from fer_bench.answers import answers_of, comparable, people_in, places_in
-from fer_bench.cells import markdown_table, p_text, percent, safe
+from fer_bench.cells import markdown_table, p_text, p_words, percent, safe
 from fer_bench.errors import UserError
 from fer_bench.registry import Registry
 from fer_bench.results import Result
 from fer_bench.statistics import Interval, difference_over_seeds, holm, several
 
 LEVEL = 0.05
-"""Two methods are told apart where p is below this."""
+"""Two models, or methods, are told apart where the p of their test is below this."""
 
 
 _TRAINED = ["complete", "pictures_seen", "earlier_pictures"]
@@ -109,7 +109,6 @@ class SeedComparison(NamedTuple):
         """The verdict in plain words; `first` and `second` are the two methods' names."""
         found = self.difference
         value, low, high = (round(100 * bound, 1) + 0.0 for bound in (found.value, found.low, found.high))
-        p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         over = f"{self.pictures:,} pictures" + ("" if self.subjects is None else f" of {self.subjects:,} people")
         trained = " and ".join(f"{name} from {n} {'seeds' if n > 1 else 'set of weights'}"
                                for name, n in zip((first, second), self.seeds, strict=True))  # fmt: skip
@@ -121,8 +120,8 @@ class SeedComparison(NamedTuple):
             better, worse = (first, second) if value > 0 else (second, first)
             value, (low, high) = abs(value), sorted((sign * low, sign * high))
             verdict, by = f"{better} recognises more than {worse}", f"{value:.1f} points in mean accuracy"
-        how = "training again and other pictures included"
-        return f"{verdict} ({trained}; {over}): {by} (95 % interval {low:+.1f} to {high:+.1f}, {how}; {p})."
+        interval = f"95 % interval {low:+.1f} to {high:+.1f}, training again and other pictures included"
+        return f"{verdict} ({trained}; {over}): {by} ({interval}; {p_words(self.p_value)})."
 
 
 def methods_of(rows: Iterable[Result]) -> dict[str, list[Result]]:
