@@ -27,7 +27,6 @@ from fer_bench.explain import maps_of
 from fer_bench.infer import Model
 from fer_bench.judged import OWN
 from fer_bench.methods import METHODS
-from fer_bench.torchvision_repair import torchvision
 from fer_bench.transforms import to_input
 
 RECIPE = "as-published"
@@ -171,7 +170,8 @@ def published(sources: Sequence[str], emotions: str | None = None) -> list[Model
 
 def _loaded(source: str, revision: str | None) -> tuple[nn.Module, str | None]:
     """The classifier in float32, and the commit that it is of; None for a folder."""
-    assert torchvision  # transformers imports it too, so it has to be mended first
+    from fer_bench import torchvision_repair  # noqa: F401  # transformers imports it too, so it is mended first
+
     try:
         from transformers import AutoModelForImageClassification
     except ImportError:

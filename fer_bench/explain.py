@@ -38,7 +38,6 @@ from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
 from fer_bench.receptive import Located, spread
 from fer_bench.registry import UnknownNameError
-from fer_bench.torchvision_repair import torchvision
 from fer_bench.transforms import to_input
 
 CAMS: dict[str, str] = {
@@ -167,8 +166,9 @@ def check_cam(name: str) -> str:
 
 def _explainer_class(method: str) -> Callable[..., object]:
     check_cam(method)
-    assert torchvision  # pytorch-grad-cam imports it too, so it has to be mended first
     import pytorch_grad_cam  # here, since it takes seconds
+
+    from fer_bench import torchvision_repair  # noqa: F401  # pytorch-grad-cam imports it too, so it is mended first
 
     if method != "eigencam":
         return getattr(pytorch_grad_cam, _CLASSES[method])

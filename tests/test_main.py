@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fer_bench.__main__ import COMMANDS, HOMES, main
 
@@ -36,3 +40,20 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert stopped.value.code == 0
     assert ("app.py" if command in HOMES else f"fer_bench.{command}") in capsys.readouterr().out
+
+
+STARTED = """
+import sys
+from fer_bench.__main__ import main
+assert main(["predict", "--no-detect", *sys.argv[1:], "--method", "reference_tiny"]) == 0
+print(*sorted({"torchvision", "torch._dynamo", "pandas", "matplotlib", "transformers"} & set(sys.modules)))
+"""
+
+
+def test_predicting_waits_for_no_library_that_it_does_not_use(tmp_path: Path) -> None:
+    """torchvision takes longer to import than torch: only a network that is built from it brings it in."""
+    Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
+    command = [sys.executable, "-c", STARTED, str(tmp_path / "face.png"), "-o", str(tmp_path / "scores.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1:] in ([], [""]), done.stdout
+    assert (tmp_path / "scores.csv").read_text().count("\n") == 2

@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from fer_bench import pretrained
 from fer_bench.cards import InputSpec, MethodCard, Recipe, Reported
 from fer_bench.methods.base import Batches, Criterion, Stage, register
-from fer_bench.torchvision_repair import torchvision
 from fer_bench.weights import seeded_uniform
 
 CHANNELS, SIDE, HIDDEN = 512, 7, 1792
@@ -96,6 +95,8 @@ class Awei(nn.Module):
         self.merge = nn.Identity()  # its output is all that is classified, so this is where a CAM is drawn
         self.guide: nn.Sequential | None = None
         if guide:
+            from fer_bench.torchvision_repair import torchvision  # here, since it takes seconds
+
             vgg = torchvision.models.vgg
             self.guide = vgg.make_layers(vgg.cfgs["D"])
             self.guide_head = nn.Linear(CHANNELS, num_classes).requires_grad_(False)

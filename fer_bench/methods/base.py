@@ -90,6 +90,8 @@ def add_installed() -> None:
     """
     for entry in entry_points(group=ENTRY_POINTS):
         try:
+            from fer_bench import torchvision_repair  # noqa: F401  # whatever is named may import torchvision itself
+
             entry.load()
         except (Exception, SystemExit) as error:  # it is someone else's code
             package = entry.dist.name if entry.dist is not None else "an unknown package"

@@ -10,23 +10,39 @@ VGGs is ours too: it adds less than .01 % of the parameters and lets them train 
 
 from __future__ import annotations
 
+import functools
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from torch import nn
 
 from fer_bench.cards import InputSpec, MethodCard, Reported
 from fer_bench.methods.base import register
-from fer_bench.torchvision_repair import torchvision
 
-models = torchvision.models
-ResNet = models.ResNet
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 
-class SEBottleneck(models.resnet.Bottleneck):
-    """ResNet-50's block (N, C, H, W) -> (N, 4 planes, H', W') with a squeeze-and-excitation gate ahead of the sum."""
+def _torchvision() -> ModuleType:
+    """Imported when one of these networks is built: it takes longer than torch, and all else does without it."""
+    from fer_bench.torchvision_repair import torchvision
 
-    def __init__(self, inplanes: int, planes: int, *args, **kwargs) -> None:
-        super().__init__(inplanes, planes, *args, **kwargs)
-        width = planes * self.expansion
-        self.bn3 = nn.Sequential(self.bn3, torchvision.ops.SqueezeExcitation(width, width // 16))
+    return torchvision
+
+
+@functools.cache
+def _se_bottleneck() -> type[nn.Module]:
+    torchvision = _torchvision()
+
+    class SEBottleneck(torchvision.models.resnet.Bottleneck):
+        """ResNet-50's block (N, C, H, W) -> (N, 4 planes, H', W') with a squeeze-and-excitation gate before the sum."""
+
+        def __init__(self, inplanes: int, planes: int, *args, **kwargs) -> None:
+            super().__init__(inplanes, planes, *args, **kwargs)
+            width = planes * self.expansion
+            self.bn3 = nn.Sequential(self.bn3, torchvision.ops.SqueezeExcitation(width, width // 16))
+
+    return SEBottleneck
 
 
 def _small_stem(network: ResNet) -> ResNet:
@@ -106,24 +122,25 @@ SENET50 = _card(
 
 @register(RESNET18)
 def resnet18(num_classes: int) -> ResNet:
-    return _small_stem(models.resnet18(num_classes=num_classes))
+    return _small_stem(_torchvision().models.resnet18(num_classes=num_classes))
 
 
 @register(VGG13)
 def vgg13(num_classes: int) -> nn.Module:
-    return _grey(models.vgg13_bn(num_classes=num_classes))
+    return _grey(_torchvision().models.vgg13_bn(num_classes=num_classes))
 
 
 @register(VGG16)
 def vgg16(num_classes: int) -> nn.Module:
-    return _grey(models.vgg16_bn(num_classes=num_classes))
+    return _grey(_torchvision().models.vgg16_bn(num_classes=num_classes))
 
 
 @register(ALEXNET)
 def alexnet(num_classes: int) -> nn.Module:
-    return _grey(models.alexnet(num_classes=num_classes))
+    return _grey(_torchvision().models.alexnet(num_classes=num_classes))
 
 
 @register(SENET50)
 def senet50(num_classes: int) -> ResNet:
-    return _small_stem(ResNet(SEBottleneck, [3, 4, 6, 3], num_classes=num_classes))
+    resnet = _torchvision().models.ResNet
+    return _small_stem(resnet(_se_bottleneck(), [3, 4, 6, 3], num_classes=num_classes))

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Reported
 from fer_bench.methods.base import register
-from fer_bench.torchvision_repair import torchvision
 
 
 class SqueezeExcitation(nn.Module):
@@ -208,6 +207,8 @@ def sep_se_residual(num_classes: int) -> SepCNN:
 
 @register(SEP_RESNET18)
 def sep_resnet18(num_classes: int) -> nn.Module:
+    from fer_bench.torchvision_repair import torchvision  # here, since it takes seconds
+
     network = torchvision.models.resnet18(num_classes=num_classes)
     network.maxpool = nn.Identity()
     return network
