@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fer_bench.cards import Track
-from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
+from fer_bench.datasets import DATASETS, FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, Failure, UserError
 from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
@@ -88,6 +88,8 @@ def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = N
     """
     if (trained_on or track.trained_on) != track.name:
         return None, ""
+    if track.dataset in DATASETS and DATASETS[track.dataset].apart:
+        return np.zeros(len(faces), dtype=bool), ""
     try:
         return duplicated_in(faces, load_dataset(track.dataset, track.train).restrict(track.emotions)), ""
     except DataError as error:

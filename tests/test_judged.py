@@ -12,15 +12,16 @@ import torch
 from torch import nn
 
 import fer_bench
-from fer_bench import costs, leaderboard, robustness
+from fer_bench import costs, judged, leaderboard, robustness
 from fer_bench.cards import Recipe, Track
+from fer_bench.datasets import duplicated_in
 from fer_bench.datasets.rendered import draw_split
 from fer_bench.emotions import FOUR, SEVEN
 from fer_bench.errors import UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.explain import explain
 from fer_bench.infer import load
-from fer_bench.judged import recorded, widened
+from fer_bench.judged import duplicates_in_train, recorded, widened
 from fer_bench.methods import METHODS
 from fer_bench.protocols import track_named
 from fer_bench.results import read_result, read_results, write_result
@@ -234,3 +235,11 @@ def test_what_runs_in_onnx_runtime_is_judged_and_explained_as_what_it_was_made_f
         fer_bench.benchmark(theirs, faces)
     with pytest.raises(UserError, match="small_cnn has no parameters in torch.* explain the torch model"):
         explain(theirs, faces.images[:1])
+
+
+def test_no_training_split_is_read_for_duplicates_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing rendered's 2,100 training faces takes longer than judging: its splits share no person."""
+    faces, track = draw_split("test", 7), track_named("rendered")
+    monkeypatch.setattr(judged, "load_dataset", lambda *_: pytest.fail("the training split was drawn"))
+    assert not duplicates_in_train(faces, track, "rendered")[0].any()
+    assert not duplicated_in(faces, draw_split("train", 7)).any()

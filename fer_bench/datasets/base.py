@@ -210,6 +210,8 @@ class Dataset:
 
     card: DatasetCard
     load: Loader
+    apart: bool = False
+    """No picture stands in two of its splits, by the way in which they are made."""
 
 
 DATASETS: Registry[Dataset] = Registry("data set")

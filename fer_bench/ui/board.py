@@ -45,6 +45,7 @@ CSS = """
   #board-table [aria-colindex="2"] {--narrow: 184px}
   #board-table :is([aria-colindex="1"], [aria-colindex="2"]) {width: var(--narrow) !important;
     min-width: var(--narrow) !important; max-width: var(--narrow) !important; flex-basis: var(--narrow) !important}
+  #board-table .body-cell[aria-colindex="2"] .text {white-space: normal; overflow-wrap: anywhere; line-height: 1.2}
 }
 .fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
 .fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
@@ -57,7 +58,7 @@ CSS = """
 """
 """For the app's style sheet: charts take the page's text colour, and so do commands, whose own colours are too faint.
 The column of names stays when the table is scrolled sideways, which `pinned_columns` of gradio 6.31 does not do; on a
-phone it leaves room for the accuracy beside it.
+phone it leaves room for the accuracy beside it, and long names take two lines.
 """
 
 HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
