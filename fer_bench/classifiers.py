@@ -170,7 +170,9 @@ def published(sources: Sequence[str], emotions: str | None = None) -> list[Model
 
 def _loaded(source: str, revision: str | None) -> tuple[nn.Module, str | None]:
     """The classifier in float32, and the commit that it is of; None for a folder."""
-    from fer_bench import torchvision_repair  # noqa: F401  # transformers imports it too, so it is mended first
+    from fer_bench.torchvision_repair import torchvision
+
+    assert torchvision  # transformers imports it too, so it is mended first
 
     try:
         from transformers import AutoModelForImageClassification

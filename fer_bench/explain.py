@@ -89,7 +89,7 @@ def explain(
     `from_transformers`, and another network needs it. May be called from several threads at once. Raises UserError for
     an unknown CAM, emotion or layer, a layer that gives no maps and a model without parameters in torch (`onnx_model`).
     """
-    explainer_class = _explainer_class(method)
+    explainer_class = _explainer_class(check_cam(method))
     wanted = _target_indices(model, target, len(images))
     if not any(True for _ in model.network.parameters()):
         raise UserError(
@@ -165,10 +165,10 @@ def check_cam(name: str) -> str:
 
 
 def _explainer_class(method: str) -> Callable[..., object]:
-    check_cam(method)
-    import pytorch_grad_cam  # here, since it takes seconds
+    from fer_bench.torchvision_repair import torchvision
 
-    from fer_bench import torchvision_repair  # noqa: F401  # pytorch-grad-cam imports it too, so it is mended first
+    assert torchvision  # pytorch-grad-cam imports it too, so it is mended first
+    import pytorch_grad_cam  # here, since it takes seconds
 
     if method != "eigencam":
         return getattr(pytorch_grad_cam, _CLASSES[method])
