@@ -35,8 +35,9 @@ from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
-from fer_bench.metrics import NOT_LOGITS, accuracy, are_probabilities
+from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
+from fer_bench.networks import check_answers
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
@@ -276,16 +277,12 @@ class Run:
         return self.network if self.average is None else self.average.module
 
     def right(self, network: nn.Module, part: slice = slice(None)) -> int:
-        """How many validation pictures (of a part of them) a network gets right. TrainingError where none can be."""
+        """How many validation pictures (of a part of them) a network gets right. Raises as `check_answers`."""
         images, labels = self.validation_set.images[part], self.validation_set.labels[part]
         model = Model(self.method.card.name, network, self.spec, self.emotions, {})
         answers = logits(model, images, 256)
-        if are_probabilities(answers):
-            raise TrainingError(f"{model.name} {NOT_LOGITS}")
-        if not np.isfinite(answers).all():
-            keeps = f"{self.folder} keeps the last good checkpoint, train with a lower learning rate"
-            number = len(self.state["curve"]) + 1
-            raise TrainingError(f"{model.name} gives answers that are not finite in epoch {number}; {keeps}.")
+        fresh = self.start is None and not self.state["pictures"]
+        check_answers(model.name, answers, len(self.state["curve"]) + 1, str(self.folder), fresh)
         return round(accuracy(labels, answers) * len(labels)) if len(labels) else 0
 
     def validate(self) -> float:
