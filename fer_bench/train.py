@@ -163,7 +163,7 @@ class Run:
             parameters = list(stage.parameters(self.network))
             with only_trainable(self.network, parameters):
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
-                loss_of = processes.wrapped(StageLoss(self.network, stage, name))
+                loss_of = processes.wrapped(StageLoss(self.network, stage, name, len(self.emotions)))
                 if self.recipe.ema:
                     self.average = RunningMean(self.network, self.recipe.ema)
                 if saved is not None and state["stage_epoch"] > 0:

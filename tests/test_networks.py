@@ -67,3 +67,40 @@ def test_a_cell_whose_network_gives_probabilities_says_so(
     (failed,) = (tmp_path / "out").rglob("failed.json")
     assert json.loads(failed.read_text())["final"] is False
     assert train(tiny, *grid) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (lambda logits: logits[:, :, None], "a tensor (14, 7, 1), not one of logits (14, 7)"),
+        (lambda logits: logits.flatten(), "a tensor (98,), not one of logits (14, 7)"),
+        (lambda logits: logits[::2], "a tensor (7, 7), not one of logits (14, 7)"),
+        (lambda logits: logits[:, :3], "a tensor (14, 3), not one of logits (14, 7)"),
+        (lambda logits: torch.cat([logits, logits], 1), "a tensor (14, 14), not one of logits (14, 7)"),
+        (lambda logits: logits.long(), "a tensor of torch.int64, not of floating-point logits"),
+    ],
+)
+def test_a_tensor_that_is_wrong_in_training_alone_is_refused(
+    form: Callable[[Tensor], Tensor],
+    says: str,
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In one sentence and with exit code 2, too many columns as well, which cross-entropy would take."""
+    assert train(answering(form)) == 2
+    assert capsys.readouterr().err == (
+        f"deep_emotion: in training it gives {says}; return the logits alone, or register it with a Stage whose loss "
+        "takes them from it.\n"
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_logits_that_nothing_trained_leads_to_are_refused(
+    train: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A detach() in the network is told, not autograd's element 0 of tensors."""
+    assert train(answering(Tensor.detach)) == 2
+    assert capsys.readouterr().err.startswith(
+        "deep_emotion: in its stage main the loss does not depend on any parameter that is trained; look for a detach()"
+    )
