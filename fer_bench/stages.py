@@ -15,6 +15,7 @@ from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.distributed import Processes
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Criterion, Stage
+from fer_bench.networks import failing
 from fer_bench.transforms import DRAWS, augment
 
 
@@ -34,13 +35,14 @@ class StageLoss(nn.Module):
     def __init__(self, network: nn.Module, stage: Stage, name: str = "the network", classes: int | None = None) -> None:
         super().__init__()
         self.network, self.stage, self.name, self.classes = network, stage, name, classes
+        self.proven = False
 
     def forward(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
         """(N, C, S, S), (N,) -> scalar.
 
         Raises UserError where the criterion gets what is no tensor of logits, as of a network that adds to them in
-        training mode, and where no gradient reaches what is trained. Seen at the first batch, ahead of any step, it
-        costs no pass of its own, which would move batch norm's statistics.
+        training mode, where no gradient reaches what is trained, and where the first batch fails. Seen at that batch,
+        ahead of any step, it costs no pass of its own, which would move batch norm's statistics.
         """
 
         def checked(answers: Tensor, labels: Tensor) -> Tensor:
@@ -56,7 +58,10 @@ class StageLoss(nn.Module):
             mend = "return the logits alone, or register it with a Stage whose loss takes them from it"
             raise UserError(f"{self.name}: in training it gives {found}; {mend}.")
 
-        loss = self.stage.loss(self.network, inputs, targets, checked)
+        first = contextlib.nullcontext() if self.proven else failing(self.name, "first batch in training fails")
+        with first:  # what fails later is no fault that the network has in any case
+            loss = self.stage.loss(self.network, inputs, targets, checked)
+        self.proven = True
         if torch.is_grad_enabled() and not loss.requires_grad:
             raise UserError(
                 f"{self.name}: in its stage {self.stage.name} the loss does not depend on any parameter that is "

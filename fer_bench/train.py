@@ -37,7 +37,7 @@ from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
-from fer_bench.networks import check_answers
+from fer_bench.networks import built, check_answers, first_answer, trained_by
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
@@ -82,7 +82,8 @@ class Run:
         self.emotions = self.train_set.emotions
         self.source = source_of(self.train_set, self.device, processes.local_world)
         torch.manual_seed(options.seed)
-        network = processes.synchronised(method.build(len(self.emotions)), self.device)
+        network = built(method.card.name, method.build, len(self.emotions))
+        network = processes.synchronised(network, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.parameters = count_parameters(network)  # now, since stages freeze some
         self.average: RunningMean | None = None
@@ -159,8 +160,9 @@ class Run:
                 if stage.prepare is not None:
                     with evaluating(self.network), torch.no_grad():
                         stage.prepare(self.network, self.plain_batches)
-                self.right(self.network, slice(2))  # before an epoch is spent: what can never be judged is refused
-            parameters = list(stage.parameters(self.network))
+                with first_answer(name, self.network, (2, self.spec.channels, self.spec.size, self.spec.size)):
+                    self.right(self.network, slice(2))  # before an epoch is spent: what cannot be judged is refused
+            parameters = trained_by(name, stage.name, stage.parameters(self.network))
             with only_trainable(self.network, parameters):
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
                 loss_of = processes.wrapped(StageLoss(self.network, stage, name, len(self.emotions)))

@@ -11,6 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fer_bench
+from fer_bench.emotions import SEVEN
+from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
 from fer_bench.train import main
 from tests.helpers import write_folder
@@ -104,3 +107,107 @@ def test_logits_that_nothing_trained_leads_to_are_refused(
     assert capsys.readouterr().err.startswith(
         "deep_emotion: in its stage main the loss does not depend on any parameter that is trained; look for a detach()"
     )
+
+
+class Late(nn.Module):
+    """A network that makes its last layer when it sees its first input."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes, self.first, self.last = classes, nn.Conv2d(1, 1, 1), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.last is None:
+            self.last = nn.Linear(x[0].numel(), self.classes)
+        return self.last(self.first(x).flatten(1))
+
+
+class Extra(nn.Sequential):
+    """A network with something in its state that is no tensor."""
+
+    def get_extra_state(self) -> dict:
+        return {"version": 1}
+
+
+def flat() -> nn.Module:
+    """Pixels and one linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(2304, 7))
+
+
+def broken(classes: int) -> nn.Module:
+    """A builder that misses a file."""
+    raise FileNotFoundError("backbone.pth")
+
+
+UNUSABLE = [
+    (broken, "its builder fails with 7 classes: FileNotFoundError: backbone.pth (test_networks.py, line "),
+    (lambda: tiny(7), "its builder fails with 7 classes: TypeError: "),
+    (lambda _: None, "its network must be a torch.nn.Module, not a value of type NoneType."),
+    (lambda _: nn.Flatten(), "its network has no parameters, so that there is nothing to train; give it some."),
+    (lambda classes: tiny(classes).requires_grad_(False), "its stage main has no parameters to train; give the"),
+    (lambda _: nn.Sequential(nn.Flatten(), nn.LazyLinear(7)), "the shape of 1.weight is not known before its first"),
+    (lambda classes: Late(classes), "it makes last.weight at its first input; make every layer where"),
+    (lambda _: nn.Linear(5, 7), "its network fails on a float32 tensor (2, 1, 48, 48) in channels-last order, as its "),
+    (lambda classes: tiny(classes).double(), "its network fails on a float32 tensor (2, 1, 48, 48) in channels-last"),
+    (answering(lambda logits: logits.view(3)), "its first batch in training fails: RuntimeError: shape '[3]' is inv"),
+    (lambda _: Extra(*flat()), "_extra_state in its state_dict() is no tensor, which a weight file cannot hold;"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("build", "says"), UNUSABLE, ids=[says[:40] for _, says in UNUSABLE])
+def test_a_network_that_cannot_be_trained_is_refused_in_a_sentence(
+    build: Callable[..., object],
+    says: str,
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It names the method and what is wrong; wrong use, no traceback, and nothing that could be taken for weights."""
+    assert train(build) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"deep_emotion: {says}")
+    assert len(said.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_fails_after_the_first_batch_stays_a_defect(train: Callable[..., int]) -> None:
+    """A network that worked for a batch is no wrong use: what a library or a device does then keeps its traceback."""
+    seen: list[Tensor] = []
+
+    def form(logits: Tensor) -> Tensor:
+        seen.append(logits)
+        return logits.view(3) if len(seen) > 1 else logits
+
+    with pytest.raises(RuntimeError, match="is invalid for input"):
+        train(answering(form), "--method", "deep_emotion", "--epochs", "2")
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (lambda x: x, "^mine: its network must be a torch.nn.Module, not a value of type function.$"),
+        (nn.Sequential(nn.Flatten(), nn.LazyLinear(7)), "^mine: the shape of 1.weight is not known before its first"),
+        (Extra(*flat()), r"^mine: _extra_state in its state_dict\(\) is no tensor"),
+    ],
+)
+def test_a_network_that_cannot_be_judged_is_refused_in_a_sentence(network: nn.Module, says: str) -> None:
+    """`benchmark` says what is wrong with the network, where torch speaks of uninitialised parameters and detach."""
+    model = fer_bench.Model("mine", network, fer_bench.InputSpec(48, 1, (0.5,), (0.25,)), SEVEN)
+    with pytest.raises(UserError, match=says):
+        fer_bench.benchmark(model, fer_bench.load_dataset("rendered", "test").limit(7))
+
+
+def test_a_value_that_a_builder_asserts_against_is_refused(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is trained, and where the assertion has no text, with the value."""
+
+    def build(classes: int, width: int = 4) -> nn.Module:
+        if width >= 8:
+            raise AssertionError  # as a bare assert does where pytest does not add to it
+        return tiny(classes)
+
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("method: deep_emotion\nwidth: [4, 8]\n")
+    assert train(build, "--grid", str(grid)) == 2
+    assert capsys.readouterr().err == f"{grid}: deep_emotion refuses width 8.\n"
