@@ -17,6 +17,7 @@ import contextlib
 import copy
 import difflib
 import functools
+import importlib
 import math
 import sys
 from collections import Counter
@@ -166,9 +167,8 @@ def check_cam(name: str) -> str:
 
 def _explainer_class(method: str) -> Callable[..., object]:
     check_cam(method)
+    importlib.import_module("fer_bench.torchvision_repair")  # before what imports torchvision itself
     import pytorch_grad_cam  # here, since it takes seconds
-
-    from fer_bench import torchvision_repair  # noqa: F401  # pytorch-grad-cam imports it too, so it is mended first
 
     if method != "eigencam":
         return getattr(pytorch_grad_cam, _CLASSES[method])
