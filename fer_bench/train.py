@@ -225,6 +225,7 @@ class Run:
         draws = np.random.default_rng(seed)
         clipped = [p for group in optimizer.param_groups for p in group["params"]]
         total, begun = torch.zeros((), device=self.device), time.monotonic()
+        late = deadline < math.inf and processes.decides(begun > deadline)  # then even an epoch of one step is cut
         self.network.train()
         for step, (images, labels) in enumerate(self.source.batches([batch.mine for batch in batches]), start=1):
             batch = batches[step - 1]
@@ -256,7 +257,7 @@ class Run:
                     progress.step(number + 1, step / len(batches), mean, left)
             if deadline < math.inf and processes.decides(time.monotonic() > deadline):
                 break
-        return step == len(batches), self.finite(total, number + 1) / step
+        return not late and step == len(batches), self.finite(total, number + 1) / step
 
     def finite(self, total: Tensor, epoch: int) -> float:
         """A sum of losses, over all processes. Raises TrainingError where it is NaN or infinite."""
