@@ -97,6 +97,17 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
 
 
+def check_scores(name: str, answers: np.ndarray) -> None:
+    """Raise UserError for answers (N, K) that no probabilities can be made of: such themselves, and NaN or infinity."""
+    if are_probabilities(answers):
+        raise UserError(f"{name} {NOT_LOGITS}")
+    if broken := int((~np.isfinite(answers)).any(axis=1).sum()):
+        raise UserError(
+            f"{name} answers {broken:,} of {len(answers):,} picture(s) with NaN or infinity; its weights are broken, "
+            "or its input is not the one it was trained on: train it anew, or mend its InputSpec."
+        )
+
+
 def check_answers(name: str, answers: np.ndarray, epoch: int, keeps: str, fresh: bool) -> None:
     """Raise UserError for answers (N, K) that are probabilities, TrainingError for some that are not finite.
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import fer_bench
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
+from fer_bench.scoring import prepare, score_prepared
 from fer_bench.train import main
 from tests.helpers import write_folder
 from tests.test_train import TINY, tiny
@@ -211,3 +213,16 @@ def test_a_value_that_a_builder_asserts_against_is_refused(
     grid.write_text("method: deep_emotion\nwidth: [4, 8]\n")
     assert train(build, "--grid", str(grid)) == 2
     assert capsys.readouterr().err == f"{grid}: deep_emotion refuses width 8.\n"
+
+
+def test_answers_that_are_not_finite_are_no_scores() -> None:
+    """`predict`, and what writes the table of scores, say so where NaN for every emotion stood."""
+    spec = fer_bench.InputSpec(48, 1, (0.5,), (0.25,))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2304, 7), nn.Threshold(1e9, torch.nan))
+    model = fer_bench.Model("mine", network, spec, SEVEN)
+    faces = list(fer_bench.load_dataset("rendered", "test").limit(2).images)
+    says = r"^mine answers 2 of 2 picture\(s\) with NaN or infinity; its weights are broken, or its input is not"
+    with pytest.raises(UserError, match=says):
+        model.predict(faces)
+    with pytest.raises(UserError, match=says):
+        score_prepared([prepare(Image.fromarray(face), "face.png", [model], detect=False) for face in faces], [model])
