@@ -174,6 +174,16 @@ def rows_of_board(root: Path | str, track: str) -> tuple[dict[str, Result], list
     return dict(zip(names, rows, strict=True)), [problem for problem in problems if own in problem]
 
 
+def as_entered(root: Path | str, track: str) -> str:
+    """The track as the results under `root` have it: own pictures may be written there with another path."""
+    if ":" not in track:
+        return track
+    from fer_bench.weights import same_track  # here, since it brings in torch
+
+    names = dict.fromkeys(row.track for row in read_readable(root)[0])
+    return track if track in names else next((name for name in names if same_track(name, track)), track)
+
+
 def whole_name(row: Result) -> str:
     """METHOD/RECIPE-sSEED, with test-time augmentation -TTA behind it."""
     return f"{row.method}/{result_path('', row.track, row.method, row.recipe, row.seed, row.tta).stem}"
@@ -247,6 +257,7 @@ def main(argv: list[str] | None = None) -> int:
     rows not be compared, 2 wrong use."""
     parser = argparse.ArgumentParser(
         prog="python -m fer_bench.comparison",
+        allow_abbrev=False,  # --out, the folder of other commands, would be --output, a file
         description="Compare results picture by picture: the difference in accuracy with its paired bootstrap interval "
         "and McNemar's exact test (sign flips of whole people where it is known whom the pictures show). One METHOD is "
         "compared with every other row, several with each other; the p-values of several pairs are also given with "
@@ -265,13 +276,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     over, track = arguments.over_seeds, arguments.track.rstrip("/")
     try:
+        track = as_entered(arguments.board, track)
         rows, problems = rows_of_board(arguments.board, track)
         for problem in problems:
             print(f"skipped {problem}", file=sys.stderr)
         if not rows:
             there = ", ".join(sorted({row.track for row in read_readable(arguments.board)[0]})) or "none"
             folder = Path(arguments.board) / "results"
-            raise UserError(f"{folder} holds no result of {track} (tracks there: {there}).")
+            mend = "--board takes the folder that evaluate got as --out"
+            raise UserError(f"{folder} holds no result of {track} (tracks there: {there}); {mend}.")
         methods = methods_of(rows.values()) if over else {}
         pairs = pairs_of_methods(methods, arguments.methods, track) if over else pairs_of(rows, arguments.methods)
         if not pairs:

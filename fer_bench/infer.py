@@ -35,7 +35,7 @@ from fer_bench.faces import (
     stack,
 )
 from fer_bench.methods import METHODS, build
-from fer_bench.metrics import NOT_LOGITS, are_probabilities
+from fer_bench.networks import check_scores
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
@@ -121,7 +121,7 @@ class Model:
         float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Channels come last: an
         array (3, H, W) is three grey pictures. Returns one dict per picture, emotion -> probability, summing to 1.
         unreadable: what becomes of what is no picture: "raise" raises UnreadablePictureError, naming the file; "skip"
-        puts None into its place. Raises UserError for a network that answers with probabilities.
+        puts None into its place. Raises UserError for a network that answers with probabilities, NaN or infinity.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -140,8 +140,7 @@ class Model:
                     opened.append(None)
             images = stack([image for image in opened if image is not None], self.input_spec.size)
             answers = logits(self, images, batch_size)
-            if are_probabilities(answers):
-                raise UserError(f"{self.name} {NOT_LOGITS}")
+            check_scores(self.name, answers)
             rows = iter(torch.from_numpy(answers).softmax(1).tolist())
             scores += [None if image is None else dict(zip(self.emotions, next(rows), strict=True)) for image in opened]
         return scores

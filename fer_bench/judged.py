@@ -20,6 +20,7 @@ from fer_bench.errors import DataError, Failure, UserError
 from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
+from fer_bench.networks import check_network
 from fer_bench.protocols import RECIPES, recipe_for, track_named
 from fer_bench.weights import WeightsError, mend_of, record_of, same_track
 
@@ -31,7 +32,7 @@ def recorded(model: Model) -> Model:
     """The model with the record that judging it needs: its own, and where it is one's own network, what is known of it.
 
     Raises UserError, saying how to wrap it, for a bare network, for one without parameters in torch (of `onnx_model`),
-    and for emotions that do not fit.
+    as `check_network` does, and for emotions that do not fit.
     """
     if not isinstance(model, Model):
         raise UserError(
@@ -39,6 +40,7 @@ def recorded(model: Model) -> Model:
             "or wrap it: fer_bench.Model('my_network', network, fer_bench.InputSpec(size=48, channels=1, mean=(0.5,), "
             "std=(0.25,)), emotions), with the emotions in the order of its outputs."
         )
+    check_network(model.name, model.network)
     if not any(True for _ in model.network.parameters()):
         raise UserError(
             f"{model.name} has no parameters in torch; judge the torch model that it was made from, or, of what only "

@@ -24,6 +24,7 @@ from fer_bench.emotions import in_order
 from fer_bench.faces import Box, crop, detect_faces, frame_of, square, stack
 from fer_bench.files import label
 from fer_bench.infer import Model, logits
+from fer_bench.networks import check_scores
 from fer_bench.scores import AFTER, Row
 from fer_bench.video import Frame, frames, probe, representative, write_clip
 
@@ -100,8 +101,9 @@ def score_prepared(batch: Sequence[Prepared], models: Sequence[Model]) -> list[l
     probabilities = []
     for place, model in enumerate(models):
         images = stack([image for prepared in batch for image in prepared.crops[place]], model.input_spec.size)
-        answers = torch.from_numpy(logits(model, images, 64))
-        probabilities.append(answers.softmax(1, dtype=torch.float64).numpy().round(6))
+        answers = logits(model, images, 64)
+        check_scores(model.name, answers)
+        probabilities.append(torch.from_numpy(answers).softmax(1, dtype=torch.float64).numpy().round(6))
     emotions, at, rows = emotions_of(models), 0, []
     for prepared in batch:
         rows.append([])

@@ -15,6 +15,7 @@ from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.distributed import Processes
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Criterion, Stage
+from fer_bench.networks import failing
 from fer_bench.transforms import DRAWS, augment
 
 
@@ -27,30 +28,46 @@ def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> list[int]:
 class StageLoss(nn.Module):
     """A stage's loss as a module over its network, for engines that wrap what `forward` does (see `distributed`).
 
-    name: the method's, of which is told what it does wrong.
+    name: the method's, of which is told what it does wrong. classes: how many logits it is to give for each picture;
+    None looks at no shape.
     """
 
-    def __init__(self, network: nn.Module, stage: Stage, name: str = "the network") -> None:
+    def __init__(self, network: nn.Module, stage: Stage, name: str = "the network", classes: int | None = None) -> None:
         super().__init__()
-        self.network, self.stage, self.name = network, stage, name
+        self.network, self.stage, self.name, self.classes = network, stage, name, classes
+        self.proven = False
 
     def forward(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
         """(N, C, S, S), (N,) -> scalar.
 
-        Raises UserError where the criterion gets what is no tensor, as of a network that adds to its logits in training
-        mode. Seen at the first batch, ahead of any step, it costs no pass of its own, which would move batch norm's
-        statistics.
+        Raises UserError where the criterion gets what is no tensor of logits, as of a network that adds to them in
+        training mode, where no gradient reaches what is trained, and where the first batch fails. Seen at that batch,
+        ahead of any step, it costs no pass of its own, which would move batch norm's statistics.
         """
 
         def checked(answers: Tensor, labels: Tensor) -> Tensor:
+            wanted = None if self.classes is None else (len(labels), self.classes)
             if not isinstance(answers, Tensor):
-                raise UserError(
-                    f"{self.name}: in training it gives a value of type {type(answers).__name__}, not a tensor of "
-                    "logits; return the logits alone, or register it with a Stage whose loss takes them from it."
-                )
-            return criterion(answers, labels)
+                found = f"a value of type {type(answers).__name__}, not a tensor of logits"
+            elif not answers.is_floating_point():
+                found = f"a tensor of {answers.dtype}, not of floating-point logits"
+            elif wanted is not None and answers.shape != wanted:
+                found = f"a tensor {tuple(answers.shape)}, not one of logits {wanted}"
+            else:
+                return criterion(answers, labels)
+            mend = "return the logits alone, or register it with a Stage whose loss takes them from it"
+            raise UserError(f"{self.name}: in training it gives {found}; {mend}.")
 
-        return self.stage.loss(self.network, inputs, targets, checked)
+        first = contextlib.nullcontext() if self.proven else failing(self.name, "first batch in training fails")
+        with first:  # what fails later is no fault that the network has in any case
+            loss = self.stage.loss(self.network, inputs, targets, checked)
+        self.proven = True
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise UserError(
+                f"{self.name}: in its stage {self.stage.name} the loss does not depend on any parameter that is "
+                "trained; look for a detach(), no_grad() or requires_grad_(False) on the way from them to the logits."
+            )
+        return loss
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,9 @@ from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
-from fer_bench.metrics import NOT_LOGITS, accuracy, are_probabilities
+from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
+from fer_bench.networks import built, check_answers, first_answer, trained_by
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
@@ -81,7 +82,8 @@ class Run:
         self.emotions = self.train_set.emotions
         self.source = source_of(self.train_set, self.device, processes.local_world)
         torch.manual_seed(options.seed)
-        network = processes.synchronised(method.build(len(self.emotions)), self.device)
+        network = built(method.card.name, method.build, len(self.emotions))
+        network = processes.synchronised(network, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.parameters = count_parameters(network)  # now, since stages freeze some
         self.average: RunningMean | None = None
@@ -158,11 +160,12 @@ class Run:
                 if stage.prepare is not None:
                     with evaluating(self.network), torch.no_grad():
                         stage.prepare(self.network, self.plain_batches)
-                self.right(self.network, slice(2))  # before an epoch is spent: what can never be judged is refused
-            parameters = list(stage.parameters(self.network))
+                with first_answer(name, self.network, (2, self.spec.channels, self.spec.size, self.spec.size)):
+                    self.right(self.network, slice(2))  # before an epoch is spent: what cannot be judged is refused
+            parameters = trained_by(name, stage.name, stage.parameters(self.network))
             with only_trainable(self.network, parameters):
                 optimizer = optimizer_for(self.recipe, self.network, parameters)
-                loss_of = processes.wrapped(StageLoss(self.network, stage, name))
+                loss_of = processes.wrapped(StageLoss(self.network, stage, name, len(self.emotions)))
                 if self.recipe.ema:
                     self.average = RunningMean(self.network, self.recipe.ema)
                 if saved is not None and state["stage_epoch"] > 0:
@@ -222,6 +225,7 @@ class Run:
         draws = np.random.default_rng(seed)
         clipped = [p for group in optimizer.param_groups for p in group["params"]]
         total, begun = torch.zeros((), device=self.device), time.monotonic()
+        late = deadline < math.inf and processes.decides(begun > deadline)  # then even an epoch of one step is cut
         self.network.train()
         for step, (images, labels) in enumerate(self.source.batches([batch.mine for batch in batches]), start=1):
             batch = batches[step - 1]
@@ -253,7 +257,7 @@ class Run:
                     progress.step(number + 1, step / len(batches), mean, left)
             if deadline < math.inf and processes.decides(time.monotonic() > deadline):
                 break
-        return step == len(batches), self.finite(total, number + 1) / step
+        return not late and step == len(batches), self.finite(total, number + 1) / step
 
     def finite(self, total: Tensor, epoch: int) -> float:
         """A sum of losses, over all processes. Raises TrainingError where it is NaN or infinite."""
@@ -276,16 +280,12 @@ class Run:
         return self.network if self.average is None else self.average.module
 
     def right(self, network: nn.Module, part: slice = slice(None)) -> int:
-        """How many validation pictures (of a part of them) a network gets right. TrainingError where none can be."""
+        """How many validation pictures (of a part of them) a network gets right. Raises as `check_answers`."""
         images, labels = self.validation_set.images[part], self.validation_set.labels[part]
         model = Model(self.method.card.name, network, self.spec, self.emotions, {})
         answers = logits(model, images, 256)
-        if are_probabilities(answers):
-            raise TrainingError(f"{model.name} {NOT_LOGITS}")
-        if not np.isfinite(answers).all():
-            keeps = f"{self.folder} keeps the last good checkpoint, train with a lower learning rate"
-            number = len(self.state["curve"]) + 1
-            raise TrainingError(f"{model.name} gives answers that are not finite in epoch {number}; {keeps}.")
+        fresh = self.start is None and not self.state["pictures"]
+        check_answers(model.name, answers, len(self.state["curve"]) + 1, str(self.folder), fresh)
         return round(accuracy(labels, answers) * len(labels)) if len(labels) else 0
 
     def validate(self) -> float:

@@ -111,7 +111,10 @@ def test_the_file_holds_unrounded_figures_and_holms_p(board: Path, tmp_path: Pat
         (["delta"], "there is no row 'delta'"),
         (["alpha", "--track", "rendered"], "holds no result of rendered (tracks there: fer2013)"),
         (["alpha", "alpha/common-v1-s0"], "alpha and alpha/common-v1-s0 mean one and the same row of fer2013"),
-        (["alpha", "--board", "nowhere"], "nowhere/results holds no result of fer2013 (tracks there: none)"),
+        (
+            ["alpha", "--board", "nowhere"],
+            "nowhere/results holds no result of fer2013 (tracks there: none); --board takes the folder that evaluate",
+        ),
     ],
 )
 def test_what_is_not_on_the_board_is_wrong_use(board: Path, arguments, says, capsys) -> None:
@@ -153,3 +156,22 @@ def test_a_file_that_cannot_be_written_is_named(board: Path, capsys) -> None:
     said = capsys.readouterr()
     assert "| alpha | gamma |" in said.out
     assert f"{board / 'results'} cannot be written" in said.err
+
+
+def test_the_folder_of_results_is_never_taken_for_the_file(board: Path, capsys) -> None:
+    """`--out`, which other commands have for that folder, is refused, and not read as --output."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["alpha", "--out", str(board)])
+    assert stopped.value.code == 2
+    assert "unrecognized arguments: --out" in capsys.readouterr().err
+
+
+def test_own_pictures_are_found_however_their_path_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    """A row entered under the whole path is compared under the relative one, and the other way round."""
+    monkeypatch.chdir(tmp_path)
+    for name in (f"folder:{tmp_path / 'mine'}", "folder:other"):
+        enter(tmp_path, replace(made("alpha", 90), track=name), answers(90))
+        enter(tmp_path, replace(made("beta", 70), track=name), answers(70))
+    for name in ("folder:mine", f"folder:{tmp_path / 'other'}"):
+        assert main(["alpha", "beta", "--board", str(tmp_path), "--track", name]) == 0
+        assert "alpha" in capsys.readouterr().out

@@ -14,7 +14,7 @@ LAYERS = (
     {"errors"},
     {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive"},
     {"cards", "metrics", "scores"},
-    {"statistics", "weights", "card_files"},
+    {"statistics", "weights", "card_files", "networks"},
     {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "cells", "checkpoints", "inputs"},
     {"answers"},

@@ -57,3 +57,13 @@ def test_predicting_waits_for_no_library_that_it_does_not_use(tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.splitlines()[-1:] in ([], [""]), done.stdout
     assert (tmp_path / "scores.csv").read_text().count("\n") == 2
+
+
+def test_a_map_is_drawn_where_nothing_has_imported_torchvision(tmp_path: Path) -> None:
+    """The CAMs' library imports it, and beside a CPU torch it has to be mended first: so in a fresh process."""
+    Image.new("L", (48, 48), 128).save(tmp_path / "face.png")
+    given = [str(tmp_path / "face.png"), "-o", str(tmp_path / "maps"), "--method", "reference_tiny", "--no-detect"]
+    command = [sys.executable, "-m", "fer_bench.explain", *given]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "maps").iterdir())) == 1

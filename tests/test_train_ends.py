@@ -261,3 +261,17 @@ def test_cuda_without_a_number_keeps_none(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     assert train.best_device("cuda").index is None
     assert train.best_device("cuda:1").index == 1
+
+
+def test_minutes_are_kept_where_an_epoch_is_one_step(track: Track, tmp_path: Path) -> None:
+    """Pictures that make one batch have no step within an epoch to end at: the epoch that begins too late is cut, and
+    the run that goes on from there ends as one that was never stopped."""
+    whole = replace(RECIPE, epochs=3, batch_size=512)
+    cut = read_tensors(run(track, tmp_path / "out", recipe=whole, max_minutes=1e-9).fit())[1]["trained"]
+    assert (cut["ended"], cut["complete"], cut["epochs"]) == ("max-minutes", False, 1)
+    again, record = read_tensors(run(track, tmp_path / "out", recipe=whole, resume=True).fit())
+    assert (record["trained"]["ended"], record["trained"]["epochs"]) == ("complete", 3)
+    wanted, _ = read_tensors(run(track, tmp_path / "other", recipe=whole).fit())
+    assert {name: value.tolist() for name, value in again.items()} == {
+        name: value.tolist() for name, value in wanted.items()
+    }

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 from fer_bench.cards import Augmentation, Recipe
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS, Method
+from fer_bench.networks import built
 
 Axes = dict[str, Any]
 """Axis -> list of values or {kind of range: [low, high]}; and `random` -> {"samples": N, "seed": S}."""
@@ -150,7 +151,7 @@ def method_options(method: Method) -> tuple[Callable[..., Any], dict[str, Any]]:
     own = _keywords(method.build)
     if own:
         return method.build, own
-    network = method.build(2)
+    network = built(method.card.name, method.build, 2)
     try:
         same = repr(type(network)(2)) == repr(network)
     except Exception:  # a class of torchvision's, say, that needs more than the number of classes

@@ -199,19 +199,20 @@ def cell_of(
     """The run that settings describe. Raises UserError where the recipe or the network refuses a value."""
     method = METHODS[settings["method"]]
     base = recipe_for(settings.get("recipe", recipe), method.card)
+    own = {name: value for name, value in settings.items() if name not in FIELDS}
     try:
         given = {name: getattr(options, name) for name in ("epochs", "patience") if getattr(options, name) is not None}
         changed = replace(base, **given | {name: settings[name] for name in RECIPE_FIELDS if name in settings})
         augmentation = _augmentation(settings, base.augmentation)
-        own = {name: value for name, value in settings.items() if name not in FIELDS}
         build = method.build
         if own:
             build = functools.partial(method_options(method)[0], **own)
             # Refuse a value that the network does not take before anything is trained: its shapes are enough for that.
             with contextlib.suppress(RuntimeError), torch.device("meta"):
                 build(2)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file}: {error}.") from None
+    except (ValueError, TypeError, AssertionError) as error:
+        refused = f"{method.card.name} refuses {', '.join(f'{key} {value}' for key, value in own.items())}"
+        raise UserError(f"{file}: {str(error) or refused}.") from None
     run = {name: settings[name] for name in RUN_FIELDS if name in settings}
     options = replace(options, epochs=None, patience=None, resume=True, **run)
     # What the run depends on, and nothing that it does not (device, minutes): its name and so its folder.
