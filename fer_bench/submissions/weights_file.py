@@ -10,7 +10,7 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from fer_bench.submissions.problems import Problem
+from fer_bench.submissions.problems import LFS, POINTER, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,8 @@ def read_header(content: bytes, size: int) -> dict:
     if pickled and (length > HEADER_BYTES or content[8:9] != b"{"):
         text = "is a pickle or a PyTorch checkpoint and is never loaded; save the state_dict with safetensors."
         raise WeightsRefusedError("not_safetensors", text)
+    if content.startswith(LFS):
+        raise WeightsRefusedError("not_safetensors", POINTER)
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
         text = f"announces a header of {length:,} bytes; at most {HEADER_BYTES:,} that are really there are read."
         raise WeightsRefusedError("safetensors_header", text)
