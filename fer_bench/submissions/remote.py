@@ -50,6 +50,15 @@ def pinned(text: str) -> tuple[str, str]:
     return repo, revision
 
 
+def meant(text: object) -> str:
+    """What a path that is not there seems to mean on the Hub, as a sentence more; "" where it means nothing there."""
+    path = str(text).rstrip("/")
+    place = path.removeprefix("https://huggingface.co/")
+    if PINNED.fullmatch(place):
+        return f" For what lies on the Hub give {SCHEME}{place}."
+    return f" For what lies on the Hub give {SCHEME}NAMESPACE/NAME@REVISION." if place != path else ""
+
+
 def fetched(text: str) -> Path:
     """The folder of "hub:NAMESPACE/NAME@REVISION", from the cache or, by its commit, from the Hub.
 
