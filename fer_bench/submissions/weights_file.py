@@ -104,6 +104,11 @@ def _unpacked_shapes(stored: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str
 
 def _fit(shapes: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
     missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    first = min(wanted)
+    for prefix in sorted(name.removesuffix(first) for name in extra if name.endswith(f".{first}")):
+        if {name.removeprefix(prefix) for name in shapes if name.startswith(prefix)} >= wanted.keys():
+            text = f"has the architecture's names with {prefix[:40]!r} before them, as a wrapper saves; leave that out."
+            raise WeightsRefusedError("architecture_keys", text)
     if missing or extra:
         parts = [f"lacks {', '.join(missing[:3])}"] if missing else []
         parts += [f"has {', '.join(extra[:3])[:120]} too much"] if extra else []
