@@ -37,6 +37,8 @@ RANK = 64
 STORAGE = "fp16+int8"
 OWN = ("folder", "csv")
 """What the names of tracks of one's own pictures begin with."""
+NAME = re.compile(r"\w[\w.-]{0,99}", re.ASCII)
+"""A method's or a recipe's name: files are called by it, so that it must lead to no other folder."""
 _KEY = "fer_bench"
 _EMPTY: Mapping[str, tuple[int, float]] = {}
 
@@ -300,13 +302,17 @@ def index_held(folder: Path | None = None) -> Iterator[dict[str, dict]]:
 def add(path: Path, folder: Path | None = None) -> Path:
     """Copy a run's model.safetensors into the weights folder and enter it in the index. Returns the copy's path.
 
-    The pin of a row stays where the file is the same. Raises WeightsError where the file does not say whose it is.
+    The pin of a row stays where the file is the same. Raises WeightsError where the file does not say whose it is, or
+    gives a name that no file may have.
     """
     folder = folder or weights_folder()
     _, record = read_tensors(path)
     try:
         row = {name: record[name] for name in ("method", "track", "recipe", "seed")}
-    except (KeyError, TypeError):
+        if not (NAME.fullmatch(row["method"]) and NAME.fullmatch(row["recipe"]) and type(row["seed"]) is int):
+            raise TypeError
+        track_folder(row["track"])
+    except (KeyError, TypeError, AttributeError, UserError):
         raise WeightsError(f"{path}: its record does not say whose weights these are; train them again.") from None
     key = index_key(**row)
     target = folder / f"{row['method']}-{track_folder(row['track'])}-{row['recipe']}-s{row['seed']}.safetensors"

@@ -146,6 +146,30 @@ def test_adding_a_run_enters_it_in_the_index(tmp_path: Path, monkeypatch: pytest
     assert weights.find("m", "ferplus") is None
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"method": "../../evil"},
+        {"recipe": "/evil"},
+        {"track": "../evil"},
+        {"track": 1},
+        {"method": None},
+        {"seed": "0/x"},
+    ],
+    ids=str,
+)
+def test_a_record_names_no_other_folder(wrong: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file from elsewhere says itself how its copy is called: a name that leads away is refused, nothing written."""
+    record = {"method": "m", "track": "fer2013", "recipe": "common-v1", "seed": 0} | wrong
+    write_tensors(tmp_path / "run" / "model.safetensors", {"w": torch.ones(2)}, record)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(WeightsError, match="does not say whose weights"):
+        weights.add(tmp_path / "run" / "model.safetensors", tmp_path / "in" / "weights")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert weights.main(["add", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_runs_entered_at_the_same_time_all_stand_in_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one reads the index, changes it and writes it, the others wait; none takes another's row away."""
     runs = [tmp_path / f"run{seed}.safetensors" for seed in range(8)]

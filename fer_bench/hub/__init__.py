@@ -15,7 +15,7 @@ __all__ = ["COMMIT", "HubError", "checked_repo", "fetch", "fetch_folder", "main"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, 2 wrong use."""
+    """Push to and pull from the Hub. Exit codes: 0 done, 1 failed (the Hub, or a file here), 2 wrong use."""
     from fer_bench.hub.cli import main as run  # what a download needs is less than what a push needs
 
     return run(argv)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fer_bench.errors import UserError
-from fer_bench.files import label
+from fer_bench.files import OutputError, label
 from fer_bench.hub import contents
 from fer_bench.hub.client import HubError, Sent, There, Tree, checked_repo, fetch, pinned, send
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
@@ -30,11 +30,11 @@ OWNED = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Push to and pull from the Hub. Exit codes: 0 done, 1 the Hub failed or refused, 2 wrong use."""
+    """Push to and pull from the Hub. Exit codes: 0 done, 1 failed (the Hub, or a file here), 2 wrong use."""
     options = _parser().parse_args(argv)
     try:
         return options.run(options)
-    except HubError as error:
+    except (HubError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (UserError, UnknownNameError) as error:

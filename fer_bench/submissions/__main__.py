@@ -83,11 +83,12 @@ def _seconds(text: str) -> float:
 
 def _check(arguments: argparse.Namespace) -> int:
     from fer_bench.submissions.checks import check, report, validate
-    from fer_bench.submissions.remote import located
+    from fer_bench.submissions.remote import located, meant
 
     limits, place = Limits(seconds=arguments.seconds), located(arguments.path)
     if not place.folder.exists():
-        raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder or a .zip of it.")
+        text = "there is no such folder; give the submission's folder or a .zip of it."
+        raise UserError(f"{arguments.path}: {text}{meant(arguments.path)}")
     faces = None
     if arguments.on:
         from fer_bench.datasets import load_dataset
@@ -107,10 +108,11 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from fer_bench.results import headline, read_result
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
-    from fer_bench.submissions.remote import SCHEME
+    from fer_bench.submissions.remote import SCHEME, meant
 
     if not str(arguments.path).startswith(SCHEME) and not Path(arguments.path).exists():
-        raise UserError(f"{arguments.path}: there is no such folder; give the submission's folder.")
+        text = "there is no such folder; give the submission's folder."
+        raise UserError(f"{arguments.path}: {text}{meant(arguments.path)}")
     if Path(arguments.path).is_file():
         raise UserError(f"{arguments.path}: this is a file; unpack it, and give the submission's folder.")
     if arguments.out.exists() and not arguments.out.is_dir():

@@ -27,6 +27,8 @@ UNSAFE = {"no_folder", "too_many_files", "link", "special_file", "too_large", "t
 """Problems of the files after which none of them is opened."""
 
 ON_THE_BOARD = "on the board"
+STRAY = "this is a file or a link; put a submission's own files into a folder called as its submission.yaml says."
+"""Of what lies beside the queue's folders: passed over in silence, it would wait for ever."""
 
 CHECKS: tuple[tuple[str, str], ...] = (
     ("Files", "Plain files of known names and bounded sizes only: no links, folders, devices, zip bombs or paths that "
@@ -252,7 +254,9 @@ def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
     root = Path(root)
     found = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        if folder.is_symlink() or not folder.is_dir():
+        if stray(folder):
+            if folder.name != "README.md" and not folder.name.startswith("."):
+                found.append(Waiting(folder.name, folder.name, (), f"broken: {STRAY}"))
             continue
         try:
             found.append(_waiting(folder, root.parent))
@@ -260,6 +264,11 @@ def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
             text = f"broken: it cannot be read ({error.strerror or error})."
             found.append(Waiting(folder.name, folder.name, (), text))
     return found
+
+
+def stray(path: Path) -> bool:
+    """Whether what lies in the queue is no folder of its own."""
+    return path.is_symlink() or not path.is_dir()
 
 
 def _waiting(folder: Path, board: Path) -> Waiting:

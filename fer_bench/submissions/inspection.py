@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
+from fer_bench.submissions.problems import LFS, POINTER
+
 OPSETS = (11, 24)
 """The oldest and newest operator sets that are run."""
 OWN = ("", "ai.onnx")
@@ -48,6 +50,8 @@ def parse(content: bytes) -> tuple[ModelProto | None, Findings]:
         found.note("not_onnx", "is a zip (TorchScript or a PyTorch checkpoint?), not ONNX; export it to ONNX.")
     elif content[:1] == b"\x80" or content[:6] == b"\x93NUMPY":
         found.note("not_onnx", "is a pickle or NumPy file, not ONNX, and is never loaded; export it to ONNX.")
+    elif content.startswith(LFS):
+        found.note("not_onnx", POINTER)
     if found:
         return None, found
     model = ModelProto()

@@ -84,8 +84,12 @@ class _Reader:
 
 def _text(limit: int) -> Callable[[object], str]:
     def accept(value: object) -> str:
-        if not isinstance(value, str) or not 0 < len(value.strip()) <= limit or not value.isprintable():
+        if not isinstance(value, str) or not value.strip():
             raise TypeError
+        if len(value.strip()) > limit:
+            raise ValueError(f"it has {len(value.strip()):,} characters; at most {limit} are read")
+        if not value.isprintable():
+            raise ValueError("it holds a line break, or a character that cannot be shown")
         return value.strip()
 
     return accept
@@ -112,8 +116,10 @@ def _hub(value: object) -> str:
 
 def _texts(most: int) -> Callable[[object], tuple[str, ...]]:
     def accept(value: object) -> tuple[str, ...]:
-        if not isinstance(value, list) or not 0 < len(value) <= most:
+        if not isinstance(value, list) or not value:
             raise TypeError
+        if len(value) > most:
+            raise ValueError(f"it has {len(value):,} entries; at most {most} are read")
         return tuple(map(_text(200), value))
 
     return accept
@@ -134,7 +140,7 @@ def _tracks(value: object) -> tuple[str, ...]:
         raise TypeError
     for name in value:
         if not isinstance(name, str) or name not in TRACKS:
-            near = difflib.get_close_matches(str(name), TRACKS, n=1)
+            near = difflib.get_close_matches(str(name).lower(), TRACKS, n=1)
             raise ValueError(f"there is no track {str(name)[:40]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     return tuple(dict.fromkeys(value))
 
@@ -149,6 +155,8 @@ def _whole(low: int, high: int) -> Callable[[object], int]:
 
 
 def _number(value: object) -> float:
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", value, re.ASCII | re.IGNORECASE):
+        raise ValueError(f"{value!r:.40} is text to YAML; write the number out, as in 0.001, and without quotes")
     if type(value) not in (int, float) or not math.isfinite(value) or abs(value) > 1e6:
         raise TypeError
     return float(value)

@@ -17,6 +17,9 @@ SIZES = {
     "LICENSE": NOTE_BYTES,
 }
 """Every file that a submission may hold, with its greatest size in bytes."""
+LFS = b"version https://git-lfs"
+"""How the few lines begin that git leaves in the place of a large file."""
+POINTER = "is only git's pointer to the model, not the model; fetch it with `git lfs pull`, then check again."
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,17 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from fer_bench.errors import UserError
-from fer_bench.submissions.checks import ON_THE_BOARD, Waiting, check, manifest_of, model_of, queue, taken_name
+from fer_bench.submissions.checks import (
+    ON_THE_BOARD,
+    STRAY,
+    Waiting,
+    check,
+    manifest_of,
+    model_of,
+    queue,
+    stray,
+    taken_name,
+)
 from fer_bench.submissions.folder import scan
 from fer_bench.submissions.manifest import PINNED
 from fer_bench.submissions.problems import MANIFEST_BYTES, MODEL_BYTES, NOTE_BYTES, SIZES, Limits, Problem
@@ -38,6 +48,15 @@ def pinned(text: str) -> tuple[str, str]:
             f"https://huggingface.co/{named} HEAD` prints (on the page: Files and versions, History)."
         )
     return repo, revision
+
+
+def meant(text: object) -> str:
+    """What a path that is not there seems to mean on the Hub, as a sentence more; "" where it means nothing there."""
+    path = str(text).rstrip("/")
+    place = path.removeprefix("https://huggingface.co/")
+    if PINNED.fullmatch(place):
+        return f" For what lies on the Hub give {SCHEME}{place}."
+    return f" For what lies on the Hub give {SCHEME}NAMESPACE/NAME@REVISION." if place != path else ""
 
 
 def fetched(text: str) -> Path:
@@ -98,6 +117,8 @@ def check_queue(root: Path, limits: Limits = Limits()) -> dict[str, list[Problem
 def _entry_problems(item: Waiting, root: Path, limits: Limits) -> list[Problem]:
     """What is wrong with one entry of the queue; of one on the board only the name is looked at again."""
     folder = root / item.name
+    if stray(folder):
+        return [Problem("no_folder", STRAY)]
     manifest, _ = manifest_of(folder)
     if item.state == ON_THE_BOARD:
         name = model_of(folder)

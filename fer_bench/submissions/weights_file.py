@@ -10,7 +10,7 @@ import math
 import struct
 from typing import TYPE_CHECKING
 
-from fer_bench.submissions.problems import Problem
+from fer_bench.submissions.problems import LFS, POINTER, Problem
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,6 +37,8 @@ def read_header(content: bytes, size: int) -> dict:
     if pickled and (length > HEADER_BYTES or content[8:9] != b"{"):
         text = "is a pickle or a PyTorch checkpoint and is never loaded; save the state_dict with safetensors."
         raise WeightsRefusedError("not_safetensors", text)
+    if content.startswith(LFS):
+        raise WeightsRefusedError("not_safetensors", POINTER)
     if not 2 <= length <= min(HEADER_BYTES, size - 8):
         text = f"announces a header of {length:,} bytes; at most {HEADER_BYTES:,} that are really there are read."
         raise WeightsRefusedError("safetensors_header", text)
@@ -102,6 +104,11 @@ def _unpacked_shapes(stored: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str
 
 def _fit(shapes: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
     missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+    first = min(wanted)
+    for prefix in sorted(name.removesuffix(first) for name in extra if name.endswith(f".{first}")):
+        if {name.removeprefix(prefix) for name in shapes if name.startswith(prefix)} >= wanted.keys():
+            text = f"has the architecture's names with {prefix[:40]!r} before them, as a wrapper saves; leave that out."
+            raise WeightsRefusedError("architecture_keys", text)
     if missing or extra:
         parts = [f"lacks {', '.join(missing[:3])}"] if missing else []
         parts += [f"has {', '.join(extra[:3])[:120]} too much"] if extra else []

@@ -246,6 +246,9 @@ SHAPES = {name: tuple(tensor.shape) for name, tensor in STATE.items()}
     [
         ({k: v for k, v in STATE.items() if k != "b"}, "it lacks b"),
         ({**STATE, "c": torch.ones(1)}, "has c too much"),
+        ({f"module.{k}": v for k, v in STATE.items()}, "names with 'module.' before them, as a wrapper saves"),
+        ({**{f"a.b.{k}": v for k, v in STATE.items()}, "loss": torch.ones(1)}, "names with 'a.b.' before them"),
+        ({**STATE, "module.a.count": torch.tensor(5)}, "has module.a.count too much"),
         ({**STATE, "b": torch.ones(3)}, "has 'b' of shape [3]"),
         ({**STATE, "b": torch.tensor([1, float("nan")])}, "NaN or infinity in 'b'"),
         ({**STATE, "b": torch.tensor([1, float("-inf")])}, "NaN or infinity in 'b'"),

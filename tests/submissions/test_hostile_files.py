@@ -200,6 +200,7 @@ FILES: dict[str, tuple[Builder, str]] = {
     "a checkpoint called safetensors": (safetensors(b"PK\x03\x04" + bytes(99)), "PyTorch checkpoint"),
     "a header of many terabytes": (safetensors(struct.pack("<Q", 2**45) + b"{}"), "announces a header of"),
     "a header longer than its file": (safetensors(struct.pack("<Q", 5000) + b"{}"), "announces a header of"),
+    "git's pointer to a large file": (safetensors(b"version https://git-lfs.github.com/spec/v1\noid"), "git lfs pull"),
     "a header that is no JSON": (safetensors(struct.pack("<Q", 4) + b"{{{{"), "not valid JSON"),
     "a header that nests without end": (safetensors(struct.pack("<Q", 9000) + b"[" * 9000), "not valid JSON"),
     "an unknown architecture": (safetensors(struct.pack("<Q", 2) + b"{}", "smal_cnn"), "Did you mean 'small_cnn'?"),

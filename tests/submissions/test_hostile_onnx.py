@@ -112,6 +112,7 @@ YES = tensor("yes", True, np.bool_)
 CHAIN = [node("Identity", f"n{i}", f"n{i + 1}") for i in range(6000)]
 
 STATIC: dict[str, tuple[Builder, str]] = {
+    "git's pointer to a large file": (lambda f: submission(f, b"version https://git-lfs.github.com"), "git lfs"),
     "a pickle called ONNX": (lambda f: submission(f, pickle.dumps({"a": 1})), "pickle"),
     "TorchScript called ONNX": (lambda f: submission(f, torchscript()), "TorchScript"),
     "half an ONNX file": (lambda f: submission(f, HONEST_BYTES[: len(HONEST_BYTES) // 2]), "not a readable ONNX"),

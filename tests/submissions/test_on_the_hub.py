@@ -132,6 +132,17 @@ def test_a_revision_that_can_move_is_refused(revision: str, hub: Hub, capsys: py
     assert not hub.requests
 
 
+@pytest.mark.parametrize("command", ["check", "evaluate"])
+def test_a_place_on_the_hub_without_its_prefix_is_told_it(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """No folder is there; a repository at a commit, or an address of the Hub, is told how it is written."""
+    given = {f"me/mine@{'a' * 40}": f"hub:me/mine@{'a' * 40}", "https://huggingface.co/me/mine": "hub:NAMESPACE/NAME@"}
+    for path, said in given.items():
+        assert main([command, path]) == 2
+        assert f"For what lies on the Hub give {said}" in capsys.readouterr().err
+    assert main([command, "nowhere/mine"]) == 2
+    assert "Hub" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("repo", ["mine", "a/../b", "../../etc", "me/mine/more", "https://huggingface.co/me/mine"])
 def test_what_is_no_repository_is_refused(repo: str, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     """Paths and addresses do not pass for repositories; nothing is asked or written."""

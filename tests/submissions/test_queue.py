@@ -168,6 +168,22 @@ def test_one_hostile_entry_does_not_end_the_queue(board: Path, capsys: pytest.Ca
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("not_run")
+def test_what_is_no_folder_is_not_lost(board: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A zip, a link or the bare files in the queue's own folder wait for nobody: each is a reason, unopened."""
+    root = submission(board / "submissions", MODEL)
+    (root / "mine.zip").write_bytes(b"PK")
+    (root / "linked").symlink_to(submission(tmp_path / "elsewhere", MODEL, named("linked")))
+    for name in ("README.md", ".DS_Store"):
+        (root / name).write_text("no submission")
+    lost = ["linked", "mine.zip", "model.onnx", "submission.yaml"]
+    assert [(item.name, item.state) for item in queue(root)] == [(name, f"broken: {checks.STRAY}") for name in lost]
+    found = check_queue(root)
+    assert [(name, [p.code for p in found[name]]) for name in found] == [(name, ["no_folder"]) for name in lost]
+    assert main(["queue", str(root), "--check"]) == 1
+    assert "mine.zip" in capsys.readouterr().out
+
+
 def test_an_entry_that_fails_while_it_is_read_is_a_reason(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that vanishes or closes itself between two looks costs its own entry alone."""
     root = board / "submissions"

@@ -64,6 +64,28 @@ def test_every_range_means_the_same_input(text: str, mean: float, std: float) ->
     assert (manifest.input.mean, manifest.input.std) == ((pytest.approx(0.5),), (pytest.approx(0.25),))
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("title: My model", f"title: {'x' * 121}", "(it has 121 characters; at most 120 are read)"),
+        ("title: My model", 'title: "two\\nlines"', "(it holds a line break, or a character that cannot be shown)"),
+        ("[FER2013 training split]", f"[{'x' * 201}]", "(it has 201 characters; at most 200 are read)"),
+        ("[FER2013 training split]", f"[{'x, ' * 50}x]", "(it has 51 entries; at most 50 are read)"),
+        (
+            "std: [0.25]",
+            "std: [1e-3]",
+            "('1e-3' is text to YAML; write the number out, as in 0.001, and without quotes)",
+        ),
+        ("range: [0, 1]", 'range: [0, "255"]', "('255' is text to YAML;"),
+        ("tracks: [fer2013,", "tracks: [FER2013,", "(there is no track 'FER2013'; did you mean 'fer2013'?)"),
+    ],
+)
+def test_a_value_that_looks_right_is_told_its_mend(before: str, after: str, said: str) -> None:
+    """Text that is too long, a number that YAML takes for text: what is expected is said already, so the reason is."""
+    (problem,) = read_manifest(template().replace(before, after).encode())[1]
+    assert said in problem.text
+
+
 def test_other_spellings_of_emotions_are_understood() -> None:
     """Happy is happiness; the order stays that of the outputs."""
     text = template().replace("[anger, disgust, fear, happiness, sadness, surprise, neutral]", "[Happy, angry, sad]")
