@@ -1,4 +1,4 @@
-"""The methods' and the peers' cards as files of the board, so that it opens without the networks behind them."""
+"""The methods', the peers' and the submissions' cards as files of the board, so that it opens without the networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ from pathlib import Path
 from fer_bench.cards import MethodCard
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
+
+SUBMITTED = "submitted.json"
+MENDS = {
+    "methods.json": "delete it, and the next evaluation writes it again",
+    "peers.json": "mend it by hand",
+    SUBMITTED: "take it back from git",
+}
+"""File of cards -> what to do where it is broken; a name stands for the first file that has it."""
 
 
 def write_cards(
@@ -42,10 +50,24 @@ def write_cards(
     return atomic_write(Path(root) / "methods.json", (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_cards(root: Path | str) -> dict[str, dict]:
-    """The methods by name as `write_cards` wrote them, then the peers of `peers.json`, whose cards name a `package`.
+def write_submitted(root: Path | str, cards: Mapping[str, Mapping[str, object]]) -> Path:
+    """Enter the cards of submissions, by name, beside those in `<root>/submitted.json`; returns its path.
 
-    Empty where there is neither file. Raises UserError where one is broken.
+    A card says what its authors do: `title`, `authors`, `licence`, `training_data`, `url` ("" for none), `links` (what
+    of it -> where) and `input`. Raises UserError where the file is broken or cannot be read.
+    """
+    known, problems = readable_cards(root, SUBMITTED)
+    if problems:
+        raise UserError(problems[0])
+    plain = dict(sorted({**known, **cards}.items()))
+    return atomic_write(Path(root) / SUBMITTED, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_cards(root: Path | str) -> dict[str, dict]:
+    """The methods by name as `write_cards` wrote them, the peers of `peers.json`, whose cards name a `package`, and the
+    submissions as `write_submitted` entered them, whose cards name `authors`.
+
+    Empty where there is no such file. Raises UserError where one is broken.
     """
     cards, problems = readable_cards(root)
     if problems:
@@ -53,18 +75,19 @@ def read_cards(root: Path | str) -> dict[str, dict]:
     return cards
 
 
-def readable_cards(root: Path | str) -> tuple[dict[str, dict], list[str]]:
-    """The cards of the files that can be read, and a sentence for each that cannot."""
+def readable_cards(root: Path | str, *names: str) -> tuple[dict[str, dict], list[str]]:
+    """The cards of the files that can be read, all or those of these names, and a sentence for each that cannot."""
     cards: dict[str, dict] = {}
     problems = []
-    mends = {"methods.json": "delete it, and the next evaluation writes it again", "peers.json": "mend it by hand"}
-    for name, mend in mends.items():
+    for name, mend in MENDS.items():
+        if names and name not in names:
+            continue
         path = Path(root) / name
         try:
             found = json.loads(path.read_bytes()) if path.exists() else {}
             if strange := [key for key, card in found.items() if not isinstance(card, dict)]:
                 raise ValueError(f"the card of {strange[0]} is no object")
-            cards |= {key: card for key, card in found.items() if key not in cards}  # no peer stands for a method
+            cards |= {key: card for key, card in found.items() if key not in cards}  # no other stands for a method
         except (ValueError, AttributeError, RecursionError) as error:
             problems.append(f"{path} is broken ({error}); {mend}.")
         except OSError as error:

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -58,6 +59,24 @@ LONGEST = 120
 """Characters of a cell's text on what training started from."""
 
 
+IN_A_LINK = "%/:?=&#+@,;~!*'$"
+"""Beside letters, digits, "_", "." and "-", what may stand in a Markdown link's address in a table as it is."""
+
+
+def titled(card: Mapping) -> str:
+    """A card's title, linked to where its `url` says; "" for none."""
+    told = strange if card.get("authors") else safe  # a submission's is not ours
+    title, url = told(card.get("title", "")), card.get("url")
+    return f"[{title}]({quote(url, safe=IN_A_LINK)})" if title and url else title
+
+
+def by(card: Mapping) -> str:
+    """ " by A, B" of a submission's authors; of more than three the first stands for all. "" for none."""
+    names = card.get("authors", [])
+    told = ", ".join(names) if len(names) <= 3 else f"{names[0]} and {len(names) - 1} others"
+    return f" by {strange(told)}" if told else ""
+
+
 def safe(text: str) -> str:
     """Text from a record or a path as one line that cannot break out of a table cell or carry links or HTML.
 
@@ -68,6 +87,11 @@ def safe(text: str) -> str:
     ours, mark, theirs = text.partition(DECLARED)
     theirs = re.sub(r"[*_~`\\]", lambda found: f"&#{ord(found[0])};", theirs)
     return ours + mark + re.sub(r"@|:(?=//)|www(?=\.)", r"\g<0>&#8288;", theirs, flags=re.IGNORECASE)  # a word joiner
+
+
+def strange(text: str) -> str:
+    """`safe`, of text that is a stranger's from its first letter on."""
+    return safe(DECLARED + str(text)).removeprefix(DECLARED)
 
 
 def epochs_text(row: NamedTuple) -> str:

@@ -1,7 +1,8 @@
 """Results -> table, LEADERBOARD.md and figures. Never imports torch, so that a board of 1,000 rows opens at once.
 
 What the papers report comes from `methods.json`, which `evaluate` writes from the cards (`write_cards`), and what
-packages from outside claim of themselves from `peers.json`, which is written by hand.
+packages from outside claim of themselves from `peers.json`, which is written by hand. Who submitted a model stands in
+`submitted.json` (see `card_files`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from fer_bench.beyond_accuracy import (
     robustness_tables,
 )
 from fer_bench.card_files import read_cards, readable_cards
-from fer_bench.cells import ece_text, markdown_table, percent, ratio_text, safe, short, trained_text
+from fer_bench.cells import by, ece_text, markdown_table, percent, ratio_text, safe, short, titled, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
@@ -184,16 +185,13 @@ def why_groups(frame: pd.DataFrame) -> str:
 
 
 def _method(row: NamedTuple, card: dict) -> str:
-    title = safe(card.get("title", ""))
-    if title and card.get("url"):
-        title = f"[{title}]({card['url']})"
     whose = "a package's own" if card.get("package") else "its authors'"
     source = "submitted" if row.recipe == "submitted" else f"external: {whose} weights"
     marks = [row.recipe + (f", seed {row.seed}" if row.seed else "")] if row.recipe != source else []
     marks += [f"tta {row.tta}"] if row.tta != "none" else []
-    marks += [source + ("" if row.verified else ", not verified")] if row.external else []
+    marks += [source + by(card) + ("" if row.verified else ", not verified")] if row.external else []
     dagger = " †" if row.shared_emotions_only else ""
-    return f"`{row.method}`{dagger} {title} ({'; '.join(marks)})".replace("  ", " ")
+    return f"`{row.method}`{dagger} {titled(card)} ({'; '.join(marks)})".replace("  ", " ")
 
 
 def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) -> str:

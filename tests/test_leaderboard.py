@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -612,3 +613,20 @@ def test_the_command_writes_the_board_and_reports_wrong_use(root, capsys):
     assert capsys.readouterr().out.split() == [str(root / name) for name in names]
     assert lb.main(["--out", str(root), "--readme", str(root / "none.md")]) == 2
     assert "must hold the lines" in capsys.readouterr().err
+
+
+def test_what_submitters_say_of_themselves_is_text_in_the_table() -> None:
+    """Title and authors are a stranger's: no markup, no second link, no way out of the cell; the address is a link."""
+    row = replace(made("a", 60), recipe="submitted", external=True)
+    card = {
+        "title": "**Best** [x](https://evil.example) | y",
+        "authors": ["A | B", "`C`", "https://evil.example", "D"],
+        "url": "https://example.org/a(b)|c",
+    }
+    (line,) = (line for line in lb.markdown([row], {"a": card}).splitlines() if line.startswith("| 1 |"))
+    cell = line.split(" | ")[1]
+    assert cell.endswith("(submitted by A &#124; B and 3 others, not verified)")
+    assert "](https://example.org/a%28b%29%7Cc)" in cell
+    assert not re.search(r"\*\*Best|\[x\]|https://evil", cell)
+    (bare,) = (line for line in lb.markdown([row]).splitlines() if line.startswith("| 1 |"))
+    assert line.count("|") == bare.count("|")

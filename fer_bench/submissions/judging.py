@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from fer_bench.card_files import SUBMITTED, readable_cards, write_submitted
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import in_order
-from fer_bench.errors import DataError
+from fer_bench.errors import DataError, UserError
 from fer_bench.evaluate import Answers, duplicates_in_train, judge
 from fer_bench.infer import REFERENCE, Model, macs
 from fer_bench.leaderboard import write_leaderboard
@@ -97,6 +98,16 @@ def declared(manifest: Manifest) -> str:
     return "declared: " + ", ".join(manifest.training_data).replace(";", ",")
 
 
+def card_of(manifest: Manifest) -> dict[str, object]:
+    """What the board tells of a submission beside its figures: what its authors say of it, as they say it."""
+    links = {what: url for what, url in (("paper", manifest.paper), ("code", manifest.code)) if url}
+    return {
+        "title": manifest.title, "authors": list(manifest.authors), "url": next(iter(links.values()), ""),
+        "links": links, "licence": manifest.licence, "training_data": list(manifest.training_data),
+        "input": manifest.input.to_dict(),
+    }  # fmt: skip
+
+
 def from_place(result: Result, pin: str | None) -> Result:
     """The record with the repository and revision that its model was fetched from; unchanged where it was not."""
     if pin is None:
@@ -158,7 +169,8 @@ def evaluate_submission(
 ) -> list[Path]:
     """Check a submission, measure it on its tracks (or the given ones) and write results and table under `out`.
 
-    Nothing is written before every track has passed. replace_rows: rows of another model under this name may go.
+    Nothing is written before every track has passed; title, authors, licence and links go into `submitted.json`, for
+    the table and the app. replace_rows: rows of another model under this name may go.
 
     folder: a submission's folder, hub:NAMESPACE/NAME@REVISION, or the folder of a submission.yaml that names such a
     place (`remote.located`); the record then keeps repository and revision in `trained.pretrained`.
@@ -167,6 +179,8 @@ def evaluate_submission(
     on the Hub cannot be fetched or `out` cannot be written. verified: run by the maintainers.
     """
     can_write(out)
+    if broken := readable_cards(out, SUBMITTED)[1]:
+        raise UserError(broken[0])
     place = located(folder)
     folder = place.folder
     problems = [*place.problems, *check(folder, limits=limits, board=out, replace=replace_rows)]
@@ -202,6 +216,8 @@ def evaluate_submission(
                 raise RefusedError(tuple(problems))
         passed.append(replace(answers, result=from_place(answers.result, place.pin)))
     written = []
+    if passed:
+        write_submitted(out, {manifest.name: card_of(manifest)})
     for answers in passed:
         write_logits(answers.result, out, answers.ids, answers.targets, answers.logits, answers.subjects)
         written.append(write_result(answers.result, out))

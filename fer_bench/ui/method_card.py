@@ -23,7 +23,7 @@ def plain(text: object) -> str:
 
 
 def method_card(result: Result, card: dict, split: float = 0, earlier_split: float = 0) -> str:
-    """A method's card as Markdown. card: its entry in methods.json; {} where there is none (a submitted method).
+    """A method's card as Markdown. card: its entry in the board's files of cards; {} where there is none.
 
     split: pictures in the training split that its weights come from; earlier_split: in that of the runs before, which
     may be another track's. 0 or NaN where that is not known.
@@ -35,6 +35,11 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
     if paper:
         link = f' · <a href="{escape(url)}" target="_blank" rel="noopener">read it</a>' if _is_link(url) else ""
         parts.append(f"**Paper:** {paper}{link}")
+    if card.get("authors"):
+        links = {what: str(place) for what, place in card.get("links", {}).items() if _is_link(str(place))}
+        told = [plain(", ".join(card["authors"]))]
+        told += [f'<a href="{escape(p)}" target="_blank" rel="noopener">{plain(w)}</a>' for w, p in links.items()]
+        parts.append(f"**Submitted by:** {' · '.join(told)}")
     half = percent((i.high - i.low) / 2)
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
     row += "" if result.tta == "none" else f", each picture answered for in several views (tta {plain(result.tta)})"
@@ -51,13 +56,13 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
             where += f"<br>**Why ours differs:** {plain(stated['why'])}" if stated.get("why") else ""
             lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {where} |")
         parts.append("\n".join(lines))
-    elif card.get("package") or _is_link(url):
+    elif card.get("package") or (_is_link(url) and not card.get("authors")):
         who = "its authors state" if card.get("package") else "the paper states"
         parts.append(f"**What {who}:** no figure for a track that is measured here.")
     if card.get("package"):
         parts.append(f"**How it was asked:** {plain(card.get('ours', ''))}.")
         parts += [f"**Note:** {plain(note)}" for note in card.get("notes", {}).get(result.track, [])]
-    elif card:
+    elif card and not card.get("authors"):
         ours = plain(card.get("ours") or "nothing is recorded").removesuffix("&#46;")
         parts.append(f"**What is ours**{' (the paper leaves it open)' if _is_link(url) else ''}: {ours}.")
         parts += [f"**Note:** {plain(card['note'])}"] if card.get("note") else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -15,6 +16,7 @@ from onnxruntime import InferenceSession
 from PIL import Image
 
 from fer_bench import costs, leaderboard, submissions
+from fer_bench.card_files import SUBMITTED, read_cards
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
@@ -22,6 +24,7 @@ from fer_bench.infer import load
 from fer_bench.results import headline, read_logits, read_result
 from fer_bench.submissions import behaviour, check, exporting, judging, main, read_manifest, template, validate
 from fer_bench.submissions.problems import Problem
+from fer_bench.ui.method_card import method_card
 from fer_bench.weights import pack, run_folder, write_tensors
 from tests.helpers import picture, write_folder
 from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
@@ -192,10 +195,37 @@ def test_evaluate_measures_a_submission_as_external(
     assert result.cost.latency_ratio not in (0, 0.5)  # of the submission's own process, not of the parent's timing
     assert result.weights.storage == "onnx"
     assert result.trained.pretrained == "declared: FER2013 training split"
-    assert "my_model" in (tmp_path / "board" / "LEADERBOARD.md").read_text()
+    table = (tmp_path / "board" / "LEADERBOARD.md").read_text()
+    who = "(submitted by First Author, Second Author, not verified)"
+    assert f"`my_model` [My model](https://example.org/paper) {who}" in table
+    text = method_card(result, read_cards(tmp_path / "board")["my_model"])
+    for said in ("`my_model`: My model", "**Submitted by:** First Author, Second Author · <a href", "**Licence:** MIT"):
+        assert said in text
+    assert 'href="https://example.org/code"' in text
+    assert not re.search("the paper states|What is ours", text)
     monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
     assert main([*command, "--verified"]) == 0
     assert read_result(path).verified
+
+
+@pytest.mark.usefixtures("_cheap")
+def test_what_a_board_cannot_take_in_is_said_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A broken file of cards; one that can be read keeps the cards of the others."""
+    folder, board = submission(tmp_path / "s", model()), tmp_path / "board"
+    command = ["evaluate", str(folder), "--track", f"folder:{write_folder(tmp_path / 'data')}", "--out", str(board)]
+    board.mkdir()
+    (board / SUBMITTED).write_text('{"other": ')
+    with monkeypatch.context() as patch:
+        patch.setattr(judging, "measure_on", lambda *_, **__: pytest.fail("it was measured"))
+        assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"{board / SUBMITTED} is broken" in said
+    assert "take it back from git" in said
+    (board / SUBMITTED).write_text('{"other": {"title": "Other"}}')
+    assert main(command) == 0
+    assert list(read_cards(board)) == ["my_model", "other"]
 
 
 def test_a_refused_submission_leaves_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
