@@ -69,10 +69,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def are_probabilities(answers: np.ndarray) -> bool:
-    """Whether answers (N, K) are probabilities: the softmax that scoring takes would make them false ones."""
-    if not len(answers) or not ((answers >= 0) & (answers <= 1)).all():
+    """Whether answers (N, K) are probabilities or per cent: the softmax that scoring takes would make them false ones."""
+    if not len(answers) or not (answers >= 0).all():
         return False
-    return bool(np.abs(answers.sum(axis=1, dtype=np.float64) - 1).max() <= PROBABLE)
+    sums = answers.sum(axis=1, dtype=np.float64)
+    return any(np.abs(sums / whole - 1).max() <= PROBABLE for whole in (1, 100))
 
 
 def restrict_logits(logits: np.ndarray, emotions: Sequence[str], shared: Sequence[str]) -> np.ndarray:

@@ -134,5 +134,6 @@ def test_probabilities_are_refused() -> None:
     assert bars_as(probabilities) == ["not_logits"]
     assert bars_as(lambda x: probabilities(x).astype(np.float16)) == ["not_logits"]
     assert bars_as(lambda x: (255 * probabilities(x)).round() / 255) == ["not_logits"]
+    assert bars_as(lambda x: 100 * probabilities(x)) == ["not_logits"]
     assert bars_as(lambda x: np.log(probabilities(x))) == []
     assert bars_as(lambda x: 1 / (1 + np.exp(-x / 10))) == []
