@@ -16,7 +16,7 @@ import numpy as np
 BINS = 15
 """Equal-width confidence bins of the calibration figures (Guo et al., ICML 2017, section 3)."""
 PROBABLE = 0.02
-"""Greatest distance from 1 of the sum of numbers in [0, 1] that count as probabilities: rounding eight of them
+"""Greatest distance from 1 of the sum of numbers from 0 on that count as probabilities: rounding eight of them
 moves it by 0.001 in float16 and by 0.016 in 8 bits."""
 NOT_LOGITS = "answers with probabilities, not logits; remove its last Softmax or make it LogSoftmax."
 """What is said of a model whose answers `are_probabilities`, after its name."""
@@ -69,7 +69,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def are_probabilities(answers: np.ndarray) -> bool:
-    """Whether answers (N, K) are probabilities or per cent: the softmax that scoring takes would make them false ones."""
+    """Whether answers (N, K) are probabilities, as 0 to 1 or in per cent: a softmax over them would be a false one."""
     if not len(answers) or not (answers >= 0).all():
         return False
     sums = answers.sum(axis=1, dtype=np.float64)

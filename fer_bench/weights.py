@@ -99,7 +99,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict]:
     except KeyError:
         raise WeightsError(f"{path}: no fer_bench record in it; it was not written by fer_bench.train.") from None
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: this is not a readable safetensors file ({error}); get it again or train anew.") from None
+        mend = "get it again or train anew"
+        raise WeightsError(f"{path}: this is not a readable safetensors file ({error}); {mend}.") from None
 
 
 def seeded_uniform(shape: tuple[int, ...], seed: int, bound: float) -> Tensor:
