@@ -11,10 +11,10 @@ from fer_bench.cards import MethodCard
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write
 
-SUBMITTED = "submitted.json"
+OURS, PEERS, SUBMITTED = "methods.json", "peers.json", "submitted.json"
 MENDS = {
-    "methods.json": "delete it, and the next evaluation writes it again",
-    "peers.json": "mend it by hand",
+    OURS: "delete it, and the next evaluation writes it again",
+    PEERS: "mend it by hand",
     SUBMITTED: "take it back from git",
 }
 """File of cards -> what to do where it is broken; a name stands for the first file that has it."""
@@ -47,7 +47,7 @@ def write_cards(
         }
         for card in cards
     }
-    return atomic_write(Path(root) / "methods.json", (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+    return atomic_write(Path(root) / OURS, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_submitted(root: Path | str, cards: Mapping[str, Mapping[str, object]]) -> Path:
@@ -56,20 +56,17 @@ def write_submitted(root: Path | str, cards: Mapping[str, Mapping[str, object]])
     A card says what its authors do: `title`, `authors`, `licence`, `training_data`, `url` ("" for none), `links` (what
     of it -> where) and `input`. Raises UserError where the file is broken or cannot be read.
     """
-    known, problems = readable_cards(root, SUBMITTED)
-    if problems:
-        raise UserError(problems[0])
-    plain = dict(sorted({**known, **cards}.items()))
+    plain = dict(sorted({**read_cards(root, SUBMITTED), **cards}.items()))
     return atomic_write(Path(root) / SUBMITTED, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-def read_cards(root: Path | str) -> dict[str, dict]:
+def read_cards(root: Path | str, *names: str) -> dict[str, dict]:
     """The methods by name as `write_cards` wrote them, the peers of `peers.json`, whose cards name a `package`, and the
     submissions as `write_submitted` entered them, whose cards name `authors`.
 
-    Empty where there is no such file. Raises UserError where one is broken.
+    names: of these files alone. Empty where there is no such file. Raises UserError where one is broken.
     """
-    cards, problems = readable_cards(root)
+    cards, problems = readable_cards(root, *names)
     if problems:
         raise UserError(problems[0])
     return cards

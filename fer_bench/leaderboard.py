@@ -267,7 +267,7 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict], out:
     ran = {(r.track, r.method) for r in results if r.tta == "none"}
     lines = []
     for name, card in cards.items():
-        if (track, name) in ran or card.get("package"):  # a peer comes with its weights and is never trained here
+        if (track, name) in ran or card.get("package") or card.get("authors"):  # neither is ever trained here
             continue
         ready = home != track and (home, name) in ran and card.get("shipped")  # a guess for older files
         if "weights" in card:

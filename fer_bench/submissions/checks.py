@@ -140,11 +140,11 @@ def taken_name(
     manifest: Manifest, model: Path | None, board: Path | None = None, replace: bool = False
 ) -> list[Problem]:
     """Whether the name is a method's, or another model's on a board; `check` says what the arguments are."""
-    from fer_bench.card_files import read_cards
+    from fer_bench.card_files import OURS, PEERS, read_cards
     from fer_bench.methods import METHODS
 
     text = f"submission.yaml: the name {manifest.name!r} stands on the board already"
-    if manifest.name in METHODS or manifest.name in read_cards(BOARD):
+    if manifest.name in METHODS or manifest.name in read_cards(BOARD, OURS, PEERS):
         return [Problem("name_taken", f"{text}; choose another.")]
     others = [] if replace else rows_of(manifest, model, {BOARD, board or BOARD})[1]
     if not others:

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from fer_bench.card_files import SUBMITTED, readable_cards, write_submitted
+from fer_bench.card_files import SUBMITTED, read_cards, write_submitted
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import in_order
-from fer_bench.errors import DataError, UserError
+from fer_bench.errors import DataError
 from fer_bench.evaluate import Answers, duplicates_in_train, judge
 from fer_bench.infer import REFERENCE, Model, macs
 from fer_bench.leaderboard import write_leaderboard
@@ -179,8 +179,7 @@ def evaluate_submission(
     on the Hub cannot be fetched or `out` cannot be written. verified: run by the maintainers.
     """
     can_write(out)
-    if broken := readable_cards(out, SUBMITTED)[1]:
-        raise UserError(broken[0])
+    read_cards(out, SUBMITTED)  # said now where it is broken, not after the measuring
     place = located(folder)
     folder = place.folder
     problems = [*place.problems, *check(folder, limits=limits, board=out, replace=replace_rows)]

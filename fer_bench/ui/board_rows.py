@@ -170,7 +170,7 @@ class Board:
     root: Path
     results: tuple[Result, ...]
     cards: dict[str, dict]
-    """The methods' cards by name; none where methods.json is missing or broken (`problems` says so)."""
+    """What `read_cards` gives; none where a file of cards is broken (`problems` says so)."""
     problems: tuple[str, ...]
     """A sentence for each file that cannot be read."""
     _rows: dict[tuple, tuple[pd.DataFrame, dict[str, Result]]] = field(default_factory=dict, repr=False)

@@ -22,7 +22,7 @@ from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import SEVEN
 from fer_bench.infer import load
 from fer_bench.results import headline, read_logits, read_result
-from fer_bench.submissions import behaviour, check, exporting, judging, main, read_manifest, template, validate
+from fer_bench.submissions import behaviour, check, checks, exporting, judging, main, read_manifest, template, validate
 from fer_bench.submissions.problems import Problem
 from fer_bench.ui.method_card import method_card
 from fer_bench.weights import pack, run_folder, write_tensors
@@ -203,7 +203,9 @@ def test_evaluate_measures_a_submission_as_external(
         assert said in text
     assert 'href="https://example.org/code"' in text
     assert not re.search("the paper states|What is ours", text)
+    assert "--method my_model" not in table  # not to be trained here, as methods without a row are
     monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
+    monkeypatch.setattr(checks, "BOARD", tmp_path / "board")  # its own card is no other model's
     assert main([*command, "--verified"]) == 0
     assert read_result(path).verified
 
