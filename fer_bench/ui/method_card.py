@@ -7,7 +7,7 @@ import re
 import shlex
 from html import escape
 
-from fer_bench.cells import ratio_text, short
+from fer_bench.cells import DECLARED, ratio_text, short
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
@@ -44,7 +44,11 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
     row += "" if result.tta == "none" else f", each picture answered for in several views (tta {plain(result.tta)})"
     how = _weights(result)
-    if not card.get("package"):
+    if (trained.pretrained or "").startswith(DECLARED):
+        data, _, place = trained.pretrained.removeprefix(DECLARED).partition("; ")
+        how = f"trained elsewhere, as its authors declare on {plain(data)}; submitted, {_checked(result)}"
+        how += f"; {plain(place)}" if place else ""
+    elif not card.get("package"):
         how = f"trained on {plain(trained.track)}, {_training(result, earlier_split)}"
     parts += [f"**Measured here:** {row}; {how}.", f"**Cost:** {_cost(result)}."]
     if card.get("reported"):

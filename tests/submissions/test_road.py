@@ -202,6 +202,7 @@ def test_evaluate_measures_a_submission_as_external(
     for said in ("`my_model`: My model", "**Submitted by:** First Author, Second Author · <a href", "**Licence:** MIT"):
         assert said in text
     assert 'href="https://example.org/code"' in text
+    assert "; trained elsewhere, as its authors declare on FER2013 training split; submitted, not verified" in text
     assert not re.search("the paper states|What is ours", text)
     assert "--method my_model" not in table  # not to be trained here, as methods without a row are
     monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
