@@ -129,13 +129,10 @@ def test_no_network_is_said_and_counts_as_a_failure(
 
 
 def test_what_cannot_be_written_here_is_a_failure(
-    checkout: Path, published: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkout: Path, published: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A place that takes no files, for a pull as for --to, ends with 1 as in every other command, in one sentence."""
+    """A place of --to that takes no files ends with 1, as in every other command, in one sentence."""
     (tmp_path / "file").write_text("as it was")
-    monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path / "file"))
-    assert main(PULL) == 1
-    assert "no folder can be made here" in capsys.readouterr().err
     pin(hub=None, revision=None)
     to = ["push-results", "--to", f"dir:{tmp_path / 'file' / 'there'}"]
     assert main(to) == 1

@@ -129,13 +129,13 @@ def test_a_file_here_that_hides_the_right_one_is_said(published: Hub, capsys: py
     assert main(PULL) == 0
 
 
-def test_a_cache_that_is_a_file_is_wrong_use(
+def test_a_cache_that_is_a_file_is_a_failure(
     published: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One sentence that names the folder which cannot be made, and exit code 2, before any request."""
+    """One sentence that names the folder which cannot be made, and exit code 1, before any request."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path / "file"))
-    assert main(PULL) == 2
+    assert main(PULL) == 1
     error = capsys.readouterr().err
     assert f"{cache_folder()}: no folder can be made here" in error
     assert error.count("\n") == 1
