@@ -33,13 +33,10 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
     parts = [f"## `{result.method}`: {title}", plain(card.get("summary", ""))]
     paper, url = plain(card.get("paper", "")), str(card.get("url", ""))
     if paper:
-        link = f' · <a href="{escape(url)}" target="_blank" rel="noopener">read it</a>' if _is_link(url) else ""
-        parts.append(f"**Paper:** {paper}{link}")
+        parts.append(f"**Paper:** {paper}{_link(url, 'read it')}")
     if card.get("authors"):
-        links = {what: str(place) for what, place in card.get("links", {}).items() if _is_link(str(place))}
-        told = [plain(", ".join(card["authors"]))]
-        told += [f'<a href="{escape(p)}" target="_blank" rel="noopener">{plain(w)}</a>' for w, p in links.items()]
-        parts.append(f"**Submitted by:** {' · '.join(told)}")
+        links = "".join(_link(str(place), what) for what, place in card.get("links", {}).items())
+        parts.append(f"**Submitted by:** {plain(', '.join(card['authors']))}{links}")
     half = percent((i.high - i.low) / 2)
     row = f"{percent(i.value)} ± {half} % on {plain(result.track)}, recipe {plain(result.recipe)}, seed {result.seed}"
     row += "" if result.tta == "none" else f", each picture answered for in several views (tta {plain(result.tta)})"
@@ -79,6 +76,11 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
         weights = "" if result.external else "; its weights are bound by the terms of the pictures they were trained on"
         parts.append(f"**Licence:** {plain(card['licence'])}{weights}")
     return "\n\n".join(part for part in [*parts, _commands(result, card, split)] if part)
+
+
+def _link(url: str, text: str) -> str:
+    """ " · text" as a link that opens beside the app; "" where the address is none to be followed."""
+    return f' · <a href="{escape(url)}" target="_blank" rel="noopener">{plain(text)}</a>' if _is_link(url) else ""
 
 
 def _is_link(url: str) -> bool:
