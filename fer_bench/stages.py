@@ -15,6 +15,7 @@ from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.distributed import Processes
 from fer_bench.errors import UserError
 from fer_bench.methods.base import Criterion, Stage
+from fer_bench.metrics import NOT_LOGITS, are_probabilities
 from fer_bench.networks import failing
 from fer_bench.transforms import DRAWS, augment
 
@@ -41,8 +42,9 @@ class StageLoss(nn.Module):
         """(N, C, S, S), (N,) -> scalar.
 
         Raises UserError where the criterion gets what is no tensor of logits, as of a network that adds to them in
-        training mode, where no gradient reaches what is trained, and where the first batch fails. Seen at that batch,
-        ahead of any step, it costs no pass of its own, which would move batch norm's statistics.
+        training mode, where that batch's are probabilities, where no gradient reaches what is trained, and where the
+        first batch fails. Seen at that batch, ahead of any step, it costs no pass of its own, which would move batch
+        norm's statistics.
         """
 
         def checked(answers: Tensor, labels: Tensor) -> Tensor:
@@ -53,6 +55,8 @@ class StageLoss(nn.Module):
                 found = f"a tensor of {answers.dtype}, not of floating-point logits"
             elif wanted is not None and answers.shape != wanted:
                 found = f"a tensor {tuple(answers.shape)}, not one of logits {wanted}"
+            elif not self.proven and wanted and are_probabilities(answers.detach().float().cpu().numpy()):
+                raise UserError(f"{self.name}: in training it {NOT_LOGITS}")
             else:
                 return criterion(answers, labels)
             mend = "return the logits alone, or register it with a Stage whose loss takes them from it"

@@ -101,6 +101,18 @@ def test_a_tensor_that_is_wrong_in_training_alone_is_refused(
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_probabilities_in_training_alone_are_refused(
+    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cross-entropy over them trains, and towards something else, while validation sees logits."""
+    assert train(answering(lambda logits: logits.softmax(1))) == 2
+    assert capsys.readouterr().err == (
+        "deep_emotion: in training it answers with probabilities, not logits; remove its last Softmax or make it "
+        "LogSoftmax.\n"
+    )
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_logits_that_nothing_trained_leads_to_are_refused(
     train: Callable[..., int], capsys: pytest.CaptureFixture[str]
 ) -> None:
