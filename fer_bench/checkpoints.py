@@ -31,6 +31,8 @@ except ImportError:  # Windows
 
 LOCK = ".training"
 """The file of a run's folder that is locked while a process trains in it."""
+VALIDATED = "validation.npy"
+"""Of a grid's cell: bool (N,), which pictures of the validation split the written weights recognise, in its order."""
 _locked: set[BinaryIO] = set()
 if hasattr(os, "register_at_fork"):
     # A process that decodes pictures for a killed one would hold its lock on for some seconds.

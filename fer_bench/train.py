@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.checkpoints import Keeper, held, read_checkpoint, restoring, stopped_as_by_hand, with_prefix
+from fer_bench.checkpoints import VALIDATED, Keeper, held, read_checkpoint, restoring, stopped_as_by_hand, with_prefix
 from fer_bench.datasets import forbid_split
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, left, speaker
 from fer_bench.errors import TrainingError, UserError
@@ -35,13 +35,11 @@ from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import METHODS, count_parameters, list_methods
 from fer_bench.methods.base import Criterion, Method, Stage
-from fer_bench.metrics import accuracy
 from fer_bench.missing import missing
 from fer_bench.networks import built, check_answers, first_answer, trained_by
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
 from fer_bench.options import Options, arguments_from, check_output
-from fer_bench.options import positive as positive
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
@@ -279,21 +277,20 @@ class Run:
         """The network that is validated and kept: the running mean of the weights, where the recipe asks for one."""
         return self.network if self.average is None else self.average.module
 
-    def right(self, network: nn.Module, part: slice = slice(None)) -> int:
-        """How many validation pictures (of a part of them) a network gets right. Raises as `check_answers`."""
+    def right(self, network: nn.Module, part: slice = slice(None)) -> np.ndarray:
+        """Which validation pictures (of a part of them) a network recognises, bool. Raises as `check_answers`."""
         images, labels = self.validation_set.images[part], self.validation_set.labels[part]
-        model = Model(self.method.card.name, network, self.spec, self.emotions, {})
-        answers = logits(model, images, 256)
-        fresh = self.start is None and not self.state["pictures"]
-        check_answers(model.name, answers, len(self.state["curve"]) + 1, str(self.folder), fresh)
-        return round(accuracy(labels, answers) * len(labels)) if len(labels) else 0
+        name, fresh = self.method.card.name, self.start is None and not self.state["pictures"]
+        answers = logits(Model(name, network, self.spec, self.emotions, {}), images, 256)
+        check_answers(name, answers, len(self.state["curve"]) + 1, str(self.folder), fresh)
+        return answers.argmax(axis=1) == labels
 
     def validate(self) -> float:
         """Accuracy on the validation split in training's precision: the only figure that selects."""
         self.processes.share_buffers(self.judged)
         with self.autocast:
             right = self.right(self.judged, slice(self.processes.rank, None, self.processes.world))
-        return self.processes.total(right) / len(self.validation_set)
+        return self.processes.total(int(right.sum())) / len(self.validation_set)
 
     def finish(self) -> Path:
         """Process 0 writes the model, the others wait for it. Returns its file."""
@@ -306,10 +303,11 @@ class Run:
         """Write the best weights in the compact form that is shipped, with what the compact form costs."""
         tensors, _ = read_tensors(self.folder / self.state["kept"])
         self.network.load_state_dict(tensors)
-        full = self.right(self.network) / len(self.validation_set)
+        full = float(self.right(self.network).mean())
         packed, packing = pack(tensors, getattr(self.network, "seeded_tensors", {}))
         self.network.load_state_dict(unpack(packed, packing))
-        compact = self.right(self.network) / len(self.validation_set)
+        right = self.right(self.network)
+        compact = float(right.mean())
         card, state, recipe = self.method.card, self.state, self.recipe
         limited = self.options.limit is not None or self.options.limit_validation is not None
         hasty = state["ended"] == "patience" and not 0 < self.own.patience <= recipe.patience  # the user's, not its own
@@ -332,6 +330,7 @@ class Run:
         }  # fmt: skip
         if self.settings is not None:
             record["settings"] = dict(self.settings)
+            atomic_write(self.folder / VALIDATED, lambda file: np.save(file, right))
         path = self.folder / "model.safetensors"
         write_tensors(path, packed, record)
         told = json.dumps({**record, "curve": state["curve"]}, indent=1) + "\n"

@@ -13,10 +13,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
 from fer_bench.cards import Augmentation, Recipe, Track
+from fer_bench.checkpoints import VALIDATED
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.stream import to_stream
 from fer_bench.errors import DataError, UserError
@@ -51,7 +53,7 @@ class Cell:
         return ", ".join(f"{name} {value}" for name, value in self.settings.items())
 
     def row(self) -> dict[str, Any]:
-        """What became of it, from its folder: columns of `table.RESULTS`, of which `ended` is always there.
+        """What became of it, from its folder: columns of the table, of which `ended` is always there.
 
         `ended` is "complete" or "patience", "max-minutes" (more minutes would do it good), "not finished", "failed: "
         and why (it will be tried again) or another reason for which it ended for good.
@@ -62,6 +64,15 @@ class Cell:
         record = _json(self.folder / "record.json")
         row = {"ended": NOT_FINISHED} if record is None else _row(record, self.folder)
         return row if failed is None else row | {"ended": FAILED + failed["reason"]}
+
+    def recognised(self) -> np.ndarray | None:
+        """Which validation pictures its weights recognise, bool (N,), as the run wrote it; None where it did not."""
+        if "validation_accuracy" not in self.row():
+            return None
+        try:
+            return np.load(self.folder / VALIDATED, allow_pickle=False)
+        except (OSError, ValueError):  # of a run before there was such a file, or a broken one
+            return None
 
     def finished(self) -> bool:
         """Whether there is nothing left to train."""

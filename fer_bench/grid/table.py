@@ -1,4 +1,10 @@
-"""The table of a grid: one line per cell, one per setting where it was trained under several seeds, and a verdict."""
+"""The table of a grid: one line per cell, one per setting where it was trained under several seeds, and a verdict.
+
+Each line also says how far it lies from the file's first, by the validation pictures that both answered, so that a file
+which begins with the whole and then leaves out one thing at a time is an ablation. Of single cells the interval holds
+for these weights alone, of several seeds for training them again. Validation chose each cell's epoch as well, which
+flatters all of them alike.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fer_bench.files import atomic_write
 from fer_bench.grid.cells import FAILED, Cell, Plan
-from fer_bench.statistics import wilson
+from fer_bench.statistics import Interval, difference_over_seeds, holm, wilson
 
-RESULTS = ("validation_accuracy", "best_epoch", "epochs_run", "ended", "minutes", "folder")
+ACCURACY = "validation_accuracy"
+RESULTS = ("best_epoch", "epochs_run", "ended", "minutes", "folder")
+DIFFERENCE = ("difference", "low", "high", "p_holm")
+"""Accuracy minus that of the file's first cell (setting): fractions, a 95 % interval, p adjusted for all of them."""
 Row = Mapping[str, Any]
 Lines = tuple[list[str], list[list[str]]]
 """Header and lines."""
@@ -30,6 +41,8 @@ class Group:
     seeds: int
     values: tuple[float, ...]
     """Validation accuracies of those that have one, fractions."""
+    difference: tuple[str, ...] = ("",) * len(DIFFERENCE)
+    """DIFFERENCE as written: from the setting that the file has first."""
 
     @property
     def mean(self) -> float:
@@ -44,39 +57,69 @@ class Group:
 
 def groups(cells: Sequence[Cell], rows: Sequence[Row]) -> list[Group]:
     """Cells by what they share beside the seed, the best mean first; [] where no settings have two seeds."""
-    shared: list[tuple[dict[str, Any], list[Row]]] = []
-    for cell, row in zip(cells, rows, strict=True):
+    shared: list[tuple[dict[str, Any], list[int]]] = []
+    for number, cell in enumerate(cells):
         settings = {name: value for name, value in cell.settings.items() if name != "seed"}
         same = next((found for known, found in shared if known == settings), None)
         if same is None:
-            shared.append((settings, [row]))
+            shared.append((settings, [number]))
         else:
-            same.append(row)
+            same.append(number)
+    if all(len(same) < 2 for _, same in shared):
+        return []
+    apart = differences([[cells[number] for number in same] for _, same in shared])
     found = [
-        Group(settings, len(same), tuple(row["validation_accuracy"] for row in same if _has(row)))
-        for settings, same in shared
+        Group(settings, len(same), tuple(rows[n][ACCURACY] for n in same if _has(rows[n])), difference)
+        for (settings, same), difference in zip(shared, apart, strict=True)
     ]
-    return sorted(found, key=lambda g: -g.mean) if any(group.seeds > 1 for group in found) else []
+    return sorted(found, key=lambda g: -g.mean)
+
+
+def differences(settings: Sequence[Sequence[Cell]]) -> list[tuple[str, ...]]:
+    """DIFFERENCE, as it is written, of each setting, given as its cells, from the first of them.
+
+    Empty where it cannot be told: of the first itself, without weights, and on other pictures or fewer than two.
+    """
+    first, *others = [_answered(cells) for cells in settings]
+    found: list[tuple[Interval, float] | None] = [None]
+    for right in others:
+        same = first is not None and right is not None and right.shape[1] == first.shape[1] > 1
+        found.append(difference_over_seeds(right, first) if same else None)
+    adjusted = iter(holm([p for _, p in filter(None, found)]))
+    return [_told(one[0], next(adjusted)) if one else ("",) * len(DIFFERENCE) for one in found]
+
+
+def _answered(cells: Sequence[Cell]) -> np.ndarray | None:
+    """bool (cells that have weights, N): which validation pictures each recognises; None where none tells."""
+    known = [right for cell in cells if (right := cell.recognised()) is not None]
+    return np.stack(known) if len({len(right) for right in known}) == 1 else None
+
+
+def _told(apart: Interval, p_value: float) -> tuple[str, ...]:
+    return (*(f"{value:+.4f}" for value in (apart.value, apart.low, apart.high)), f"{p_value:.4f}")
 
 
 def by_cell(cells: Sequence[Cell], rows: Sequence[Row], file: Path) -> Lines:
-    """The axes, RESULTS and the file of the grid; the best validation accuracy first, cells without one last."""
+    """The axes, accuracy, DIFFERENCE, RESULTS and the grid's file; the best accuracy first, cells without one last."""
     axes = list(dict.fromkeys(name for cell in cells for name in cell.settings))
-    pairs = sorted(zip(cells, rows, strict=True), key=lambda pair: -pair[1].get("validation_accuracy", -1.0))
-    lines = [[cell.settings.get(n, "") for n in axes] + [row.get(n, "") for n in RESULTS] for cell, row in pairs]
-    return [*axes, *RESULTS, "file"], [[*map(str, line), str(file.resolve())] for line in lines]
+    apart = differences([[cell] for cell in cells])
+    lines = [
+        [*(cell.settings.get(n, "") for n in axes), row.get(ACCURACY, ""), *own, *(row.get(n, "") for n in RESULTS)]
+        for cell, row, own in sorted(zip(cells, rows, apart, strict=True), key=lambda one: -one[1].get(ACCURACY, -1.0))
+    ]
+    return [*axes, ACCURACY, *DIFFERENCE, *RESULTS, "file"], [[*map(str, line), str(file.resolve())] for line in lines]
 
 
 def by_seeds(found: Sequence[Group]) -> Lines:
-    """The axes but the seed; seeds asked for and finished; mean and standard deviation of validation accuracy."""
+    """The axes but the seed; seeds asked for and finished; mean and standard deviation of accuracy; DIFFERENCE."""
     axes = list(dict.fromkeys(name for group in found for name in group.settings))
     lines = []
     for group in found:
         mean = f"{group.mean:.4f}" if group.values else ""
         sd = "" if group.sd is None else f"{group.sd:.4f}"
         settings = [str(group.settings.get(name, "")) for name in axes]
-        lines.append([*settings, str(group.seeds), str(len(group.values)), mean, sd])
-    return [*axes, "seeds", "finished", "mean", "sd"], lines
+        lines.append([*settings, str(group.seeds), str(len(group.values)), mean, sd, *group.difference])
+    return [*axes, "seeds", "finished", "mean", "sd", *DIFFERENCE], lines
 
 
 def write_table(plan: Plan, cells: Sequence[Cell]) -> Path:
@@ -138,7 +181,7 @@ def verdict(rows: Sequence[Row], pictures: Sequence[int]) -> str:
 
     pictures: how many each cell was validated on.
     """
-    known = [(row["validation_accuracy"], n) for row, n in zip(rows, pictures, strict=True) if _has(row)]
+    known = [(row[ACCURACY], n) for row, n in zip(rows, pictures, strict=True) if _has(row)]
     if not known:
         return ""
     best, n = max(known)
@@ -148,4 +191,4 @@ def verdict(rows: Sequence[Row], pictures: Sequence[int]) -> str:
 
 
 def _has(row: Row) -> bool:
-    return "validation_accuracy" in row
+    return ACCURACY in row
