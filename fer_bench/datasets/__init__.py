@@ -19,7 +19,7 @@ FOLDERS = {
     "ferplus": "fer2013", "fer2013-clean": "fer2013", "fer2013-merged": "fer2013",
     "ckplus-random": "ckplus", "mmi-random": "mmi",
 }  # fmt: skip
-"""Data sets that live in another one's folder."""
+"""Data sets that live in another one's folder; where that is not there, one of their own name will do."""
 
 
 def data_folder(name: str) -> Path | None:
@@ -30,10 +30,11 @@ def data_folder(name: str) -> Path | None:
     given = os.environ.get("FER_BENCH_DATA")
     if given and not Path(given).expanduser().is_dir():
         tell(f"$FER_BENCH_DATA is {given}, and there is no such folder; name the one that holds the data sets.")
-    for base in filter(None, (given, "data")):
-        folder = Path(base).expanduser() / FOLDERS.get(name, name)
-        if folder.is_dir():
-            return folder
+    for own in dict.fromkeys((FOLDERS.get(name, name), name)):
+        for base in filter(None, (given, "data")):
+            folder = Path(base).expanduser() / own
+            if folder.is_dir():
+                return folder
     return None
 
 
