@@ -163,6 +163,8 @@ def logits(
     the logarithm of the mean of the probabilities of each picture's `views`. Raises UserError for a network that fails
     on what its InputSpec gives it, or gives another tensor than one of logits.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     results: list[np.ndarray] = []
     spec, proven = model.input_spec, 0
     with evaluating(model.network), torch.inference_mode(), full_precision(model.device):

@@ -9,6 +9,7 @@ from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, re
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split, register, tell
 from fer_bench.datasets.own import load_folder
 from fer_bench.datasets.own_csv import load_csv
+from fer_bench.registry import UnknownNameError
 
 __all__ = [
     "DATASETS", "Dataset", "FaceSet", "affectnet", "ckplus", "data_folder", "disfa", "duplicated_in", "fer2013",
@@ -46,11 +47,15 @@ def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | 
     match) for an unknown name and DataError, naming folder, file and mend, for missing or broken data; of a licensed
     set, a part is taken where `$FER_BENCH_PARTIAL` is 1.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = str(name).partition(":")
     if kind == "folder" and path:
         return load_folder(Path(path).expanduser(), split)
     if kind == "csv" and path:
         return load_csv(Path(path).expanduser(), split)
+    text = str(name)  # a Path, say
+    kind = "folder" if os.path.isdir(text) else "csv" if text.endswith(".csv") and os.path.isfile(text) else ""
+    if name not in DATASETS and kind:
+        raise UnknownNameError(f"there is no data set {text!r}; for your own pictures give {kind}:{text}.")
     dataset = DATASETS[name]
     return dataset.load(Path(root) if root is not None else data_folder(name), split)
 
