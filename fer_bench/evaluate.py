@@ -37,6 +37,7 @@ from fer_bench.judged import (
     check_runs,
     duplicates_in_train,
     failure,
+    judgeable,
     no_weights,
     recorded,
     scorable,
@@ -87,9 +88,9 @@ def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Re
     dataset: a FaceSet of a test split, whole or limited, or the name of a track ("rendered", "fer2013", "folder:PATH").
     Where label sets differ, the shared emotions are scored and the logits renormalised over them. By name it is judged
     as `evaluate` does: weights of the track itself over all of their emotions, and also without the test pictures that
-    stand in train, where these are here. Raises UserError as `judge` does and for a bare network.
+    stand in train, where these are here. Raises UserError as `judge` does, for a bare network and bare arrays.
     """
-    model, duplicates = recorded(model), None
+    model, dataset, duplicates = recorded(model), judgeable(dataset), None
     if isinstance(dataset, str):
         track, trained_on = track_named(dataset), model.record["track"]
         dataset = widened(load_dataset(track.dataset, track.test).restrict(track.emotions), model, track)

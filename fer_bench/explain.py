@@ -36,6 +36,7 @@ from fer_bench.files import OutputError, atomic_write, make_folder
 from fer_bench.infer import Model, best_device, full_precision, load
 from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
+from fer_bench.networks import answering
 from fer_bench.receptive import Located, spread
 from fer_bench.registry import UnknownNameError
 from fer_bench.transforms import to_input
@@ -87,14 +88,13 @@ def explain(
     one per picture, or None for what the model predicts of each. cam_layer: the dotted name of the module whose maps
     (N, C, H, W), or tokens (N, T, C), the CAM is drawn over ("layer4.1"); None is the one of a method's card or of
     `from_transformers`, and another network needs it. May be called from several threads at once. Raises UserError for
-    an unknown CAM, emotion or layer, a layer that gives no maps and a model without parameters in torch (`onnx_model`).
+    an unknown CAM, emotion or layer, no maps, a model without parameters in torch, a network that fails on its input.
     """
     explainer_class = _explainer_class(check_cam(method))
     wanted = _target_indices(model, target, len(images))
     if not any(True for _ in model.network.parameters()):
-        raise UserError(
-            f"{model.name} has no parameters in torch, so a CAM cannot be drawn; explain the torch model of load()."
-        )
+        lacking = f"{model.name} has no parameters in torch, so a CAM cannot be drawn"
+        raise UserError(f"{lacking}; explain the torch model of load().")
     layer_name, side = cam_layer_of(model, cam_layer), model.input_spec.size
     maps, answers = [np.zeros((0, side, side), np.float32)], [np.zeros((0, len(model.emotions)), np.float32)]
     # Callers may stand inside inference_mode, where nothing has gradients.
@@ -106,7 +106,7 @@ def explain(
                 batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
                 inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
                 targets = None if wanted is None else _class_targets(wanted[start : start + batch_size])
-                with Located(inputs) as located:
+                with answering(model.name, model.input_spec, len(batch), start > 0), Located(inputs) as located:
                     coarse = explainer(inputs, targets)
                 maps.append(_in_picture(network, inputs, spread(coarse, side, located.of(explainer.at_layer))))
                 answers.append(explainer.outputs.detach().float().cpu().numpy())

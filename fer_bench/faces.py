@@ -68,14 +68,15 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
             return to_8bit(_bounded(_from_array(picture), called))
         if isinstance(picture, Image.Image):
             return to_8bit(_bounded(picture, called))
-        source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else picture
+        source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else _named(picture)
         source = source if hasattr(source, "read") else Path(source)
         with Image.open(source, formats=PICTURE_FORMATS) as opened:
             return to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
         raise
     except FileNotFoundError:
-        raise UnreadablePictureError(f"{called}: there is no such file.") from None
+        mend = "; a URL is not fetched, so download it first" if "://" in called else ""
+        raise UnreadablePictureError(f"{called}: there is no such file{mend}.") from None
     except Exception as error:  # a broken file makes each decoder raise a kind of its own
         reason = _brief(error, _head(picture))
         raise UnreadablePictureError(f"{called}: this is not a readable picture ({reason}).") from None
@@ -107,7 +108,7 @@ def _bounded(image: Image.Image, called: str) -> Image.Image:
 
 def _called(picture: object) -> str:
     if isinstance(picture, str | os.PathLike):
-        return label(picture)
+        return label(picture) or "the picture"
     if isinstance(picture, np.ndarray):
         return "the array"
     return getattr(picture, "filename", "") or "the picture"
@@ -141,12 +142,25 @@ def _other_format(head: bytes) -> str:
     return f"it is {name}, which is not opened here: save it as PNG or JPEG" if name else "its format is unknown"
 
 
+def _named(picture: object) -> object:
+    """A path or an open file as it is. Raises ValueError, saying what a picture is, for anything else."""
+    if not hasattr(picture, "read") and not isinstance(picture, str | os.PathLike):
+        mend = "; give tensor.numpy(), its channels last" if type(picture).__name__ == "Tensor" else ""
+        kinds = "a path, PIL picture, bytes or array"
+        raise ValueError(f"it must be {kinds}, not of type {type(picture).__name__}{mend}")
+    if picture == "":
+        raise ValueError("its path is empty")
+    return picture
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
     """uint8 or float in [0, 1] -> 8-bit image. Raises ValueError, saying what is wrong, for anything else."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
-        raise ValueError(f"its shape must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+        first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+        mend = "; channels come last: np.moveaxis(array, 0, -1)" if first else ""
+        raise ValueError(f"its shape must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}{mend}")
     if array.dtype == np.uint8:
         return Image.fromarray(array)
     if not np.issubdtype(array.dtype, np.floating):

@@ -24,18 +24,9 @@ from torch import Tensor, nn
 from fer_bench.cards import InputSpec, Track
 from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
-from fer_bench.faces import (
-    Face,
-    Picture,
-    UnreadablePictureError,
-    crop,
-    detect_faces,
-    one_by_one,
-    open_picture,
-    stack,
-)
+from fer_bench.faces import Face, Picture, UnreadablePictureError, crop, detect_faces, one_by_one, open_picture, stack
 from fer_bench.methods import METHODS, build
-from fer_bench.networks import check_scores
+from fer_bench.networks import answering, check_scores
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
@@ -121,7 +112,8 @@ class Model:
         float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Channels come last: an
         array (3, H, W) is three grey pictures. Returns one dict per picture, emotion -> probability, summing to 1.
         unreadable: what becomes of what is no picture: "raise" raises UnreadablePictureError, naming the file; "skip"
-        puts None into its place. Raises UserError for a network that answers with probabilities, NaN or infinity.
+        puts None into its place. Raises UserError for a network that answers with probabilities, NaN or infinity,
+        and as `logits`.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -168,14 +160,20 @@ def logits(
     """uint8 (N, H, W) or (N, H, W, 3) -> float32 logits (N, K), in full float32 precision.
 
     progress wraps the loop over batches (a tqdm, say). tta: a key of `transforms.PASSES`; with test-time augmentation
-    the logarithm of the mean of the probabilities of each picture's `views`.
+    the logarithm of the mean of the probabilities of each picture's `views`. Raises UserError for a network that fails
+    on what its InputSpec gives it, or gives another tensor than one of logits.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     results: list[np.ndarray] = []
+    spec, proven = model.input_spec, 0
     with evaluating(model.network), torch.inference_mode(), full_precision(model.device):
         for start in progress(range(0, len(images), batch_size)):
             batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
-            shown = views(to_input(batch, model.input_spec), tta)
-            every = [model.network(view.contiguous(memory_format=torch.channels_last)) for view in shown]
+            shown = views(to_input(batch, spec), tta)
+            with answering(model.name, spec, len(batch), len(batch) == proven):
+                every = [model.network(view.contiguous(memory_format=torch.channels_last)) for view in shown]
+            proven = len(batch)
             found, wanted = getattr(every[0], "shape", type(every[0]).__name__), (len(batch), len(model.emotions))
             if found != wanted:
                 told = f"a tensor {wanted}, a logit for each of {', '.join(model.emotions)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fer_bench.cards import Track
+from fer_bench.cards import InputSpec, Track
 from fer_bench.datasets import DATASETS, FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, Failure, UserError
@@ -40,6 +40,10 @@ def recorded(model: Model) -> Model:
             "or wrap it: fer_bench.Model('my_network', network, fer_bench.InputSpec(size=48, channels=1, mean=(0.5,), "
             "std=(0.25,)), emotions), with the emotions in the order of its outputs."
         )
+    if not isinstance(model.name, str) or not isinstance(model.input_spec, InputSpec):
+        wrong = model.input_spec if isinstance(model.name, str) else model.name
+        asked = "input_spec must be a fer_bench.InputSpec" if wrong is model.input_spec else "name must be text"
+        raise UserError(f"{model.name}: its {asked}, not a value of type {type(wrong).__name__}.")
     check_network(model.name, model.network)
     if not any(True for _ in model.network.parameters()):
         raise UserError(
@@ -67,6 +71,16 @@ def recorded(model: Model) -> Model:
         "trained": {"track": OWN, "complete": False, "selection": "by its authors"},
     }  # fmt: skip
     return replace(model, emotions=emotions, record=record | model.record)
+
+
+def judgeable(dataset: FaceSet | str) -> FaceSet | str:
+    """What `benchmark` judges on, as it is. Raises UserError, saying what it takes, for anything else."""
+    if isinstance(dataset, FaceSet | str):
+        return dataset
+    raise UserError(
+        f"a {type(dataset).__name__} does not say what its pictures show; give the name of a track ('rendered', "
+        "'folder:PATH'), a set of load_dataset(), or a fer_bench.FaceSet."
+    )
 
 
 def widened(faces: FaceSet, model: Model, track: Track) -> FaceSet:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from fer_bench.cards import InputSpec
 from fer_bench.errors import TrainingError, UserError
 from fer_bench.metrics import NOT_LOGITS, are_probabilities
 
@@ -60,16 +61,26 @@ def trained_by(name: str, stage: str, parameters: Iterable[nn.Parameter]) -> lis
 
 
 @contextlib.contextmanager
-def first_answer(name: str, network: nn.Module, shape: tuple[int, ...]) -> Iterator[None]:
-    """In here a network gets its first inputs. Raises UserError, with their shape and the place, where it raises.
+def first_answer(name: str, network: nn.Module, spec: InputSpec, count: int) -> Iterator[None]:
+    """In here a network gets its first `count` inputs. Raises UserError, with shape and place, where it raises.
 
     And where it makes parameters only now, which nothing would train and no new network could load.
     """
     before = {key for key, _ in network.named_parameters()}
-    with failing(name, f"network fails on a float32 tensor {shape} in channels-last order, as its card's input has it"):
+    with answering(name, spec, count):
         yield
     if made := [key for key, _ in network.named_parameters() if key not in before]:
         raise UserError(f"{name}: it makes {made[0]} at its first input; make every layer where the network is built.")
+
+
+def answering(name: str, spec: InputSpec, count: int, proven: bool = False) -> contextlib.AbstractContextManager:
+    """In here a network gets `count` inputs. Raises UserError, with their shape and the place, where it raises.
+
+    proven: it took as many before, so that what fails now is no wrong use and stays what it is.
+    """
+    what = (count, spec.channels, spec.size, spec.size)
+    told = f"network fails on a float32 tensor {what} in channels-last order, as its InputSpec has it"
+    return contextlib.nullcontext() if proven else failing(name, told)
 
 
 @contextlib.contextmanager

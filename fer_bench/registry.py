@@ -33,7 +33,7 @@ class Registry(Generic[T]):
         try:
             return self._entries[name]
         except KeyError:
-            near = difflib.get_close_matches(name, self._entries, n=1)
+            near = difflib.get_close_matches(str(name), self._entries, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             names = ", ".join(self._entries)
             raise UnknownNameError(f"there is no {self.kind} {name!r}.{hint} The names are: {names}.") from None

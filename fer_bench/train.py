@@ -158,7 +158,7 @@ class Run:
                 if stage.prepare is not None:
                     with evaluating(self.network), torch.no_grad():
                         stage.prepare(self.network, self.plain_batches)
-                with first_answer(name, self.network, (2, self.spec.channels, self.spec.size, self.spec.size)):
+                with first_answer(name, self.network, self.spec, 2):
                     self.right(self.network, slice(2))  # before an epoch is spent: what cannot be judged is refused
             parameters = trained_by(name, stage.name, stage.parameters(self.network))
             with only_trainable(self.network, parameters):

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fer_bench
@@ -161,3 +162,22 @@ def test_weights_that_own_pictures_lack_are_trained_where_they_are_looked_for(tm
         f"with --track fer2013) with: python -m fer_bench.train --method vgg16 --track folder:{tmp_path} "
         f"--out {tmp_path / 'runs'}"
     )
+
+
+@pytest.mark.parametrize("dataset", [None, np.zeros((2, 48, 48), np.uint8), Path("faces"), ["rendered"]])
+def test_what_no_model_can_be_judged_on_is_refused(model: Model, dataset: object) -> None:
+    """Pictures without labels, a Path, a list: the sentence says what `benchmark` takes."""
+    told = f"^a {type(dataset).__name__} does not say what its pictures show; give the name of a track"
+    with pytest.raises(UserError, match=told):
+        fer_bench.benchmark(model, dataset)
+
+
+def test_a_model_of_the_wrong_parts_is_refused(model: Model) -> None:
+    """An input that is no InputSpec, a name that is no text; and a batch holds one picture at least."""
+    faces = fer_bench.load_dataset("rendered", "test").limit(7)
+    with pytest.raises(UserError, match="^mine: its input_spec must be a fer_bench.InputSpec, not a value of type tup"):
+        fer_bench.benchmark(Model("mine", model.network, (48, 1), model.emotions), faces)
+    with pytest.raises(UserError, match="^3: its name must be text, not a value of type int"):
+        fer_bench.benchmark(Model(3, model.network, model.input_spec, model.emotions), faces)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
+        fer_bench.benchmark(Model("mine", model.network, model.input_spec, model.emotions), faces, batch_size=0)

@@ -22,6 +22,7 @@ from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError
 from fer_bench.infer import Model, full_precision, load, logits
 from fer_bench.methods import METHODS, build
+from fer_bench.registry import UnknownNameError
 from fer_bench.train import Options, Run
 from fer_bench.transforms import to_input
 from fer_bench.weights import WeightsError, add, read_tensors, write_tensors
@@ -318,3 +319,29 @@ def test_the_public_api_has_the_promised_names() -> None:
         _ = fer_bench.nothing
     with pytest.raises(ValueError, match="at least 2"):
         build("small_cnn", num_classes=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (torch.zeros(48, 48), "not of type Tensor; give tensor.numpy(), its channels last)."),
+        ([None], "it must be a path, PIL picture, bytes or array, not of type NoneType)."),
+        ([[np.zeros((48, 48), np.uint8)]], "not of type list)."),
+        ([np.zeros((3, 48, 48), np.uint8)], "not (3, 48, 48); channels come last: np.moveaxis(array, 0, -1))."),
+        (np.zeros((2, 1, 48, 48), np.uint8), "not (1, 48, 48); channels come last: np.moveaxis(array, 0, -1))."),
+        ("", "the picture: this is not a readable picture (its path is empty)."),
+        ("https://example.org/a.jpg", "there is no such file; a URL is not fetched, so download it first."),
+    ],
+)
+def test_what_is_no_picture_is_told_with_the_mend(model: Model, given: object, says: str) -> None:
+    """A tensor, channels first, a list in a list, nothing, an address: the sentence says what to give."""
+    with pytest.raises(UnreadablePictureError) as caught:
+        model.predict([given] if isinstance(given, torch.Tensor) else given)
+    assert str(caught.value).endswith(says)
+
+
+def test_names_that_are_no_text_are_explained() -> None:
+    """A Path or None for a method's name gets the names, as a misspelling does."""
+    for given in (Path("small_cnn"), None):
+        with pytest.raises(UnknownNameError, match="there is no method .* The names are: small_cnn"):
+            load(given)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import fer_bench
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
+from fer_bench.explain import explain
 from fer_bench.methods import METHODS
 from fer_bench.scoring import prepare, score_prepared
 from fer_bench.train import main
@@ -209,6 +210,43 @@ def test_a_network_that_cannot_be_judged_is_refused_in_a_sentence(network: nn.Mo
     model = fer_bench.Model("mine", network, fer_bench.InputSpec(48, 1, (0.5,), (0.25,)), SEVEN)
     with pytest.raises(UserError, match=says):
         fer_bench.benchmark(model, fer_bench.load_dataset("rendered", "test").limit(7))
+
+
+@pytest.mark.parametrize("ask", ["benchmark", "predict", "explain"])
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(1600, 7)), "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        (nn.Sequential(nn.Conv2d(3, 7, 3), nn.Flatten()), "RuntimeError: Given groups=1, weight of size"),
+        (nn.Sequential(nn.Conv2d(1, 7, 3), nn.Flatten()).double(), "RuntimeError: Input type"),
+    ],
+)
+def test_a_network_that_rejects_its_input_is_refused_in_a_sentence(network: nn.Module, says: str, ask: str) -> None:
+    """Whoever asks it: with the shape that its InputSpec gives, and torch's own reason."""
+    if ask == "explain" and isinstance(network[0], nn.Flatten):
+        network = nn.Sequential(nn.Conv2d(1, 1, 1), *network)  # a layer to draw a CAM over
+    mine = fer_bench.Model("mine", network, fer_bench.InputSpec(48, 1, (0.5,), (0.25,)), SEVEN)
+    faces = fer_bench.load_dataset("rendered", "test").limit(7)
+    asked = {
+        "benchmark": lambda: fer_bench.benchmark(mine, faces),
+        "predict": lambda: mine.predict(faces.images),
+        "explain": lambda: explain(mine, faces.images, cam_layer="0"),
+    }
+    with pytest.raises(UserError) as caught:
+        asked[ask]()
+    given = "mine: its network fails on a float32 tensor (7, 1, 48, 48) in channels-last order, as its InputSpec has it"
+    assert str(caught.value).startswith(f"{given}: {says}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_takes_whole_batches_alone_is_refused_at_the_last_one() -> None:
+    """A network written for one size of batch fails where the pictures do not divide by it: that is told, too."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2304, 7), nn.Flatten(0), nn.Unflatten(0, (4, 7)))
+    mine = fer_bench.Model("mine", network, fer_bench.InputSpec(48, 1, (0.5,), (0.25,)), SEVEN)
+    faces = fer_bench.load_dataset("rendered", "test").limit(6)
+    assert len(mine.predict(faces.images[:4], batch_size=4)) == 4
+    with pytest.raises(UserError, match=r"^mine: its network fails on a float32 tensor \(2, 1, 48, 48\) in"):
+        mine.predict(faces.images, batch_size=4)
 
 
 def test_a_value_that_a_builder_asserts_against_is_refused(

@@ -9,6 +9,7 @@ from fer_bench.datasets import affectnet, ckplus, disfa, fer2013, mmi, rafdb, re
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, duplicated_in, forbid_split, register, tell
 from fer_bench.datasets.own import load_folder
 from fer_bench.datasets.own_csv import load_csv
+from fer_bench.registry import UnknownNameError
 
 __all__ = [
     "DATASETS", "Dataset", "FaceSet", "affectnet", "ckplus", "data_folder", "disfa", "duplicated_in", "fer2013",
@@ -19,7 +20,7 @@ FOLDERS = {
     "ferplus": "fer2013", "fer2013-clean": "fer2013", "fer2013-merged": "fer2013",
     "ckplus-random": "ckplus", "mmi-random": "mmi",
 }  # fmt: skip
-"""Data sets that live in another one's folder."""
+"""Data sets that live in another one's folder; where that is not there, one of their own name will do."""
 
 
 def data_folder(name: str) -> Path | None:
@@ -30,10 +31,11 @@ def data_folder(name: str) -> Path | None:
     given = os.environ.get("FER_BENCH_DATA")
     if given and not Path(given).expanduser().is_dir():
         tell(f"$FER_BENCH_DATA is {given}, and there is no such folder; name the one that holds the data sets.")
-    for base in filter(None, (given, "data")):
-        folder = Path(base).expanduser() / FOLDERS.get(name, name)
-        if folder.is_dir():
-            return folder
+    for own in dict.fromkeys((FOLDERS.get(name, name), name)):
+        for base in filter(None, (given, "data")):
+            folder = Path(base).expanduser() / own
+            if folder.is_dir():
+                return folder
     return None
 
 
@@ -45,11 +47,15 @@ def load_dataset(name: str, split: str = "test", root: str | os.PathLike[str] | 
     match) for an unknown name and DataError, naming folder, file and mend, for missing or broken data; of a licensed
     set, a part is taken where `$FER_BENCH_PARTIAL` is 1.
     """
-    kind, _, path = name.partition(":")
+    kind, _, path = str(name).partition(":")
     if kind == "folder" and path:
         return load_folder(Path(path).expanduser(), split)
     if kind == "csv" and path:
         return load_csv(Path(path).expanduser(), split)
+    text = str(name)  # a Path, say
+    kind = "folder" if os.path.isdir(text) else "csv" if text.endswith(".csv") and os.path.isfile(text) else ""
+    if name not in DATASETS and kind:
+        raise UnknownNameError(f"there is no data set {text!r}; for your own pictures give {kind}:{text}.")
     dataset = DATASETS[name]
     return dataset.load(Path(root) if root is not None else data_folder(name), split)
 

@@ -55,6 +55,11 @@ class FaceSet:
         if len(set(emotions)) < len(emotions):
             raise ValueError(f"each emotion has one name, and {', '.join(self.emotions)} name one twice")
         object.__setattr__(self, "emotions", emotions)
+        for name in ("images", "labels"):
+            if not isinstance(given := getattr(self, name), np.ndarray):
+                raise ValueError(f"{name} must be a numpy array, not a value of type {type(given).__name__}")
+        if self.labels.size and self.labels.dtype.kind not in "iu":
+            raise ValueError(f"labels must be whole numbers, indices into emotions, not {self.labels.dtype}")
         count = len(self.images)
         shape = self.images.shape
         if self.images.dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)):

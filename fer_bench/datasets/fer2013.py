@@ -13,7 +13,7 @@ import numpy as np
 
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
-from fer_bench.datasets.fer2013_copies import HUB_REPO, VOTES, Raw, read
+from fer_bench.datasets.fer2013_copies import HUB_REPO, VOTES, NoLabelsError, Raw, read, read_voted
 from fer_bench.datasets.splits import a_tenth
 from fer_bench.emotions import EIGHT, SEVEN
 from fer_bench.errors import DataError
@@ -34,6 +34,8 @@ WHOLE = 0.99
 """Least fraction of the official pictures that a copy must have."""
 AGREEMENT = 0.5
 """Least fraction of FER+ labels that are FER2013's own. It is 0.67; of shuffled pictures, 0.19."""
+BY_NAME = "FER2013's labels are not in this copy: that each vote is its own picture's stands by the files' names alone"
+"""The note on a copy that FER+'s authors' script made."""
 
 CARD = DatasetCard(
     name="fer2013",
@@ -88,23 +90,27 @@ def load_fer2013(root: Path | None, split: str) -> FaceSet:
 def load_ferplus(root: Path | None, split: str) -> FaceSet:
     """One split of FER+ under the majority rule: uint8 (N, 48, 48), eight emotions.
 
+    A copy that FER+'s authors' script made, without FER2013's labels, is taken too, and a note says so.
     Raises DataError as `load_fer2013`, and where the votes are missing or are not those of these pictures.
     """
     check_allowed(split)
-    raw = read(root, split)
-    _check_count(raw, split, root)
+    try:
+        raw, notes = read(root, split), ()
+        _check_count(raw, split, root)
+    except NoLabelsError:
+        raw, notes = read_voted(root, split), (BY_NAME,)
     kept, labels = majority(_votes(raw, root))
     index, expected = np.flatnonzero(kept), FERPLUS_COUNTS[split]
     ids, labels = tuple(raw.ids[i] for i in index), labels[index]
     # The number kept says whether the votes are FER+'s; the labels say whether each stands beside its own picture.
     agreement = float((raw.labels[index] == labels).mean()) if len(index) else 0.0
-    if not 0 <= expected - len(index) <= len(raw.skipped) or agreement < AGREEMENT:
+    compared = "" if notes else f", and {agreement:.0%} of them have FER2013's label"
+    if not 0 <= expected - len(index) <= len(raw.skipped) or (compared and agreement < AGREEMENT):
         raise DataError(
-            f"{root}: the FER+ majority rule keeps {len(index):,} {split} pictures where it must keep {expected:,}, "
-            f"and {agreement:.0%} of them have FER2013's label; the votes and the pictures do not belong together, get "
-            "fer2013new.csv and FER2013 again."
+            f"{root}: the FER+ majority rule keeps {len(index):,} {split} pictures where it must keep {expected:,}"
+            f"{compared}; the votes and the pictures do not belong together, get fer2013new.csv and FER2013 again."
         )
-    return FaceSet("ferplus", split, EIGHT, raw.images[index], labels, ids, raw.skipped)
+    return FaceSet("ferplus", split, EIGHT, raw.images[index], labels, ids, raw.skipped, notes)
 
 
 def load_clean(root: Path | None, split: str) -> FaceSet:

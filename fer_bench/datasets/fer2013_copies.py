@@ -1,9 +1,10 @@
 """FER2013 from any of its usual copies: one split as arrays, in the order of fer2013.csv where the copy says it.
 
 Accepted below the data set's folder: `fer2013.csv` or `icml_face_data.csv`; the image folders
-`train/<class>/Training_N.*` and `test/<class>/{PublicTest,PrivateTest}_N.*`, in any case; either in one .zip; parquet
-with the columns image and label (and row, ferplus_votes where known). FER+ needs `fer2013new.csv` beside pictures whose
-rows are known, or the ferplus_votes column. PublicTest is the validation split, PrivateTest the test split.
+`train/<class>/Training_N.*` and `test/<class>/{PublicTest,PrivateTest}_N.*`, in any case; either in one .zip, and the
+first in a tar; parquet with the columns image and label (and row, ferplus_votes where known). FER+ needs
+`fer2013new.csv` beside pictures whose rows are known, the ferplus_votes column, or the folders that its authors' script
+makes (`ferplus_votes`). PublicTest is the validation split, PrivateTest the test split.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import json
 import re
 import sys
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,19 @@ from typing import IO
 
 import numpy as np
 
+from fer_bench.datasets.fer2013_files import (
+    CSVS,
+    TARS,
+    Files,
+    deeper,
+    first,
+    is_file_of,
+    opened_tar,
+    opened_zip,
+    walk,
+    walk_zip,
+)
+from fer_bench.datasets.ferplus_votes import VOTES, Vote, authors_folder, authors_pictures, holds_authors, parse_votes
 from fer_bench.datasets.lists import inside
 from fer_bench.emotions import SEVEN, canonical
 from fer_bench.errors import DataError
@@ -33,11 +46,9 @@ from fer_bench.faces import UnreadablePictureError, open_picture, stack
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 ROWS = 35_887
 """Of fer2013.csv, and of fer2013new.csv."""
-VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 HUB_REPO = "Aaryan333/fer2013_train_publicTest_privateTest"
 """The copy on the Hugging Face Hub whose three splits are the official ones."""
 HUB_SPLITS = {"train": "train", "validation": "publicTest", "test": "privateTest"}
-CSVS = ("fer2013.csv", "icml_face_data.csv")
 WHERE = (
     "put fer2013.csv, icml_face_data.csv, the image folders (train/happy/Training_1.jpg, test/happy/PublicTest_2.jpg), "
     "a .zip of one of these, or train/validation/test.parquet into a folder named fer2013 and point $FER_BENCH_DATA at "
@@ -85,21 +96,41 @@ def read(root: Path | None, split: str) -> Raw:
         return _collect(_parquet_records(parquet, split, _votes_beside(root)), split, root)
     folders = {name: inside(root, name) for name in ("train", "test")}
     if all(folder is not None and folder.is_dir() for folder in folders.values()):
-        files = _walk(folders["train" if split == "train" else "test"])
+        files = walk(folders["train" if split == "train" else "test"])
         return _collect(_file_records(files, split, _votes_beside(root)), split, root)
-    archives = sorted(root.glob("*.zip"))
-    if archives:
-        try:
-            with zipfile.ZipFile(archives[0]) as archive:
-                return _collect(_zip_records(archive, split), split, archives[0])
-        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # the last where it is locked
-            raise DataError(f"{archives[0]}: this is not a readable .zip ({error}); get it again.") from None
-    if inside(root, "FER2013Train") is not None:
-        raise DataError(
-            f"{root}: the folders of FER+'s authors (FER2013Train) lack FER2013's labels; put fer2013.csv, which "
-            "they are made of, and fer2013new.csv beside them."
-        )
-    raise DataError(f"{root}: no FER2013 in this folder; {WHERE}.")
+    if authors_folder(root) is not None:
+        raise NoLabelsError(_no_labels(root))
+    if archive := first(root, "*.zip"):
+        with opened_zip(archive) as opened:
+            return _collect(_zip_records(opened, split, _votes_in(opened) or _votes_beside(root)), split, archive)
+    if archive := first(root, *TARS):
+        with opened_tar(archive) as (table, opened):
+            return _collect(_csv_records(table, opened, split, _votes_beside(root)), split, archive)
+    raise DataError(f"{root}: no FER2013 in this folder{deeper(root)}; {WHERE}.")
+
+
+class NoLabelsError(DataError):
+    """The copy is the one that FER+'s authors' script makes: FER+'s votes, and none of FER2013's labels."""
+
+
+@functools.lru_cache(maxsize=3)
+def read_voted(root: Path, split: str) -> Raw:
+    """As `read`, for a copy that it raises NoLabelsError for: all labels are -1."""
+    base = authors_folder(root)
+    if base is not None:
+        votes = _votes_beside(root) or _votes_beside(base)
+        return _collect(_voted_records(walk(base), split, votes, base), split, base)
+    archive = first(root, "*.zip")
+    with opened_zip(archive) as opened:
+        votes = _votes_in(opened) or _votes_beside(root)
+        return _collect(_voted_records(walk_zip(opened), split, votes, archive), split, archive)
+
+
+def _no_labels(source: Path | str) -> str:
+    return (
+        f"{source}: the folders of FER+'s authors (FER2013Train) lack FER2013's labels; put fer2013.csv, which they "
+        "are made of, and fer2013new.csv beside them."
+    )
 
 
 def _collect(records: Iterable[_Record], split: str, source: Path | str) -> Raw:
@@ -127,13 +158,15 @@ def _collect(records: Iterable[_Record], split: str, source: Path | str) -> Raw:
     return Raw(images, labels, ids, votes, tuple(skipped))
 
 
-def _votes_of(row: int, votes: dict[int, list[int]] | None) -> list[int] | None:
+def _votes_of(row: int, votes: dict[int, Vote] | None) -> list[int] | None:
     """The counts of a row of fer2013.csv; None where there are no votes or the row is not known."""
-    return None if votes is None or row < 0 else votes.get(row, [0] * len(VOTES))
+    if votes is None or row < 0:
+        return None
+    return votes[row].counts if row in votes else [0] * len(VOTES)
 
 
 def _csv_records(
-    path: Path | str, opened: Callable[..., IO[str]], split: str, votes: dict[int, list[int]] | None
+    path: Path | str, opened: Callable[..., IO[str]], split: str, votes: dict[int, Vote] | None
 ) -> Iterator[_Record]:
     """opened: opens what `path` names, as `Path.open` does."""
     try:
@@ -179,7 +212,7 @@ def _from_encoded(read: Callable[[], bytes], where: str) -> np.ndarray:
     return stack([open_picture(content, where).convert("L")], 48)[0]
 
 
-def _parquet_records(paths: list[Path], split: str, votes: dict[int, list[int]] | None) -> Iterator[_Record]:
+def _parquet_records(paths: list[Path], split: str, votes: dict[int, Vote] | None) -> Iterator[_Record]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -243,9 +276,7 @@ def _label_numbers(names: Sequence[str] | None, source: Path | str) -> list[int]
 _FILE = re.compile(r"(?:^|/)(Training|PublicTest|PrivateTest)_(\d+)\.(?:jpe?g|png|webp|bmp)$", re.IGNORECASE)
 
 
-def _file_records(
-    files: Iterable[tuple[str, Callable[[], bytes]]], split: str, votes: dict[int, list[int]] | None
-) -> list[_Record]:
+def _file_records(files: Files, split: str, votes: dict[int, Vote] | None) -> list[_Record]:
     """files: (name, function that reads it) of everything in the copy."""
     found: list[tuple[int, int, str, Callable[[], bytes]]] = []
     for name, read in files:
@@ -271,62 +302,42 @@ def _file_records(
     return records
 
 
-def _zip_records(archive: zipfile.ZipFile, split: str) -> Iterable[_Record]:
+def _voted_records(files: Files, split: str, votes: dict[int, Vote] | None, source: Path) -> Iterator[_Record]:
+    """The pictures of a copy that FER+'s authors' script made."""
+    for row, vote, name, read in authors_pictures(files, USAGES[split], votes, source):
+        decode = functools.partial(_from_encoded, read, name) if read else functools.partial(_not_there, name)
+        known = row if row >= 0 else Path(vote.name).stem
+        yield _Record(f"{USAGES[split]}_{known}", -1, row, vote.counts, decode)
+
+
+def _not_there(name: str) -> np.ndarray:
+    raise UnreadablePictureError(f"{name}: there is no such file.")
+
+
+def _zip_records(archive: zipfile.ZipFile, split: str, votes: dict[int, Vote] | None) -> Iterable[_Record]:
     """The pictures of an archive, or the rows of the CSV in it where it has none."""
     names = archive.namelist()
-    table = next((name for base in CSVS for name in names if _is_file_of(name, base)), None)
-    if table is None or any(map(_FILE.search, names)):
-        return _file_records(_walk_zip(archive), split, _votes_in(archive))
+    table = next((name for base in CSVS for name in names if is_file_of(name, base)), None)
+    pictures = any(map(_FILE.search, names))
+    if table is None and not pictures and holds_authors(names):
+        raise NoLabelsError(_no_labels(archive.filename))
+    if table is None or pictures:
+        return _file_records(walk_zip(archive), split, votes)
 
     def opened(**how: str) -> IO[str]:
         return io.TextIOWrapper(archive.open(table), **how)
 
-    return _csv_records(f"{archive.filename}/{table}", opened, split, _votes_in(archive))
+    return _csv_records(f"{archive.filename}/{table}", opened, split, votes)
 
 
-def _is_file_of(name: str, base: str) -> bool:
-    """Whether a .zip's member is called so, in whatever folder; what a Mac puts beside it is called "._" and so."""
-    return name.rsplit("/", 1)[-1] == base
-
-
-def _walk(folder: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for path in folder.rglob("*"):
-        yield path.as_posix(), path.read_bytes
-
-
-def _walk_zip(archive: zipfile.ZipFile) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    for info in archive.infolist():
-        yield f"{archive.filename}/{info.filename}", functools.partial(archive.read, info)
-
-
-def _votes_beside(folder: Path) -> dict[int, list[int]] | None:
+def _votes_beside(folder: Path) -> dict[int, Vote] | None:
     path = folder / "fer2013new.csv"
-    return _parse_votes(path.read_bytes(), str(path)) if path.is_file() else None
+    return parse_votes(path.read_bytes(), str(path)) if path.is_file() else None
 
 
-def _votes_in(archive: zipfile.ZipFile) -> dict[int, list[int]] | None:
-    name = next((name for name in archive.namelist() if _is_file_of(name, "fer2013new.csv")), None)
-    return None if name is None else _parse_votes(archive.read(name), f"{archive.filename}/{name}")
-
-
-def _parse_votes(content: bytes, where: str) -> dict[int, list[int]]:
-    """Row of fer2013.csv -> ten counts; the vote file is row-aligned with fer2013.csv."""
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
-        header = [column.strip().lower() for column in next(reader, [])]
-        if header[2:12] != [name.lower() for name in VOTES]:
-            raise DataError(f"{where}, line 1: the columns must be Usage, Image name, {', '.join(VOTES)}.")
-        votes: dict[int, list[int]] = {}
-        for row, line in enumerate(line for line in reader if any(cell.strip() for cell in line)):
-            cells = [cell.strip() for cell in line[2:12]]
-            if len(cells) != len(VOTES) or not all(cell.isdecimal() for cell in cells):
-                raise DataError(
-                    f"{where}, line {reader.line_num}: ten vote counts must follow the image name; get the file again."
-                )
-            votes[row] = [int(cell) for cell in cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{where}: this is not a readable UTF-8 CSV file ({error}); get it again.") from None
-    return votes
+def _votes_in(archive: zipfile.ZipFile) -> dict[int, Vote] | None:
+    name = next((name for name in archive.namelist() if is_file_of(name, "fer2013new.csv")), None)
+    return None if name is None else parse_votes(archive.read(name), f"{archive.filename}/{name}")
 
 
 def _from_hub(split: str) -> Raw:

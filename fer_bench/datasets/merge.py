@@ -136,7 +136,7 @@ def sources_of(specs: Sequence[str]) -> list[Source]:
 def _folder_parts(path: Path) -> dict[str, set[str]]:
     """split -> the emotions that its sub-folders are named after; without split folders all is test."""
     if not path.is_dir():
-        raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
+        raise own.no_folder(path)
     parts: dict[str, set[str]] = {}
     try:
         for split, base in (own.split_folders(path)[0] or {"test": path}).items():
@@ -156,8 +156,8 @@ def _csv_parts(path: Path) -> dict[str, set[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             for row in read_rows(file, path):
                 parts.setdefault(row.split, set()).add(row.emotion)
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.") from None
+    except (FileNotFoundError, IsADirectoryError):
+        raise own.no_table(path) from None
     except OSError as error:
         raise DataError(f"{path}: this file cannot be read ({error.strerror}); make it readable.") from None
     except (UnicodeDecodeError, csv.Error) as error:

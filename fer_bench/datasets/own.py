@@ -74,7 +74,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
     check_allowed(split)
     try:
         if not path.is_dir():
-            raise DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
+            raise no_folder(path)
         base, beside = _split_folder(path, split)
         folders = sorted(entry for entry in base.iterdir() if entry.is_dir())
         loose = sum(_is_loose(entry) for folder in {path, base} for entry in folder.iterdir())
@@ -120,6 +120,20 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     tell_notes(f"folder:{path}", split, notes)
     return base, files, emotions, notes
+
+
+def no_folder(path: Path) -> DataError:
+    """The error for a path that is no folder of pictures."""
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return DataError(f"{path}: this is a file, not a folder; give csv:{label(path)}.")
+    return DataError(f"{path}: there is no such folder; give one that has a sub-folder per emotion.")
+
+
+def no_table(path: Path) -> DataError:
+    """The error for a path that is no CSV."""
+    if path.is_dir():
+        return DataError(f"{path}: this is a folder, not a CSV; give folder:{label(path)}.")
+    return DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
 
 
 def tell_notes(name: str, split: str, notes: Sequence[str]) -> None:

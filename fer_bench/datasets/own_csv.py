@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_bench.datasets.base import SPLITS, FaceSet, check_allowed
-from fer_bench.datasets.own import decode_files, place_of, split_named, tell_notes
+from fer_bench.datasets.own import decode_files, no_table, place_of, split_named, tell_notes
 from fer_bench.emotions import canonical
 from fer_bench.errors import DataError
 from fer_bench.files import label
@@ -27,6 +27,8 @@ SEPARATORS = ",;\t"
 """What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
 SEP = re.compile(r'"?sep=(\\t|[^\w"\r\n])"?\1*[\r\n]*', re.IGNORECASE)
 """Excel's own line ahead of the header: what stands between the columns, repeated where it was saved again."""
+OFFICIAL = "FER2013's own file goes into a folder fer2013 that $FER_BENCH_DATA holds, and --track is fer2013 then"
+"""The mend for a table that holds the pixels."""
 NAMELESS = "unnamed "
 """How the subject of a row that names none begins; its line follows."""
 
@@ -71,7 +73,7 @@ def read_table(path: Path, unread: list[str] | None = None) -> list[Row]:
     real: dict[str, str] = {}
     try:
         if not path.is_file():
-            raise DataError(f"{path}: there is no such file; give a CSV with the columns path and emotion.")
+            raise no_table(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
             for row in read_rows(file, path, unread):
                 other, other_split = listed.setdefault(place_of(row.picture, real), (row.line, row.split))
@@ -121,8 +123,10 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
     column = _columns(header)
     if "path" not in column or "emotion" not in column:
         how = f" with {separator!r} between them, as line 1 says" if top > 1 else ""
+        official = {"emotion", "pixels", "usage"} <= set(header)
+        mend = f"; {OFFICIAL}" if official else ""
         raise DataError(
-            f"{path}, line {top}: the columns must be path and emotion{how}, not {', '.join(header) or 'none'}."
+            f"{path}, line {top}: the columns must be path and emotion{how}, not {', '.join(header) or 'none'}{mend}."
         )
     if unread is not None:
         unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]

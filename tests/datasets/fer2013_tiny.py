@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,16 @@ def write_zipped_csv(root: Path) -> None:
     (root / "fer2013.csv").unlink()
 
 
+def write_tar(root: Path) -> None:
+    """fer2013.tar.gz, as the competition gave it out: a folder with the CSV and a text in it."""
+    write_csv(root)
+    (root / "README").write_text("hello")
+    with tarfile.open(root / "fer2013.tar.gz", "w:gz") as archive:
+        for name in ("README", "fer2013.csv"):
+            archive.add(root / name, f"fer2013/{name}")
+            (root / name).unlink()
+
+
 def write_parquet(
     path: Path,
     rows: list[int] | range,
@@ -202,6 +213,7 @@ LAYOUTS: dict[str, Callable[[Path], None]] = {
     "mixed folders": write_mixed_folders,
     "folders in capitals": write_capitals,
     "zip of the csv": write_zipped_csv,
+    "tar": write_tar,
     "zip": zip_writer(""),
     "zip with a top folder": zip_writer("fer2013/images/"),
     "parquet": parquet_writer(PLAIN),

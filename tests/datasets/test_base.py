@@ -325,3 +325,21 @@ def test_ones_own_loader_is_registered(tmp_path: Path, monkeypatch: pytest.Monke
     assert load_my_set(None, "test").split == "test"  # the function itself is left as it was
     with pytest.raises(ValueError, match="the data set 'my_set' is registered twice"):
         register(card)(load_my_set)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "says"),
+    [
+        ([np.zeros((8, 8), np.uint8)], np.array([0]), "images must be a numpy array, not a value of type list"),
+        (np.zeros((1, 8, 8), np.uint8), [0], "labels must be a numpy array, not a value of type list"),
+        (
+            np.zeros((1, 8, 8), np.uint8),
+            np.array([0.0]),
+            "labels must be whole numbers, indices into emotions, not",
+        ),
+    ],
+)
+def test_what_is_no_array_of_pictures_or_labels_is_refused(images: object, labels: object, says: str) -> None:
+    """Lists, and labels that are no indices, are told, not left to fail further down."""
+    with pytest.raises(ValueError, match=says):
+        FaceSet("mine", "test", ("anger", "fear"), images, labels, ("a",))

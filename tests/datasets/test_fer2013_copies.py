@@ -95,6 +95,24 @@ def test_an_empty_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path) == f"{tmp_path}: no FER2013 in this folder; {fer2013_copies.WHERE}."
 
 
+@pytest.mark.parametrize("layout", ["csv", "folders", "parquet"])
+def test_a_copy_further_below(layout: str, tmp_path: Path) -> None:
+    """A tar or .zip that was unpacked in its place makes a folder of its own: the text says what to move."""
+    (tmp_path / "fer2013").mkdir()
+    LAYOUTS[layout](tmp_path / "fer2013")
+    told = f"no FER2013 in this folder itself, but there is in {tmp_path / 'fer2013'}: move what is in there up into it"
+    assert refusal(tmp_path) == f"{tmp_path}: {told}; {fer2013_copies.WHERE}."
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", None])
+def test_a_tar_that_is_none(content: bytes | None, tmp_path: Path) -> None:
+    """A download that broke off is refused by name."""
+    LAYOUTS["tar"](tmp_path)
+    path = tmp_path / "fer2013.tar.gz"
+    path.write_bytes(path.read_bytes()[:-5000] if content is None else content)
+    assert refusal(tmp_path).startswith(f"{path}: this is not a readable tar (")
+
+
 def test_empty_image_folders(tmp_path: Path) -> None:
     """Image folders without pictures are refused by split, with what to put there."""
     (tmp_path / "train").mkdir()

@@ -12,6 +12,8 @@ from PIL import Image
 from fer_bench.datasets import load_dataset
 from fer_bench.datasets.merge import sources_of
 from fer_bench.datasets.own_csv import has_splits
+from fer_bench.errors import DataError
+from fer_bench.registry import UnknownNameError
 from tests.datasets.own_pictures import draw, refusal, table
 
 
@@ -299,3 +301,28 @@ def test_the_same_pictures_as_folder_and_csv(tmp_path: Path) -> None:
         rows.append(f"set/{emotion}/1.png,{emotion}")
     name = table(tmp_path / "a.csv", "path,emotion", *rows)
     assert load_dataset(name).content_hash() == load_dataset(f"folder:{tmp_path / 'set'}").content_hash()
+
+
+def test_a_folder_for_a_csv_and_the_other_way_round(tmp_path: Path) -> None:
+    """The text says how the other is given, whether it is loaded, merged or named without a kind."""
+    listed = tmp_path / "my.csv"
+    listed.write_text("path,emotion\na.png,happy\n")
+    for name, told in (
+        (f"csv:{tmp_path}", f"{tmp_path}: this is a folder, not a CSV; give folder:{tmp_path}."),
+        (f"folder:{listed}", f"{listed}: this is a file, not a folder; give csv:{listed}."),
+    ):
+        for read in (load_dataset, lambda one: sources_of([one])):
+            with pytest.raises(DataError) as caught:
+                read(name)
+            assert str(caught.value) == told
+    for given, kind in ((tmp_path, "folder"), (str(tmp_path), "folder"), (str(listed), "csv")):
+        with pytest.raises(UnknownNameError, match=f"; for your own pictures give {kind}:{given}"):
+            load_dataset(given)
+
+
+def test_fer2013s_own_file_is_no_table_of_paths(tmp_path: Path) -> None:
+    """Who gives fer2013.csv as a CSV of pictures is told where it goes."""
+    (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n3,1 2 3,Training\n")
+    told = "not emotion, pixels, usage; FER2013's own file goes into a folder fer2013 that .FER_BENCH_DATA holds"
+    with pytest.raises(DataError, match=told):
+        load_dataset(f"csv:{tmp_path / 'fer2013.csv'}")
