@@ -27,4 +27,6 @@ def test_bfloat16_autocast(name: str) -> None:
             half = network(inputs)
         half.float().sum().backward()
     assert (half - usual).abs().max() < 0.05 * usual.abs().max() + 1e-3
-    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]  # of a stage to come there is none
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
