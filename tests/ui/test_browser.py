@@ -177,6 +177,28 @@ def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     assert len(lines) == 1 + 3 * 5
 
 
+def test_an_opened_face_is_in_sight_however_long_the_gallery(phone, tmp_path) -> None:
+    """A face that is opened fills the window, wherever in a long gallery it stands, and its caption is not cut off."""
+    from skimage.data import astronaut
+
+    face = Image.fromarray(astronaut()[20:300, 100:400])
+    for number in range(10):
+        face.save(tmp_path / f"a long name, which takes more than a line of a phone {number}.jpg")
+    tab(phone, "Many pictures")
+    give(phone, "#files", *sorted(tmp_path.iterdir()))
+    phone.click("#score")
+    phone.locator("#gallery .thumbnail-item").nth(1).click()
+    phone.wait_for_function("document.querySelector('#gallery .preview img')?.naturalWidth > 0")
+    box = phone.locator("#gallery .preview .media-button img").bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 844
+    caption = phone.locator("#gallery .preview .caption")
+    assert caption.evaluate("c => c.scrollWidth <= c.clientWidth")
+    assert caption.bounding_box()["height"] > 30  # two lines
+    phone.keyboard.press("Escape")
+    phone.wait_for_selector("#gallery .preview", state="detached")
+
+
 def test_a_clip_gives_a_plot_and_an_annotated_video(page, tmp_path) -> None:
     """A clip is read, its emotions are plotted over time and the annotated clip plays."""
     from skimage.data import astronaut
