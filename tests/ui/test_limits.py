@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import threading
 import time
@@ -222,6 +223,7 @@ def test_a_clip_that_takes_long_gets_its_answer(
     assert "8 frames over 1.8 s" in message
     assert all(part["visible"] for part in (plot, annotated, table))
     assert before == [0]
+    assert json.loads(plot["value"]["plot"])["config"] == {"displayModeBar": False}  # it covers a phone's plot
     (timer,) = started
     assert timer.interval == 120
     timer.function()

@@ -131,3 +131,4 @@ def test_the_plot_has_a_line_per_emotion_over_time() -> None:
         "anger": ([0.0, 0.5], [0.25, 0.5]), "fear": ([0.0, 0.5], [0.75, 0.5]),
     }  # fmt: skip
     assert tuple(figure.layout.yaxis.range) == (0, 1)
+    assert figure.layout.legend.yref == "container"  # below the axis title, however many rows a phone makes of it
