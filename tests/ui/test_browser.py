@@ -162,6 +162,21 @@ def test_on_a_phone_each_heading_of_the_board_stands_over_its_column(phone) -> N
     assert cells[1][0] >= 0  # the method stays in sight
 
 
+def test_a_phone_shows_what_a_mouse_would_find(phone) -> None:
+    """The menus that the text tells of are seen without a mouse and cover no heading; pictures stand in two columns."""
+    tab(phone, "Leaderboard")
+    phone.wait_for_selector("#board-table >> text=small_cnn")
+    heading = phone.locator("#board-table [role=columnheader][aria-colindex='2']").first
+    menu = heading.locator(".cell-menu-button")
+    assert menu.is_visible()
+    words = heading.get_by_text("Method").bounding_box()
+    assert words["x"] + words["width"] <= menu.bounding_box()["x"]
+    columns = """() => {
+        document.body.insertAdjacentHTML('beforeend', '<div class="fer-pairs"></div>')
+        return getComputedStyle(document.querySelector('.fer-pairs')).gridTemplateColumns.split(' ').length}"""
+    assert phone.evaluate(columns) == 2
+
+
 def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     """Every face of every picture is in the gallery, the unreadable file is named, and the CSV has a row per face."""
     tab(page, "Many pictures")

@@ -43,6 +43,11 @@ def test_every_cost_gives_its_chart(visitor: Callable, cost: str) -> None:
     assert json.loads(shown["value"]["plot"])["layout"]["xaxis"]["title"]["text"].startswith(charts.COSTS[cost])
 
 
+def test_pictures_of_another_kind_than_the_chosen_one_do_not_stay(visitor: Callable) -> None:
+    """Another kind of disagreement takes away the pictures that are shown, and the line that tells of them."""
+    assert visitor("Which pictures", "input") == ["", ""]
+
+
 def test_a_broken_picture_after_a_good_one_is_named(visitor: Callable, faces: dict) -> None:
     """A good picture, taken away, then a broken one: one sentence with its name, and the broken one is taken away."""
     message, *_ = visitor("picture", "change", faces["one"], None, *SETTINGS)
