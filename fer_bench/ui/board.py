@@ -38,6 +38,8 @@ CSS = """
   border-right: 1px solid var(--border-color-primary)}
 #board-table [role=columnheader][aria-colindex="2"] {z-index: 3; background: var(--table-even-background-fill)}
 #board-table [aria-colindex] * {font-family: var(--font); font-variant-numeric: tabular-nums}
+#board-table [role=columnheader] .cell-menu-button {display: flex; width: 12px; min-width: 12px; right: 0; margin: 0;
+  border: 0; background: none}
 @media (max-width: 640px) {
   #board-table [aria-colindex] * {font-size: 13px}
   #board-table table.header-table {table-layout: fixed !important; width: 0 !important}
@@ -48,6 +50,7 @@ CSS = """
   #board-table .body-cell[aria-colindex="2"] .text {white-space: normal; overflow-wrap: anywhere; line-height: 1.2}
 }
 .fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
+@media (max-width: 640px) {.fer-pairs {grid-template-columns: 1fr 1fr}}
 .fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
   background: var(--block-background-fill); color: var(--body-text-color)}
 .fer-pairs img {width: 100%; aspect-ratio: 1; object-fit: contain; display: block; margin: 0}
@@ -58,7 +61,8 @@ CSS = """
 """
 """For the app's style sheet: charts take the page's text colour, and so do commands, whose own colours are too faint.
 The column of names stays when the table is scrolled sideways, which `pinned_columns` of gradio 6.31 does not do; on a
-phone it leaves room for the accuracy beside it, and long names take two lines.
+phone it leaves room for the accuracy beside it, and long names take two lines. A heading's menu is always to be seen,
+since gradio shows it to a mouse above it only, and a phone has none.
 """
 
 HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
@@ -308,4 +312,5 @@ def build_board(root: Path) -> None:
     chosen.input(lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed)
     gr.on([first.input, second.input], compare, [*where, first, second], pair_parts, **hushed)
     show.click(show_pictures, [*where, first, second, kind], [gallery, seen], **private)
+    kind.input(lambda: ["", ""], None, [gallery, seen], **hushed)  # those shown are of another kind
     gr.api(leaderboard, api_name="leaderboard")

@@ -77,9 +77,11 @@ def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]
             hovertemplate=f"{emotion} %{{y:.0%}} at %{{x:.1f}} s<extra></extra>",
         )  # fmt: skip
     figure.update_layout(
-        title={"text": title, "font": {"size": 15}}, height=400, margin={"l": 55, "r": 15, "t": 45, "b": 130},
+        title={"text": title, "font": {"size": 15}}, height=400, margin={"l": 55, "r": 15, "t": 45, "b": 60},
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"size": 13, "color": "#7f8c99"},
-        legend={"orientation": "h", "x": 0, "y": -0.24, "yanchor": "top"},
+        legend={
+            "orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 12},
+        },
         xaxis={"title": "seconds", "gridcolor": "rgba(127,140,153,.3)", "zeroline": False},
         yaxis={"title": "probability", "range": [0, 1], "tickformat": ".0%", "gridcolor": "rgba(127,140,153,.3)"},
     )  # fmt: skip
@@ -201,6 +203,8 @@ def build(root: Path) -> gr.Dropdown:
     """
     import gradio as gr
 
+    from fer_bench.ui import board
+
     def shown(value: Any) -> dict:
         return gr.update(value=value, visible=True)
 
@@ -235,7 +239,7 @@ def build(root: Path) -> gr.Dropdown:
         cut = len(largest) >= MOST_FRAMES and goes_on(str(path), largest[-1]["time"], per_second)
         notes = [look.note(summary(rows, cut)), *(look.note(p.replace(str(path), name), bad=True) for p in problems)]
         annotated = shown(str(out)) if out.is_file() else nothing[0]
-        return "".join(notes), shown(plot), annotated, shown(str(table))
+        return "".join(notes), shown(board.plot(plot)), annotated, shown(str(table))
 
     def live(frame: dict | None, method: str | None, cam: str, history: list) -> tuple[Any, ...]:
         """One frame of the camera -> (line, frame with a map, plot, history)."""
@@ -256,7 +260,7 @@ def build(root: Path) -> gr.Dropdown:
         if before is not None and int(now - start) == int(before - start):  # drawn once a second: it is the costly part
             return look.note(line), heat, gr.skip(), history
         plot = emotions_over_time([t - start for _, t, _ in history], [s for *_, s in history], f"{method}, live")
-        return look.note(line), heat, plot, history
+        return look.note(line), heat, board.plot(plot), history
 
     from fer_bench.explain import CAMS
 

@@ -42,7 +42,12 @@ CSS = """
 #gallery .grid-container .thumbnail-item img {height: auto; aspect-ratio: 1}
 #gallery .grid-container .caption-label {position: static; max-width: none; width: 100%; flex: 1; white-space: normal;
   overflow-wrap: anywhere; border-radius: 0; text-align: left}
+#gallery .preview {position: fixed; inset: 0; z-index: 1000; height: auto}
+#gallery .preview .media-button {flex: 1; min-height: 0; height: auto !important}
 #gallery .preview img {object-fit: scale-down}
+#gallery .preview .caption {flex: none; max-height: 30vh; overflow-y: auto; white-space: normal;
+  overflow-wrap: anywhere}
+#gallery .preview .thumbnails {position: static; flex: none}
 footer .divider, footer > :not(button):not(a) {display: none}
 .fer-verdict {border-radius: 12px; padding: 14px 18px; margin-bottom: 14px;
   border: 1px solid var(--border-color-primary); background: var(--block-background-fill)}

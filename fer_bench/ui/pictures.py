@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ WAITING = (
     '<div class="fer-empty"><h2>Choose some pictures.</h2><p>Every face in them appears here with its answers, '
     "and a table to download.</p></div>"
 )
+NO_FACE = " · no face found"
+"""Ends the caption of a picture that was answered for as a whole."""
 MOST_PICTURES = 200
 """At once, so that one visitor cannot hold the queue."""
 MOST_FACES = 500
@@ -52,9 +54,18 @@ def gallery_of(rows: Sequence[dict], faces: dict[Face, Image.Image]) -> list[tup
         else:
             ordered = sorted(votes.items(), key=lambda vote: -len(vote[1]))
             said = "; ".join(f"{emotion}: {', '.join(methods)}" for emotion, methods in ordered)
-        caption = f"{said} · {name}{f', face {number}' if several[name] > 1 else ''}"
+        caption = f"{said} · {name}{f', face {number}' if several[name] > 1 else ''}{'' if number else NO_FACE}"
         items.append((faces[name, number], caption))
     return items
+
+
+def summary(faces: Collection[Face]) -> str:
+    """How many pictures were read, and in how many of them no face was found, in a sentence."""
+    pictures, without = len({name for name, _ in faces}), sum(not number for _, number in faces)
+    text = f"{look.count(pictures, 'picture')} read"
+    if without:
+        text += f"; {without}, in which no face was found, {'was' if without == 1 else 'were'} used whole"
+    return f"{text}."
 
 
 def score_all(paths: Sequence[str], methods: Sequence[str]) -> tuple[list[dict], dict[Face, Image.Image], list[str]]:
@@ -143,8 +154,7 @@ def build(root: Path) -> gr.Dropdown:
             rows, faces, problems = score_all(paths, methods)
         except (UserError, KeyError) as error:
             return look.note(str(error), bad=True), *nothing
-        count = len({name for name, _ in faces})
-        notes = [look.note(f"{look.count(count, 'picture')} read.")] if count else []
+        notes = [look.note(summary(faces))] if faces else []
         notes += [look.note(problem, bad=True) for problem in lost + problems]
         if not rows:
             return "".join(notes), *nothing

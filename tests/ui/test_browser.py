@@ -162,6 +162,21 @@ def test_on_a_phone_each_heading_of_the_board_stands_over_its_column(phone) -> N
     assert cells[1][0] >= 0  # the method stays in sight
 
 
+def test_a_phone_shows_what_a_mouse_would_find(phone) -> None:
+    """The menus that the text tells of are seen without a mouse and cover no heading; pictures stand in two columns."""
+    tab(phone, "Leaderboard")
+    phone.wait_for_selector("#board-table >> text=small_cnn")
+    heading = phone.locator("#board-table [role=columnheader][aria-colindex='2']").first
+    menu = heading.locator(".cell-menu-button")
+    assert menu.is_visible()
+    words = heading.get_by_text("Method").bounding_box()
+    assert words["x"] + words["width"] <= menu.bounding_box()["x"]
+    columns = """() => {
+        document.body.insertAdjacentHTML('beforeend', '<div class="fer-pairs"></div>')
+        return getComputedStyle(document.querySelector('.fer-pairs')).gridTemplateColumns.split(' ').length}"""
+    assert phone.evaluate(columns) == 2
+
+
 def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     """Every face of every picture is in the gallery, the unreadable file is named, and the CSV has a row per face."""
     tab(page, "Many pictures")
@@ -175,6 +190,28 @@ def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0].startswith("filepath,face,time,method,emotion,anger,")
     assert len(lines) == 1 + 3 * 5
+
+
+def test_an_opened_face_is_in_sight_however_long_the_gallery(phone, tmp_path) -> None:
+    """A face that is opened fills the window, wherever in a long gallery it stands, and its caption is not cut off."""
+    from skimage.data import astronaut
+
+    face = Image.fromarray(astronaut()[20:300, 100:400])
+    for number in range(10):
+        face.save(tmp_path / f"a long name, which takes more than a line of a phone {number}.jpg")
+    tab(phone, "Many pictures")
+    give(phone, "#files", *sorted(tmp_path.iterdir()))
+    phone.click("#score")
+    phone.locator("#gallery .thumbnail-item").nth(1).click()
+    phone.wait_for_function("document.querySelector('#gallery .preview img')?.naturalWidth > 0")
+    box = phone.locator("#gallery .preview .media-button img").bounding_box()
+    assert box["y"] >= 0
+    assert box["y"] + box["height"] <= 844
+    caption = phone.locator("#gallery .preview .caption")
+    assert caption.evaluate("c => c.scrollWidth <= c.clientWidth")
+    assert caption.bounding_box()["height"] > 30  # two lines
+    phone.keyboard.press("Escape")
+    phone.wait_for_selector("#gallery .preview", state="detached")
 
 
 def test_a_clip_gives_a_plot_and_an_annotated_video(page, tmp_path) -> None:

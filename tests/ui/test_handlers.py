@@ -43,6 +43,19 @@ def test_every_cost_gives_its_chart(visitor: Callable, cost: str) -> None:
     assert json.loads(shown["value"]["plot"])["layout"]["xaxis"]["title"]["text"].startswith(charts.COSTS[cost])
 
 
+def test_pictures_of_another_kind_than_the_chosen_one_do_not_stay(visitor: Callable) -> None:
+    """Another kind of disagreement takes away the pictures that are shown, and the line that tells of them."""
+    assert visitor("Which pictures", "input") == ["", ""]
+
+
+def test_what_was_read_names_pictures_without_a_face() -> None:
+    """The line above the gallery counts the pictures, and those in which no face was found."""
+    assert pictures.summary([("a.png", 1), ("a.png", 2)]) == "1 picture read."
+    told = "3 pictures read; 2, in which no face was found, were used whole."
+    assert pictures.summary([("a.png", 1), ("b.png", 0), ("c.png", 0)]) == told
+    assert pictures.summary([("b.png", 0)]) == "1 picture read; 1, in which no face was found, was used whole."
+
+
 def test_a_broken_picture_after_a_good_one_is_named(visitor: Callable, faces: dict) -> None:
     """A good picture, taken away, then a broken one: one sentence with its name, and the broken one is taken away."""
     message, *_ = visitor("picture", "change", faces["one"], None, *SETTINGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import threading
 import time
@@ -84,6 +85,7 @@ def test_groups_of_pictures_give_the_rows_of_each(tmp_path: Path, tiled: None, m
         )
     items = pictures.gallery_of(rows, faces)
     assert [item[1].split(" · ")[1] for item in items[4:7]] == ["0.png, face 5", "1.png", "2.png, face 1"]
+    assert [place for place, item in enumerate(items) if "no face found" in item[1]] == [5]
 
 
 def test_the_largest_faces_of_a_crowd_are_answered_for(
@@ -221,6 +223,7 @@ def test_a_clip_that_takes_long_gets_its_answer(
     message, plot, annotated, table = visitor("read-clip", "click", sent(short_clip), "small_cnn", 4, "none")
     assert "8 frames over 1.8 s" in message
     assert all(part["visible"] for part in (plot, annotated, table))
+    assert json.loads(plot["value"]["plot"])["config"] == {"displayModeBar": False}  # it covers a phone's plot
     assert before == [0]
     (timer,) = started
     assert timer.interval == 120

@@ -111,7 +111,8 @@ def test_the_largest_face_is_chosen_first() -> None:
     faces = [Face((0, 0, 10, 10), 0.9), Face((20, 0, 50, 40), 0.8), Face((60, 0, 80, 20), 0.99)]
     assert try_it.first_choice(faces) == 1
     assert try_it.found_in(faces) == "3 faces were found; choose one below."
-    assert try_it.found_in([]) == "No face was found, so the whole picture is used."
+    told = "No face was found, so the whole picture is used. If it shows no face, the answers mean nothing."
+    assert try_it.found_in([]) == told
 
 
 def test_there_is_an_example_of_every_emotion() -> None:
@@ -131,3 +132,4 @@ def test_the_plot_has_a_line_per_emotion_over_time() -> None:
         "anger": ([0.0, 0.5], [0.25, 0.5]), "fear": ([0.0, 0.5], [0.75, 0.5]),
     }  # fmt: skip
     assert tuple(figure.layout.yaxis.range) == (0, 1)
+    assert figure.layout.legend.yref == "container"  # below the axis title, however many rows a phone makes of it
