@@ -74,6 +74,8 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
             return to_8bit(_bounded(opened, called))
     except UnreadablePictureError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own bound, far above ours, at which it tells no size
+        raise _too_large(called) from None
     except FileNotFoundError:
         mend = "; a URL is not fetched, so download it first" if "://" in called else ""
         raise UnreadablePictureError(f"{called}: there is no such file{mend}.") from None
@@ -99,11 +101,13 @@ def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
 def _bounded(image: Image.Image, called: str) -> Image.Image:
     """The picture itself, not yet decoded where it comes from a file, or UnreadablePictureError where it is huge."""
     if image.width * image.height > MOST_PIXELS:
-        raise UnreadablePictureError(
-            f"{called}: at {image.width} x {image.height} pixels this is too large to open (the bound is "
-            f"{MOST_PIXELS // 10**6} megapixels); make it smaller first."
-        )
+        raise _too_large(called, f"at {image.width} x {image.height} pixels ")
     return image
+
+
+def _too_large(called: str, size: str = "") -> UnreadablePictureError:
+    bound = f"the bound is {MOST_PIXELS // 10**6} megapixels"
+    return UnreadablePictureError(f"{called}: {size}this is too large to open ({bound}); make it smaller first.")
 
 
 def _called(picture: object) -> str:

@@ -283,13 +283,14 @@ def test_things_that_are_not_even_paths(thing: object) -> None:
 
 
 def test_a_decompression_bomb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A small file that would unfold to more pixels than PIL's limit allows is refused by name before it unfolds."""
+    """A small file that would unfold to more pixels than Pillow's limit allows is refused before it unfolds.
+
+    As one above our own limit is: Pillow's talk of an attack does not reach a visitor with a large scan.
+    """
     path = tmp_path / "bomb.png"
     path.write_bytes(encoded(Image.new("L", (1000, 1000))))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
-    text = refusal(path)
-    assert text.startswith(f"{path}: ")
-    assert "exceeds limit" in text
+    assert refusal(path) == f"{path}: this is too large to open (the bound is 89 megapixels); make it smaller first."
 
 
 @pytest.mark.filterwarnings("ignore:Image size")
