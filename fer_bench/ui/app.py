@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -24,6 +25,20 @@ HEADER = (
     "answer, see where it looked, and browse the leaderboard."
 )
 MAX_UPLOAD = "60mb"
+FROM_ADDRESS = """() => {
+  const asked = new URLSearchParams(window.location.search).get("tab");
+  window.addressed = true;
+  return %s.includes(asked) ? {selected: asked, __type__: "update"} : {__type__: "update"};
+}"""
+"""Opens the tab that the page's address asks for; the first one where it asks for none that is here."""
+TO_ADDRESS = """() => {
+  if (!window.addressed) return;  // the page opens its first tab before it is asked for another
+  const address = new URL(window.location);
+  if ("%(tab)s" === "%(first)s" && !address.searchParams.has("tab")) return;
+  address.searchParams.set("tab", "%(tab)s");
+  window.history.replaceState(window.history.state, "", address);
+}"""
+"""Puts the tab that is opened into the page's address, so that it can be sent to others and opened again."""
 
 
 def board_folder() -> Path:
@@ -44,19 +59,23 @@ def build(root: Path | None = None) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=kept) as demo:
         gr.Markdown(HEADER, elem_classes="fer-title")
         without = gr.Markdown(shelf.NO_WEIGHTS, visible=not built)
-        with gr.Tabs(overflow_behavior="wrap"):
+        with gr.Tabs(overflow_behavior="wrap") as tabs:
             with gr.Tab("Try it", id="try"):
                 first = try_it.build(root)
             with gr.Tab("Many pictures", id="many"):
                 many = pictures.build(root)
             with gr.Tab("Video and camera", id="video"):
                 one = clip.build(root)
-            with gr.Tab("Leaderboard", id="board"):
+            with gr.Tab("Leaderboard", id="leaderboard"):
                 board.build_board(root)
             with gr.Tab("Submit", id="submit"):
                 waiting = submit.build(root)
             with gr.Tab("About", id="about"):
                 about.build()
+        ids = [tab.id for tab in tabs.children]
+        for tab in tabs.children:
+            tab.select(None, None, None, js=TO_ADDRESS % {"tab": tab.id, "first": ids[0]})
+        demo.load(None, None, tabs, js=FROM_ADDRESS % json.dumps(ids))
         demo.load(None, None, None, js=try_it.name_examples())
         keeping.forget_closed(demo)
 

@@ -10,8 +10,8 @@ PATIENCE = 240_000
 """Milliseconds that a test waits for anything, unless how long it takes is what it is about: a machine may be busy."""
 
 
-def opened(page, url: str, width: int = 1280, height: int = 1000, query: str = "") -> Iterator:
-    """The app, loaded anew in a window of that size.
+def opened(page, url: str, width: int = 1280, height: int = 1000, query: str = "", shows: str = "#picture") -> Iterator:
+    """The app, loaded anew in a window of that size. shows: what is to be seen on it then.
 
     The test fails if the page asked any other machine for anything, or broke.
     """
@@ -28,7 +28,7 @@ def opened(page, url: str, width: int = 1280, height: int = 1000, query: str = "
     page.on("request", request)
     page.on("pageerror", error)
     page.goto(url + query)
-    page.wait_for_selector("#picture")
+    page.wait_for_selector(shows)
     yield page
     page.remove_listener("request", request)
     page.remove_listener("pageerror", error)

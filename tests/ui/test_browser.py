@@ -268,6 +268,31 @@ def test_the_leaderboard_filters_opens_cards_and_compares(page) -> None:
     assert "python -m fer_bench.train --method patch_cam" in page.locator("#board-card").inner_text()
 
 
+def test_the_address_names_the_tab(window, app_url) -> None:
+    """A link opens its tab, filled; another tab that is opened stands in the address, which opens it again.
+
+    What else is in the address stays. One that names no tab, or none that there is, opens the first and is left alone.
+    """
+    chosen = "button[role=tab][aria-selected=true]"
+    for page in opened(window, app_url, query="/?tab=leaderboard&from=paper", shows="#board-table"):
+        says(page, "#board-card", "reference_small")
+        page.wait_for_selector("#board-table >> text=small_cnn")
+        tab(page, "Submit")
+        page.wait_for_url("**/?tab=submit&from=paper")
+        page.reload()
+        page.wait_for_selector(f"{chosen} >> text=Submit")
+    for query in ("", "?tab=nonsense"):
+        for page in opened(window, app_url, query=f"/{query}"):
+            page.wait_for_function("window.addressed")
+            page.wait_for_selector(f"{chosen} >> text=Try it")
+            page.wait_for_timeout(1000)
+            assert page.url == f"{app_url}/{query}"
+            tab(page, "About")
+            page.wait_for_url("**/?tab=about")
+            tab(page, "Try it")
+            page.wait_for_url("**/?tab=try")
+
+
 def test_a_bad_submission_is_told_what_is_wrong(page, tmp_path) -> None:
     """The Submit tab shows the validation's sentences: of a .zip without a submission.yaml, and of a filled-in form."""
     import zipfile
