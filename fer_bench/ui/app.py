@@ -26,15 +26,15 @@ HEADER = (
 )
 MAX_UPLOAD = "60mb"
 FROM_ADDRESS = """() => {
-  const asked = new URLSearchParams(window.location.search).get("tab");
-  window.addressed = true;
-  return %s.includes(asked) ? {selected: asked, __type__: "update"} : {__type__: "update"};
+  const tabs = %s, asked = new URLSearchParams(window.location.search).get("tab");
+  window.openTab = tabs.includes(asked) ? asked : tabs[0];
+  return {selected: window.openTab, __type__: "update"};
 }"""
 """Opens the tab that the page's address asks for; the first one where it asks for none that is here."""
 TO_ADDRESS = """() => {
-  if (!window.addressed) return;  // the page opens its first tab before it is asked for another
+  if (!window.openTab || window.openTab === "%(tab)s") return;  // nobody has opened it: gradio tells of its first, too
+  window.openTab = "%(tab)s";
   const address = new URL(window.location);
-  if ("%(tab)s" === "%(first)s" && !address.searchParams.has("tab")) return;
   address.searchParams.set("tab", "%(tab)s");
   window.history.replaceState(window.history.state, "", address);
 }"""
@@ -72,10 +72,9 @@ def build(root: Path | None = None) -> gr.Blocks:
                 waiting = submit.build(root)
             with gr.Tab("About", id="about"):
                 about.build()
-        ids = [tab.id for tab in tabs.children]
         for tab in tabs.children:
-            tab.select(None, None, None, js=TO_ADDRESS % {"tab": tab.id, "first": ids[0]})
-        demo.load(None, None, tabs, js=FROM_ADDRESS % json.dumps(ids))
+            tab.select(None, None, None, js=TO_ADDRESS % {"tab": tab.id})
+        demo.load(None, None, tabs, js=FROM_ADDRESS % json.dumps([tab.id for tab in tabs.children]))
         demo.load(None, None, None, js=try_it.name_examples())
         keeping.forget_closed(demo)
 

@@ -283,7 +283,7 @@ def test_the_address_names_the_tab(window, app_url) -> None:
         page.wait_for_selector(f"{chosen} >> text=Submit")
     for query in ("", "?tab=nonsense"):
         for page in opened(window, app_url, query=f"/{query}"):
-            page.wait_for_function("window.addressed")
+            page.wait_for_function("window.openTab")
             page.wait_for_selector(f"{chosen} >> text=Try it")
             page.wait_for_timeout(1000)
             assert page.url == f"{app_url}/{query}"
