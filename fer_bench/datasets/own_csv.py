@@ -128,6 +128,9 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
         raise DataError(
             f"{path}, line {top}: the columns must be path and emotion{how}, not {', '.join(header) or 'none'}{mend}."
         )
+    for name in (header[place] for place in column.values()):
+        if header.count(name) > 1:
+            raise DataError(f"{path}, line {top}: the column {name} is there more than once; keep or rename one.")
     if unread is not None:
         unread += [label(name) or "one without a name" for i, name in enumerate(header) if i not in column.values()]
     for cells in reader:

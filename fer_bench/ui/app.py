@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -25,20 +24,6 @@ HEADER = (
     "answer, see where it looked, and browse the leaderboard."
 )
 MAX_UPLOAD = "60mb"
-FROM_ADDRESS = """() => {
-  const tabs = %s, asked = new URLSearchParams(window.location.search).get("tab");
-  window.openTab = tabs.includes(asked) ? asked : tabs[0];
-  return {selected: window.openTab, __type__: "update"};
-}"""
-"""Opens the tab that the page's address asks for; the first one where it asks for none that is here."""
-TO_ADDRESS = """() => {
-  if (!window.openTab || window.openTab === "%(tab)s") return;  // nobody has opened it: gradio tells of its first, too
-  window.openTab = "%(tab)s";
-  const address = new URL(window.location);
-  address.searchParams.set("tab", "%(tab)s");
-  window.history.replaceState(window.history.state, "", address);
-}"""
-"""Puts the tab that is opened into the page's address, so that it can be sent to others and opened again."""
 
 
 def board_folder() -> Path:
@@ -51,7 +36,7 @@ def build(root: Path | None = None) -> gr.Blocks:
     """The app, not yet launched. root: the leaderboard's folder. Loads no weights."""
     import gradio as gr
 
-    from fer_bench.ui import about, board, clip, keeping, pictures, shelf, submit, try_it, turns
+    from fer_bench.ui import about, address, board, clip, keeping, pictures, shelf, submit, try_it, turns
 
     root = root or board_folder()
     built = shelf.choices(root)
@@ -67,14 +52,14 @@ def build(root: Path | None = None) -> gr.Blocks:
             with gr.Tab("Video and camera", id="video"):
                 one = clip.build(root)
             with gr.Tab("Leaderboard", id="leaderboard"):
-                board.build_board(root)
+                arrived = board.build_board(root)
             with gr.Tab("Submit", id="submit"):
                 waiting = submit.build(root)
             with gr.Tab("About", id="about"):
                 about.build()
         for tab in tabs.children:
-            tab.select(None, None, None, js=TO_ADDRESS % {"tab": tab.id})
-        demo.load(None, None, tabs, js=FROM_ADDRESS % json.dumps([tab.id for tab in tabs.children]))
+            tab.select(None, None, None, js=address.tab_to(tab.id))
+        arrived.then(None, None, tabs, js=address.tab_from([tab.id for tab in tabs.children]))
         demo.load(None, None, None, js=try_it.name_examples())
         keeping.forget_closed(demo)
 

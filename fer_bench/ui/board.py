@@ -19,10 +19,12 @@ from fer_bench import charts
 from fer_bench.comparison import Comparison, compare_results
 from fer_bench.errors import UserError
 from fer_bench.leaderboard import HOW_TO_READ
+from fer_bench.ui import address
 from fer_bench.ui.board_rows import ALL, EMPTY, KINDS, Board, Cells, cells, disagreements, figures, notes, within
 from fer_bench.ui.method_card import method_card, plain
 
 if TYPE_CHECKING:
+    from gradio.events import Dependency
     from plotly.graph_objects import Figure
 
 CSS = """
@@ -168,8 +170,10 @@ def _columns(table: Cells) -> dict[str, Any]:
     return {"datatype": table.kinds, "column_widths": [f"{width}px" for width in table.widths]}
 
 
-def build_board(root: Path) -> None:
+def build_board(root: Path) -> Dependency:
     """Lay the tab out inside the open `gr.Blocks` or `gr.Tab` and wire it. root: the leaderboard's folder.
+
+    Returns the event after which what the page's address asks for is chosen; the tab is not to be opened before it.
 
     The table is fetched as soon as the page is there; cards and charts follow once the tab is open, and only those of
     the part that is looked at, so that nothing stands between a visitor and 1,000 rows.
@@ -189,8 +193,9 @@ def build_board(root: Path) -> None:
         )
     empty = cells(begun.rows(None)[0])
     gr.Markdown(
-        "Click a row to open its method card below. The ⋮ of a heading sorts and filters by it; training budget, cost "
-        "and each emotion's F1 (with its recall) stand further to the right."
+        "Click a row to open its method card below; the page's address then names it, to be sent or cited. The ⋮ of a "
+        "heading sorts and filters by it; training budget, cost and each emotion's F1 (with its recall) stand further "
+        "to the right."
     )
     table = gr.Dataframe(
         payload(empty), headers=empty.headers, **_columns(empty), label="Leaderboard", show_label=False,
@@ -201,7 +206,7 @@ def build_board(root: Path) -> None:
     with gr.Accordion("How to read this table", open=False):
         gr.Markdown(HOW_TO_READ)
 
-    view = gr.State("method")
+    view = gr.Textbox("method", visible=False, label="View")  # the page sets it too, and cannot set a State
     with gr.Tabs(selected="method", elem_id="board-views", overflow_behavior="wrap") as views:
         with gr.Tab("One method", id="method") as method_tab:
             chosen = gr.Dropdown([], label="Row of the table", elem_id="board-row")
@@ -248,13 +253,25 @@ def build_board(root: Path) -> None:
             gr.Dataframe(payload(found), **_columns(found)), notes(frame, list(results.values()), board.problems),
         ]  # fmt: skip
 
+    def arrive(track: str | None, recipe: str | None, *asked: str | None) -> list:
+        """`refresh` for a page that was opened, which also says what its address asks for and is not here."""
+        board = Board.read(root)
+        where = [("track", track, board.tracks()), ("recipe", recipe, board.recipes(track))]
+        missing = [f"{what} “{plain(key)}”" for what, key, known in where if key and key not in [k for _, k in known]]
+        unknown = [name for name in asked if name and not board.named(track, recipe, name)]
+        missing += [] if missing else [f"row “{plain(name)}”" for name in unknown]
+        *found, about = refresh(track, recipe)
+        told = f"**The address asks for the {' and the '.join(missing)}, which this board does not have.**\n\n"
+        return [*found, (told if missing else "") + about]
+
     def fill(view: str, track: str | None, recipe: str | None, *chosen: str | None) -> list:
         """What the part of the page that is looked at shows; the other parts are left as they are."""
         board = Board.read(root)
-        name, first, second, cost = chosen
+        *asked, cost = chosen
         names = list(board.rows(track, recipe)[1])
-        one = name if name in names else next(iter(names), None)
-        if first not in names or second not in names:
+        name, first, second = (board.named(track, recipe, one) for one in asked)
+        one = name or next(iter(names), None)
+        if not first or not second:
             first, second = [*names, None, None][:2]
         now: dict[str, Callable[[], list]] = {
             "method": lambda: [gr.Dropdown(names, value=one), *shown(*view_row(board, track, recipe, one))],
@@ -299,18 +316,27 @@ def build_board(root: Path) -> None:
     # Not queued, for it takes a fifth of a second at most: the board opens though the queue be full of pictures.
     hushed: dict[str, Any] = {**private, "show_progress": "hidden", "trigger_mode": "always_last", "queue": False}
     looked_at = [*where, chosen, first, second, cost]
-    Context.root_block.load(refresh, where, [*where, table, about], **hushed)
+    parts_of_address = [*looked_at, view]
+    arrived = Context.root_block.load(None, None, [*parts_of_address, views], js=address.board_from(list(charts.COSTS)))
+    arrived.then(arrive, [*where, chosen, first, second], [*where, table, about], **hushed)
     if isinstance(around, gr.Tab):
         around.select(fill, [view, *looked_at], filled, **hushed)
+    to_address = {"inputs": parts_of_address, "outputs": None, "js": address.board_to(ALL)}
     picked = gr.on([track.input, recipe.input], refresh, where, [*where, table, about], **hushed)
-    picked.then(fill, [view, *looked_at], filled, **hushed)
+    picked.then(fill, [view, *looked_at], filled, **hushed).then(None, **to_address)
     for key, part in (("method", method_tab), ("pair", pair_tab), ("cost", cost_tab)):
-        part.select(lambda *given, key=key: [key, *fill(key, *given)], looked_at, [view, *filled], **hushed)
-    cost.input(lambda *given: chart(view_cost(Board.read(root), *given)), [*where, cost], cost_plot, **hushed)
-    opened = table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
-    opened.then(None, None, None, js=SHOW_CARD)
-    chosen.input(lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed)
-    gr.on([first.input, second.input], compare, [*where, first, second], pair_parts, **hushed)
+        opened = part.select(lambda *given, key=key: [key, *fill(key, *given)], looked_at, [view, *filled], **hushed)
+        opened.then(None, **{**to_address, "js": address.board_to(ALL, opened=True)})
+    changed = cost.input(lambda *given: chart(view_cost(Board.read(root), *given)), [*where, cost], cost_plot, **hushed)
+    changed.then(None, **to_address)
+    clicked = table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
+    clicked.then(None, None, None, js=SHOW_CARD).then(None, **to_address)
+    changed = chosen.input(
+        lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed
+    )
+    changed.then(None, **to_address)
+    gr.on([first.input, second.input], compare, [*where, first, second], pair_parts, **hushed).then(None, **to_address)
     show.click(show_pictures, [*where, first, second, kind], [gallery, seen], **private)
     kind.input(lambda: ["", ""], None, [gallery, seen], **hushed)  # those shown are of another kind
     gr.api(leaderboard, api_name="leaderboard")
+    return arrived

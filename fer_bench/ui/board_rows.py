@@ -218,6 +218,20 @@ class Board:
             self._rows[track, recipe] = found
         return found
 
+    def named(self, track: str | None, recipe: str | None, asked: str | None) -> str | None:
+        """The name of the row that is meant by a name or by its beginning; None where there is none.
+
+        A row's name says more or less of its recipe and its seed as rows come and go, and a link is to outlive that.
+        Of several the one that is called least is meant (no test-time augmentation), and of these the first.
+        """
+        results = self.rows(track, recipe)[1]
+        if not asked or asked in results:
+            return asked or None
+        method, *more = asked.split(" · ")
+        said = {name: {r.recipe, f"seed {r.seed}", f"tta {r.tta}"} for name, r in results.items() if r.method == method}
+        meant = [name for name, whole in said.items() if whole.issuperset(more)]
+        return min(meant, key=lambda name: name.count(" · "), default=None)
+
     def cells(self, track: str | None, recipe: str | None = ALL) -> Cells:
         """`cells` of those rows."""
         if (track, recipe) in self._cells:

@@ -304,6 +304,11 @@ def build(root: Path) -> gr.Dropdown:
         run, [video, method, per_second, cam], [message, plot, annotated, table], api_visibility="private",
         concurrency_limit=1, concurrency_id="networks", **AS_IT_IS,
     )  # fmt: skip
+    # What was read of a clip goes with it.
+    video.clear(
+        lambda: (WAITING, *nothing), None, [message, plot, annotated, table], api_visibility="private",
+        show_progress="hidden", queue=False,
+    )  # fmt: skip
     stream = camera.stream(
         live, [camera, method, live_cam, history], [line, live_map, live_plot, history], stream_every=0.5,
         time_limit=LIVE_SECONDS, concurrency_limit=LIVE_STREAMS, api_visibility="private", show_progress="hidden",

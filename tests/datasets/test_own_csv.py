@@ -251,6 +251,7 @@ def test_missing_pictures_are_skipped_and_named(tmp_path: Path) -> None:
         (("name,emotion", "a.png,sad"), "line 1", "the columns must be path and emotion, not name, emotion"),
         (("path|emotion", "a.png|sad"), "line 1", "the columns must be path and emotion, not path|emotion"),
         (("",), "line 1", "the columns must be path and emotion, not none"),
+        (("path,emotion,Emotion", "a.png,sad,fear"), "line 1", "the column emotion is there more than once; keep or "),
         (("path,emotion", "a.png,sad,x"), "line 2", "3 columns where there must be 2, as in line 1"),
         (("path,emotion", "a.png"), "line 2", "1 columns where there must be 2, as in line 1"),
         (("path,emotion", ",sad"), "line 2", "the path is empty; name a picture"),

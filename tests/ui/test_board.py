@@ -115,7 +115,7 @@ def test_the_table_waits_for_no_chart(root):
         for target in fn.targets
         if any(type(part).__name__ == "Dataframe" for part in fn.outputs)
     }
-    assert set(kinds) == {"load", "input"}
+    assert set(kinds) == {"then", "input"}  # the address comes first
     assert all(outputs == {"Dropdown", "Dataframe", "Markdown"} for outputs in kinds.values())
     assert all(part.visible is False for part in app.blocks.values() if type(part).__name__ == "Plot")
 
@@ -188,6 +188,52 @@ def test_names_are_distinct_and_as_short_as_they_can_be():
     assert board_rows.row_names(lb.table(beside, None, "fer2013")) == [
         "a · common-v1", "peer · as-published", "b · common-v1", "peer · common-v1", "b · paper",
     ]  # fmt: skip
+
+
+def test_a_row_is_found_by_a_name_of_other_days(root):
+    """A link's name may say more or less of recipe and seed than the table does now; no other row answers for it."""
+    results = (
+        made("a"),
+        made("a", 60, seed=1),
+        made("a", 70, tta="flip"),
+        made("b", 50),
+        made("b", 40, recipe="paper"),
+    )
+    seen = Board(root, results, {}, ())
+    named = lambda asked, recipe="all": seen.named("fer2013", recipe, asked)  # noqa: E731
+    assert "b · paper" in seen.rows("fer2013")[1]
+    assert named("b · paper") == "b · paper"
+    assert named("b") == "b · common-v1"
+    assert named("b", "paper") == "b"
+    assert named("b · common-v1 · seed 0") == "b · common-v1"
+    assert named("b · common-v1", "paper") is None
+    assert named("b · seed 1") is None
+    assert named("a") == "a · common-v1 · seed 0"
+    assert named("a · seed 1") == "a · common-v1 · seed 1"
+    assert named("a · tta flip") == "a · common-v1 · seed 0 · tta flip"
+    assert [named(asked) for asked in ("c", "", None, " · ")] == [None] * 4
+    assert seen.named("no such track", "all", "a") is None
+
+
+def test_a_page_is_told_what_its_address_asks_for_in_vain(root):
+    """A track, a recipe or rows that are not here are named above the table, as plain text, and the first is shown."""
+    app = opened(root)
+    (number,) = (n for n, fn in app.fns.items() if getattr(fn.fn, "__name__", "") == "arrive")
+
+    def told(*asked):
+        track, recipe, _, about = app.fns[number].fn(*asked)
+        return track.value, recipe.value, about.partition("\n")[0]
+
+    start = ("fer2013", "all")
+    assert told(*start, None, None, None)[2].startswith("100 test pictures")
+    assert told(*start, "small_cnn", "awei", None)[2].startswith("100 test pictures")
+    assert told("rendered", "paper", "awei", None, None)[:2] == ("rendered", "paper")
+    asks, none = "**The address asks for the ", ", which this board does not have.**"
+    assert told("nowhere", "all", "awei", None, None) == (*start, f"{asks}track “nowhere”{none}")
+    assert told("fer2013", "mine", None, None, None) == (*start, f"{asks}recipe “mine”{none}")
+    assert told(*start, None, "vgg", "awei") == (*start, f"{asks}row “vgg”{none}")
+    assert "<" not in told(*start, EVIL, None, None)[2]
+    assert told(*start, "vgg", None, "b")[2] == f"{asks}row “vgg” and the row “b”{none}"
 
 
 def test_the_pickers_offer_what_was_measured(root):

@@ -215,7 +215,7 @@ def test_an_opened_face_is_in_sight_however_long_the_gallery(phone, tmp_path) ->
 
 
 def test_a_clip_gives_a_plot_and_an_annotated_video(page, tmp_path) -> None:
-    """A clip is read, its emotions are plotted over time and the annotated clip plays."""
+    """A clip is read, its emotions are plotted over time and the annotated clip plays; all goes when it is removed."""
     from skimage.data import astronaut
 
     from fer_bench.video import write_clip
@@ -234,6 +234,9 @@ def test_a_clip_gives_a_plot_and_an_annotated_video(page, tmp_path) -> None:
     assert "8 frames over 1.8 s" in page.locator("#clip-message").inner_text()
     page.wait_for_selector("#clip-plot .legendtext")
     assert page.locator("#clip-plot .legendtext").count() == 7
+    page.locator("#clip button[aria-label='Clear']").click()
+    says(page, "#clip-message", "Upload a clip or record one.")
+    page.wait_for_function("!document.querySelector('#annotated video, #clip-plot .legendtext, #clip-csv a')")
 
 
 def test_the_live_camera_answers(page) -> None:
@@ -291,6 +294,32 @@ def test_the_address_names_the_tab(window, app_url) -> None:
             page.wait_for_url("**/?tab=about")
             tab(page, "Try it")
             page.wait_for_url("**/?tab=try")
+
+
+def test_the_address_names_what_is_looked_at_on_the_board(window, app_url) -> None:
+    """A link opens its track, row and comparison, and what a visitor chooses there is what the address says then."""
+    link = "/?tab=leaderboard&track=ferplus&row=small_cnn&from=paper"
+    for page in opened(window, app_url, query=link, shows="#board-table"):
+        says(page, "#board-card", "small_cnn")
+        assert 'track="ferplus"' in page.locator("#board-card").inner_text()
+        assert page.url == app_url + link
+        page.locator("#board-table [role=gridcell]", has_text="reference_small").first.click()
+        page.wait_for_url("**/?tab=leaderboard&track=ferplus&row=reference_small*&from=paper")
+        tab(page, "Compare two methods")
+        choose(page, "#board-second", "small_cnn")
+        page.wait_for_url("**&first=reference_small*&second=small_cnn*")
+        assert "row=" not in page.url
+        page.reload()
+        says(page, "#board-verdict", "small_cnn")
+        tab(page, "Accuracy against cost")
+        page.wait_for_url("**&track=ferplus&from=paper&cost=parameters")
+        page.reload()
+        page.wait_for_selector("[role=tab][aria-selected=true] >> text=Accuracy against cost")
+        tab(page, "One method")
+        page.wait_for_url("**&track=ferplus&from=paper&row=reference_small*")
+    for page in opened(window, app_url, query="/?tab=leaderboard&row=nobody", shows="#board-table"):
+        page.get_by_text("The address asks for the row “nobody”, which this board does not have.").first.wait_for()
+        says(page, "#board-card", "reference_small")
 
 
 def test_a_bad_submission_is_told_what_is_wrong(page, tmp_path) -> None:
