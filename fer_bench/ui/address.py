@@ -16,10 +16,11 @@ _PUT = """
     window.history.replaceState(window.history.state, "", address);
     if (window.parent === window) return;
     for (const name of [...asked.keys()]) if (name.startsWith("__")) asked.delete(name);  // the frame's own
-    const home = "https://huggingface.co";
-    if (document.referrer.startsWith(home + "/")) window.parent.postMessage({queryString: asked.toString()}, home);
+    window.parent.postMessage({queryString: asked.toString()}, "https://huggingface.co");  // no other page is told
   };"""
-"""Writes into the address. A Space is a frame in a page of the Hub, which sets its own address when it is told to."""
+"""Writes into the address. A Space is a frame in a page of the Hub, which sets its own address when it is told to:
+https://huggingface.co/docs/hub/spaces-handle-url-parameters
+"""
 
 TAB_FROM_ADDRESS = """() => {
   const tabs = %s, asked = new URLSearchParams(window.location.search).get("tab");

@@ -28,6 +28,7 @@ CHROMIUM = os.environ.get("FER_BENCH_CHROMIUM") or next(filter(None, map(shutil.
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run", "--disable-quic", "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream",
+    "--disable-features=LocalNetworkAccessChecks",  # so that a page that stands for the Hub's may hold the app
 ]  # fmt: skip
 
 

@@ -322,6 +322,21 @@ def test_the_address_names_what_is_looked_at_on_the_board(window, app_url) -> No
         says(page, "#board-card", "reference_small")
 
 
+def test_the_hubs_page_around_a_space_is_told_the_address(window, app_url) -> None:
+    """In the frame of a Space what a visitor opens goes to the page around it, without the frame's own parameters."""
+    frame = f'<iframe src="{app_url}/?tab=submit&__theme=dark" style="width: 100%; height: 900px"></iframe>'
+    told = "<script>onmessage = event => { if (event.data.queryString) window.told = event.data.queryString }</script>"
+    page = "https://huggingface.co/spaces/name/fer_bench"
+    window.route(page, lambda route: route.fulfill(body=told + frame, content_type="text/html"))
+    window.goto(page)
+    inside = window.frame_locator("iframe")
+    inside.locator("[role=tab][aria-selected=true] >> text=Submit").wait_for()
+    inside.get_by_role("tab", name="About", exact=True).click()
+    window.wait_for_function("window.told === 'tab=about'")
+    window.unroute(page)
+    window.goto("about:blank")
+
+
 def test_a_bad_submission_is_told_what_is_wrong(page, tmp_path) -> None:
     """The Submit tab shows the validation's sentences: of a .zip without a submission.yaml, and of a filled-in form."""
     import zipfile
