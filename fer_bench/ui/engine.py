@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import os
@@ -59,11 +60,17 @@ def clip_seconds() -> int:
 
 
 def warm() -> None:
-    """Import what the first answer needs (seconds on a small machine), but load no weights."""
+    """Import what the first answer needs (seconds on a small machine), but load no weights.
+
+    What is there by then stays, and is not looked through for garbage again, which would hold up an answer for half a
+    second now and then.
+    """
     from fer_bench import explain, faces, predict, torchvision_repair  # noqa: F401
 
     importlib.import_module("pytorch_grad_cam")
     importlib.import_module("matplotlib.cm")
+    gc.collect()
+    gc.freeze()
 
 
 def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> tuple[T, list[str]]:

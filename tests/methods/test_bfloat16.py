@@ -11,8 +11,9 @@ from tests.methods.test_every_method import LARGE, pictures
 
 HALF = ("small_cnn", "deep_emotion_sequential", "deep_emotion", "sep_se", "sep_se_residual", "patch_cam", "alexnet")
 """One row per kind of layer: CPUs without bfloat16 units take ten times as long over it."""
-ASKED = [name for name in list_methods() if name != "awei"]
-"""awei's layers are those of awei_residual and vgg16, and take a minute."""
+OTHERS = {"awei", "awei_plain", "vgg13", "reference_large"}
+"""Their layers are those of awei_residual, vgg16 and reference_small, and take longest."""
+ASKED = [name for name in list_methods() if name not in OTHERS]
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in HALF else pytest.mark.slow) for n in ASKED])
