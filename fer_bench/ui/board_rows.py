@@ -222,7 +222,7 @@ class Board:
         """The name of the row that is meant by a name or by its beginning; None where there is none.
 
         A row's name says more or less of its recipe and its seed as rows come and go, and a link is to outlive that.
-        Of several the one that is called least is meant (no test-time augmentation), and of these the first.
+        Of several the one that is called least is meant (no test-time augmentation), and of these the first seed's.
         """
         results = self.rows(track, recipe)[1]
         if not asked or asked in results:
@@ -230,7 +230,7 @@ class Board:
         method, *more = asked.split(" · ")
         said = {name: {r.recipe, f"seed {r.seed}", f"tta {r.tta}"} for name, r in results.items() if r.method == method}
         meant = [name for name, whole in said.items() if whole.issuperset(more)]
-        return min(meant, key=lambda name: name.count(" · "), default=None)
+        return min(meant, key=lambda name: (name.count(" · "), results[name].seed), default=None)
 
     def cells(self, track: str | None, recipe: str | None = ALL) -> Cells:
         """`cells` of those rows."""
