@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import os
 import re
@@ -123,6 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
         port(os.environ.get("GRADIO_SERVER_PORT", "7860"))
     except argparse.ArgumentTypeError as error:
         parser.error(f"$GRADIO_SERVER_PORT: {error}")
+    gc.disable()  # until `engine.warm` has imported everything: looking for garbage in it takes a fifth of the start
     from fer_bench.ui import engine
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Docker, systemd and Spaces stop a server so: as Ctrl-C
@@ -140,4 +142,6 @@ def main(arguments: list[str] | None = None) -> int:
         except OSError as error:  # gradio's own sentence names the port
             print(f"error: {error}", file=sys.stderr)
             return 2
+        finally:
+            gc.enable()
     return 0

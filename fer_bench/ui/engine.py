@@ -63,14 +63,17 @@ def warm() -> None:
     """Import what the first answer needs (seconds on a small machine), but load no weights.
 
     What is there by then stays, and is not looked through for garbage again, which would hold up an answer for half a
-    second now and then.
+    second now and then. Garbage is collected from then on, where it was not before.
     """
-    from fer_bench import explain, faces, predict, torchvision_repair  # noqa: F401
+    try:
+        from fer_bench import explain, faces, predict, torchvision_repair  # noqa: F401
 
-    importlib.import_module("pytorch_grad_cam")
-    importlib.import_module("matplotlib.cm")
-    gc.collect()
-    gc.freeze()
+        importlib.import_module("pytorch_grad_cam")
+        importlib.import_module("matplotlib.cm")
+        gc.collect()
+        gc.freeze()
+    finally:
+        gc.enable()
 
 
 def ask(job: Callable[..., T], methods: Sequence[str], *arguments: object) -> tuple[T, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Callable, Collection
@@ -115,6 +116,7 @@ def test_the_app_starts_the_deletion(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(engine, "warm", lambda: None)
     monkeypatch.setattr(keeping, "start", lambda *given: started.append(given))
     assert entry.main([]) == 0
+    assert gc.isenabled()
     ((options, folder),) = served
     assert started == [(demo, Path(folder))]
     assert options["state_session_capacity"] == keeping.SESSIONS <= 100
