@@ -5,11 +5,10 @@ The public names load lazily, so that importing the package (the leaderboard, sa
 
 from __future__ import annotations
 
-import gc
 import importlib
-import sys
-from pathlib import PurePath
 from typing import TYPE_CHECKING
+
+from fer_bench import command
 
 if TYPE_CHECKING:  # for the type checkers of those who import these names
     from fer_bench.cards import InputSpec as InputSpec
@@ -25,16 +24,8 @@ if TYPE_CHECKING:  # for the type checkers of those who import these names
 
 __version__ = "0.1.0"
 
-
-def _is_command() -> bool:
-    """Whether this process is `python -m fer_bench.…` or `fer-bench …`, and not a program that imports the package."""
-    given = sys.orig_argv
-    asked = given[given.index("-m") + 1] if "-m" in given[:-1] else ""
-    return asked.partition(".")[0] == __name__ or any(PurePath(program).name == "fer-bench" for program in sys.argv[:1])
-
-
-if _is_command():  # nothing of what is imported is garbage, and looking for some took a sixth of a command's start
-    gc.set_threshold(50_000, 20, 100)
+if command.is_command():
+    command.begin()
 
 _HOMES = {
     "list_methods": "fer_bench.methods",

@@ -18,7 +18,8 @@ from fer_bench.statistics import Interval
 UNDER = "under_"
 """Columns `under_<corruption>`: the mean accuracy over the corruption's severities."""
 RECALL, F1, OF = "recall_", "f1_", "pictures_of_"
-"""Columns `recall_<emotion>` and `recall_<emotion>_half`, `f1_<emotion>`, and how many pictures are of it."""
+"""Columns `recall_<emotion>`, `recall_<emotion>_low` and `recall_<emotion>_high`, `f1_<emotion>`, and how many pictures
+are of it."""
 TRAINED_WITH = (
     "Not all corruptions are new to all methods: the recipes' own augmentation turns pictures mildly and changes their "
     "light and contrast, and in common-v1 and strong-v1 it lays grey boxes over some, as *occlusion* does."
@@ -27,7 +28,7 @@ TRAINED_WITH = (
 
 
 def emotion_columns(result: Result) -> dict[str, float | None]:
-    """The columns of a row of the board: per emotion its recall, half of the interval of that, F1 and pictures.
+    """The columns of a row of the board: per emotion its recall, the interval of that, F1 and pictures.
 
     Recall and F1 are None where no test picture shows the emotion.
     """
@@ -37,7 +38,8 @@ def emotion_columns(result: Result) -> dict[str, float | None]:
         recall, shown = result.per_class_recall.get(emotion), int(counts[index].sum())
         f1 = 2 * counts[index, index] / (shown + counts[:, index].sum()) if shown else None
         columns[f"{RECALL}{emotion}"] = None if recall is None else recall.value
-        columns[f"{RECALL}{emotion}_half"] = None if recall is None else _half(recall)
+        columns[f"{RECALL}{emotion}_low"] = None if recall is None else recall.low
+        columns[f"{RECALL}{emotion}_high"] = None if recall is None else recall.high
         columns[f"{F1}{emotion}"] = f1
         columns[f"{OF}{emotion}"] = shown
     return columns
@@ -51,12 +53,19 @@ def emotions_of(frame: pd.DataFrame) -> tuple[str, ...]:
 def emotion_text(row: NamedTuple, emotion: str, best: str = "") -> str:
     """ "47.2 (40.5 ± 4.1)": F1 and recall of an emotion; F1 is bold where it reads `best`.
 
-    An interval that begins at none or ends at all of the pictures is told by its other bound: "0.0 (0.0, ≤ 7.1)".
+    An interval that begins at none or ends at all of the pictures is told by its other bound: "0.0 (0.0, ≤ 7.1)", one
+    so far from even that half of it on both sides would pass none or all by both: "3.6 (1.8, 0.3 to 9.6)".
     """
-    f1, recall = percent(getattr(row, F1 + emotion)), getattr(row, RECALL + emotion)
-    told, width = _with_half(row, RECALL + emotion), 2 * getattr(row, f"{RECALL}{emotion}_half")
+    f1, name = percent(getattr(row, F1 + emotion)), RECALL + emotion
+    recall, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
+    half = (high - low) / 2
+    told = f"{percent(recall)}, {percent(low)} to {percent(high)}"
     if recall in (0, 1):
-        told = f"{percent(recall)}, " + (f"≥ {percent(1 - width)}" if recall else f"≤ {percent(width)}")
+        told = f"{percent(recall)}, " + (f"≥ {percent(low)}" if recall else f"≤ {percent(high)}")
+    elif recall != recall:
+        told = percent(recall)
+    elif half <= recall <= 1 - half:
+        told = f"{percent(recall)} ± {percent(half)}"
     return f"{f'**{f1}**' if f1 == best else f1} ({told})"
 
 
@@ -77,7 +86,8 @@ def emotion_tables(frame: pd.DataFrame) -> list[str]:
         "**Per emotion**: F1 and, in brackets, recall, %; behind each emotion how many test pictures show it. Recall "
         "is the share of these that is recognised; F1 counts the pictures as well that are wrongly taken for the "
         "emotion, so that answering it always does not help. The greatest F1 is bold. ± is half of a 95 % interval "
-        "(Wilson's, but over people the bootstrap's), ≤ and ≥ are its other bound where none or all are recognised."
+        "(Wilson's, but over people the bootstrap's), ≤ and ≥ are its other bound where none or all are recognised; of "
+        "one that is far from even both bounds stand."
     )
     return [about, markdown_table(columns, frame, words=("Method",))]
 

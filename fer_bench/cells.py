@@ -95,7 +95,7 @@ def strange(text: str) -> str:
 
 
 def epochs_text(row: NamedTuple) -> str:
-    """ "12 of 60 epochs", and after an earlier run " after 20 on ferplus". The row must have epochs.
+    """ "12 of 60 epochs", and after earlier runs " after 20 on ferplus and fer2013". The row must have epochs.
 
     Epochs of a part of the training split are no fraction of the recipe's: "4 epochs of 1,000 pictures, not 60 of
     28,678".
@@ -104,13 +104,13 @@ def epochs_text(row: NamedTuple) -> str:
     epochs = full_epochs(row.epochs, row.pictures_seen, row.train_pictures)
     fewer = epochs < row.budget_epochs
     told = f"{epochs:.0f} of {row.budget_epochs:.0f} epochs"
-    if part or not fewer:
+    if part or not fewer or not (row.short or row.complete):  # the runs before make up for what this one lacks
         told = f"{epochs:.0f} epoch" + ("" if epochs == 1 else "s")
     told += f" of {row.train_pictures:,.0f} pictures" if part else ""
     told += " (stopped early)" if fewer and row.complete else ""
     if row.earlier_epochs == row.earlier_epochs:
         own = track_folder(row.trained_on) if ":" in row.trained_on else row.trained_on  # as `start.start_from` has it
-        where = "before" if row.earlier_track in (own, row.trained_on) else f"on {row.earlier_track}"
+        where = "before" if row.earlier_tracks in (own, row.trained_on) else f"on {row.earlier_tracks}"
         # Less than their number of epochs were over a part of the split, or were cut short: they are no epochs.
         few = row.earlier_pictures < 0.9 * row.earlier_epochs * row.earlier_split
         told += f" after {f'{row.earlier_pictures:,.0f} pictures' if few else f'{row.earlier_epochs:.0f}'} {where}"
@@ -121,7 +121,8 @@ def epochs_text(row: NamedTuple) -> str:
 def trained_text(row: NamedTuple) -> str:
     """ "12 of 60 epochs, 344k pictures" and what else tells this training from another; not escaped.
 
-    After an earlier run: "12 of 60 epochs after 20 on ferplus, 918k pictures in all", those of both together.
+    After an earlier run: "12 of 60 epochs after 20 on ferplus, 918k pictures in all", those of both together, and
+    where that is more than the recipe asks ", 1.5 × its recipe's".
     """
     if row.epochs != row.epochs:
         told = "not stated"
@@ -132,8 +133,9 @@ def trained_text(row: NamedTuple) -> str:
         pictures = row.pictures_seen + (row.earlier_pictures if again else 0)
         if pictures == pictures and (again or not row.train_pictures < row.split_pictures):
             told += f", {short(pictures)} pictures{' in all' if again else ''}"
+            told += f", {row.budget_fraction:.1f} × its recipe's" if again and row.budget_fraction >= 1.05 else ""
     start = row.pretrained if len(row.pretrained) <= LONGEST else row.pretrained[: LONGEST - 1].rstrip() + "…"
-    return ("" if row.complete else "◔ ") + told + (f"; {start}" if start else "")
+    return ("◔ " if row.short else "") + told + (f"; {start}" if start else "")
 
 
 def markdown_table(

@@ -88,10 +88,10 @@ def accuracy_against_cost(frame: pd.DataFrame, cost: str = "parameters") -> Figu
     )  # fmt: skip
     crowd = len(frame) > CROWD
     size = {"size": 7, "line": {"width": 1.5}} if crowd else {"size": 11, "line": {"width": 2.5}}
-    elsewhere, complete = frame["external"].astype(bool), frame["complete"].astype(bool)
+    elsewhere, short = frame["external"].astype(bool), frame["short"].astype(bool)
     looks = (
-        ("full budget", complete & ~elsewhere, COLOURS[0], "circle"),
-        ("short of its budget", ~complete & ~elsewhere, COLOURS[1], "circle-open"),
+        ("full budget", ~short & ~elsewhere, COLOURS[0], "circle"),
+        ("short of its budget", short & ~elsewhere, COLOURS[1], "circle-open"),
         ("trained elsewhere", elsewhere, COLOURS[2], "diamond"),
     )
     for label, rows, colour, symbol in looks:

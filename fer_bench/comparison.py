@@ -174,13 +174,20 @@ def rows_of_board(root: Path | str, track: str) -> tuple[dict[str, Result], list
     return dict(zip(names, rows, strict=True)), [problem for problem in problems if own in problem]
 
 
+def tracks_in(root: Path | str, asked: Sequence[str] | None = None) -> list[str]:
+    """The tracks of the results under `root`, each once; or those that are asked for, as these results have them."""
+    if asked:
+        return list(dict.fromkeys(as_entered(root, track) for track in asked))
+    return list(dict.fromkeys(row.track for row in read_readable(root)[0]))
+
+
 def as_entered(root: Path | str, track: str) -> str:
     """The track as the results under `root` have it: own pictures may be written there with another path."""
     if ":" not in track:
         return track
     from fer_bench.weights import same_track  # here, since it brings in torch
 
-    names = dict.fromkeys(row.track for row in read_readable(root)[0])
+    names = tracks_in(root)
     return track if track in names else next((name for name in names if same_track(name, track)), track)
 
 

@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from fer_bench.infer import REFERENCE, Model, evaluating, latency_pair, load, macs, run_for, weights_for
 from fer_bench.judged import as_trained, failure
-from fer_bench.methods import METHODS, count_parameters
+from fer_bench.methods import count_parameters
 from fer_bench.protocols import track_named
-from fer_bench.results import Cost, read_result, result_path, write_result
+from fer_bench.results import Cost, read_result, track_folder, write_result
 from fer_bench.transforms import PASSES
 
 
@@ -44,37 +44,44 @@ def for_passes(once: Cost, passes: int) -> Cost:
 
 
 def measure_costs(
-    methods: list[str], tracks: list[str], out: Path, recipe: str | None = None, seed: int = 0,
+    methods: list[str], tracks: list[str], out: Path, recipe: str | None = None, seed: int | None = None,
     runs: Path | None = None, device: str = "cpu",
 ) -> tuple[int, list[str]]:  # fmt: skip
     """Measure the costs of standing rows anew, all in one run, so that their latencies can be compared.
 
     A row is left alone where its record in `out` is not of the weights that are here. All else in a record stays,
     its commit, versions and date too: they are those of the answers, from which its figures can be recomputed, while
-    costs are to be compared with each other alone. Returns as `evaluate` does.
+    costs are to be compared with each other alone. recipe, seed: None is any. Returns as `evaluate` does.
     """
     measured: dict[Path, Cost] = {}  # of one pass, so that rows of the same weights agree
     written, skipped = 0, []
-    names = [as_trained(track_named(name), methods, recipe, seed, runs).name for name in tracks]
-    for name, method, (tta, passes) in product(names, methods, PASSES.items()):
-        path = weights_for(method, track_named(name), recipe, seed, runs)
-        place = result_path(out, name, method, recipe or METHODS[method].card.recipe, seed, tta)
-        if path is None or not place.is_file():
-            continue
+    names = [as_trained(track_named(name), methods, recipe, seed or 0, runs).name for name in tracks]
+    places = [
+        (name, method, place)
+        for name, method in product(names, methods)
+        for place in sorted((out / "results" / track_folder(name) / method).glob(f"{recipe or '*'}-s*.json"))
+    ]
+    if not places:
+        skipped.append(f"{out} holds no such record; --out takes the folder that evaluate wrote, --track its tracks.")
+    for name, method, place in places:
         try:
             before = read_result(place)
-            found = run_for(method, track_named(name), recipe, seed, runs) is not None
-            model = load(method, name, recipe, seed, device, runs if found else None)
+            row = (method, track_named(name), before.recipe, before.seed, runs)
+            if seed not in (None, before.seed) or (path := weights_for(*row)) is None:
+                continue
+            found = run_for(*row) is not None
+            model = load(method, name, before.recipe, before.seed, device, runs if found else None)
             if before.weights.sha256 != model.record["sha256"]:
                 skipped.append(f"{name} {method}: {place} is of other weights than {path}; evaluate it again.")
                 continue
             if path not in measured:
                 measured[path] = cost(model)
-            write_result(replace(before, cost=for_passes(measured[path], passes)), out)
+            write_result(replace(before, cost=for_passes(measured[path], PASSES[before.tta])), out)
         except Exception as error:
             skipped.append(failure(f"{name} {method}", error))
             continue
-        row = f"{name:12} {method:24}" + ("" if tta == "none" else f" {tta}")
-        tqdm.write(f"{row} latency {passes * measured[path].latency_ratio:.3f} x {REFERENCE}")
+        told = f"{name:12} {method:24}" + ("" if before.tta == "none" else f" {before.tta}")
+        told += f" seed {before.seed}" if before.seed else ""
+        tqdm.write(f"{told} latency {PASSES[before.tta] * measured[path].latency_ratio:.3f} x {REFERENCE}")
         written += 1
     return written, skipped

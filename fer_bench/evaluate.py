@@ -23,6 +23,7 @@ from fer_bench import __version__
 from fer_bench.card_files import write_cards
 from fer_bench.cards import Track
 from fer_bench.classifiers import published
+from fer_bench.comparison import tracks_in
 from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import DATASETS, FaceSet, data_folder, load_dataset
 from fer_bench.emotions import in_order, shared
@@ -184,11 +185,11 @@ def evaluate(
 
     Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
     weight file or a network that raises, which costs its own row only. methods: a `Model` stands for itself, and no
-    weights are looked for. strict: missing data is a `Lacking`. recipe:
-    None is the one that each method's card names. runs: a training output folder whose weights come first; a line on
-    standard error says where others are judged. robustness, explanation: measure these too (`completed`), of one
-    picture at a time and so not with a `tta` (`infer.logits`), whose result is another row. Raises UserError, before
-    anything is measured, where `runs` is no folder, OutputError where `out` cannot be written to.
+    weights are looked for. strict: missing data is a `Lacking`. recipe: None is the one that each method's card names.
+    runs: a training output folder whose weights come first; a line on standard error says where others are judged.
+    robustness, explanation: measure these too (`completed`), of one picture at a time and so not with a `tta`
+    (`infer.logits`), whose result is another row. Raises UserError, before anything is measured, where `runs` is no
+    folder, OutputError where `out` cannot be written to.
     """
     written, skipped = 0, []
     for name in tracks:
@@ -263,7 +264,7 @@ def completed(
     """The result with its robustness and explanation: measured where asked for, else carried over.
 
     robustness: on at most `robustness.PICTURES` pictures, once for each corruption and severity. explanation: Grad-CAM
-    on at most `faithfulness.PICTURES` pictures, 44 passes each. What is not asked for is taken from the record that
+    on at most `faithfulness.PICTURES` pictures, 66 passes each. What is not asked for is taken from the record that
     stands in `out`, if it is of the same weights, data and emotions, so that judging again loses nothing.
     """
     scored = faces.restrict(result.emotions)
@@ -326,7 +327,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
     parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
-    parser.add_argument("--seed", type=not_negative, default=0)
+    parser.add_argument("--seed", type=not_negative, help="default: 0; of --costs and --figures: all that stand")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
@@ -335,12 +336,8 @@ def main(argv: list[str] | None = None) -> int:
         help="test-time augmentation, as a row of its own: flip answers for a face and its mirror image, tencrop for "
         "its corners, its middle and their mirror images",
     )  # fmt: skip
-    parser.add_argument(
-        "--robustness", action="store_true", help="also measure accuracy on corrupted pictures (some 12,000 answers)"
-    )
-    parser.add_argument(
-        "--explanation", action="store_true", help="also measure how faithful Grad-CAM is (some 3,000 answers)"
-    )
+    parser.add_argument("--robustness", action="store_true", help="also corrupted pictures (some 12,000 answers)")
+    parser.add_argument("--explanation", action="store_true", help="also how faithful Grad-CAM is (some 4,700 answers)")
     standing_only = parser.add_mutually_exclusive_group()
     standing_only.add_argument(
         "--costs", action="store_true", help="measure nothing but the costs of rows that stand, all in one run"
@@ -350,10 +347,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     arguments = parser.parse_args(argv)
     try:
+        seed = arguments.seed or 0
         methods = list(dict.fromkeys(list_methods() if arguments.all else arguments.method or []))
         for name in methods:
             METHODS[name]
         tracks = list(dict.fromkeys(track_named(name).name for name in arguments.track or TRACKS))
+        if arguments.costs or arguments.figures:
+            tracks = tracks_in(arguments.out, arguments.track and tracks)
         if arguments.out.exists() and not arguments.out.is_dir():
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
         if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
@@ -371,19 +371,19 @@ def main(argv: list[str] | None = None) -> int:
             written, skipped = recompute(every, tracks, arguments.out, arguments.recipe, arguments.seed)
             return _told(written, skipped, arguments.out)
         if arguments.runs is not None and methods and not arguments.all:
-            check_runs(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
+            check_runs(methods, tracks, arguments.recipe, seed, arguments.runs)
         if arguments.recipe is not None and not (arguments.all and arguments.recipe == "paper"):  # some have none
-            check_recipe(methods, tracks, arguments.recipe, arguments.seed, arguments.runs)
+            check_recipe(methods, tracks, arguments.recipe, seed, arguments.runs)
         device = str(best_device(arguments.device))
         if arguments.transformers or arguments.emotions:
             methods = [model.to(device) for model in published(arguments.transformers or (), arguments.emotions)]
-        chosen = (methods, tracks, arguments.out, arguments.recipe, arguments.seed, arguments.runs, device)
+        row = (arguments.recipe, arguments.seed if arguments.costs else seed, arguments.runs, device)
         if arguments.costs:
-            written, skipped = measure_costs(*chosen)
+            written, skipped = measure_costs(methods, tracks, arguments.out, *row)
         else:
             written, skipped = evaluate(
-                *chosen, arguments.verified, strict=arguments.track is not None, robustness=arguments.robustness,
-                explanation=arguments.explanation, tta=arguments.tta,
+                methods, tracks, arguments.out, *row, arguments.verified, arguments.track is not None,
+                robustness=arguments.robustness, explanation=arguments.explanation, tta=arguments.tta,
             )  # fmt: skip
         return _told(written, skipped, arguments.out)
     except (UserError, UnknownNameError) as error:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
-from fer_bench.files import OutputError, atomic_write, make_folder
+from fer_bench.files import OutputError, atomic_write, label, make_folder
 from fer_bench.infer import Model, best_device, full_precision, load
 from fer_bench.inputs import find_inputs, left_out, weights_options
 from fer_bench.methods import METHODS
@@ -382,7 +382,7 @@ def _explain_files(paths: list[Path], out: Path, models: list[Model], options: a
                 drawn = overlay(square(face, min(face.size)), found.maps[0], options.opacity, SIDE)
                 target = out / f"{stem}-{model.name}-{options.cam}.png"
                 atomic_write(target, functools.partial(drawn.save, format="PNG"))
-                print(f"{target}: {found.targets[0]}")
+                print(f"{label(target)}: {found.targets[0]}")
     return unreadable
 
 

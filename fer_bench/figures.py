@@ -36,7 +36,7 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
         colour = BEST if row.rank == 1 else REST
         height, error = 100 * row.accuracy, [[100 * (row.accuracy - row.low)], [100 * (row.high - row.accuracy)]]
         axes.errorbar(row.parameters, height, error, ecolor=colour, elinewidth=1.1, capsize=2.5, alpha=0.45, zorder=2)
-        fill = colour if row.complete else "white"
+        fill = "white" if row.short else colour
         axes.plot(row.parameters, height, "D" if row.external else "o", ms=7, mfc=fill, mec=colour, mew=1.6, zorder=3)
 
     least, most = frame["parameters"].min(), frame["parameters"].max()
@@ -58,7 +58,7 @@ def accuracy_against_parameters(frame: pd.DataFrame, title: str) -> bytes:
     looks = (
         ("o", BEST, BEST, "rank 1", (frame["rank"] == 1).any()),
         ("o", REST, REST, "ranked lower", (frame["rank"] > 1).any()),
-        ("o", "white", "#52606d", "trained for less than its full budget", not frame["complete"].all()),
+        ("o", "white", "#52606d", "trained for less than its full budget", frame["short"].any()),
         ("D", "#52606d", "#52606d", "trained elsewhere", frame["external"].any()),
     )
     handles = [

@@ -32,7 +32,7 @@ from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import atomic_write
 from fer_bench.protocols import TRACKS, track_named
-from fer_bench.records import full_epochs
+from fer_bench.records import budget_share, full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
 from fer_bench.seeds import seed_tables
 from fer_bench.statistics import tie_ranks
@@ -50,8 +50,9 @@ LARGE = 0.02
 
 HOW_TO_READ = (
     "Every figure is measured by this project's own code on the test split, which its own training never sees. "
-    "± is half of a 95 % bootstrap interval over the test pictures, on CK+, MMI, DISFA and TFEID over the people in "
-    "them (all pictures of a person are drawn together); it does not cover the luck of the training seed. "
+    "± is half of a 95 % bootstrap interval over the test pictures, or over people where it is known whom the pictures "
+    "show (CK+, MMI, DISFA, TFEID, a CSV with subjects): all pictures of a person are drawn together then. It does "
+    "not cover the luck of the training seed. "
     "Rank is 1 + the number of rows whose interval lies wholly above. It is no test: rows of one rank can differ, and "
     "rows of two ranks need not; a comparison picture by picture (`python -m fer_bench.comparison`, in the app "
     "*Compare two methods*) tells which can be told apart. *ECE* is the expected calibration error of the likeliest "
@@ -62,8 +63,8 @@ HOW_TO_READ = (
     "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run; small ratios vary by "
     "a fifth and more from run to run. "
     "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
-    "that. A row trained for fewer epochs than its recipe asks is marked ◔ and says what that run reached, "
-    "not what the method can."
+    "that. A row that saw fewer pictures than its recipe asks, all of its runs together, is marked ◔ and says what it "
+    "reached, not what the method can. A row of several runs had no recipe's one schedule, and may have seen more."
 )
 
 
@@ -91,8 +92,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
     epochs = trained.epochs
     if epochs is not None:
         epochs = full_epochs(epochs, trained.pictures_seen, trained.train_pictures)
-    known = epochs is not None and trained.budget_epochs
-    part = min(pictures / split, 1) if split and pictures else 1
+    share = budget_share(trained, split)
     before = sizes.get(earlier.track) if earlier else None
     of_these = (card.get("recipe", result.recipe), 0) == (result.recipe, result.seed)  # weights that `why` is about
     return {
@@ -113,7 +113,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "why": stated.get("why", "") if of_these else "", "note": card.get("note", ""),
         "epochs": epochs,
         "budget_epochs": trained.budget_epochs,
-        "budget_fraction": part * epochs / trained.budget_epochs if known else None,
+        "budget_fraction": share,
         "train_pictures": trained.train_pictures,
         "split_pictures": split or None,
         "pictures_seen": trained.pictures_seen,
@@ -122,7 +122,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "latency_ms": cost.latency_ms,
         "latency_ratio": cost.latency_ratio,
         "checkpoint_bytes": cost.checkpoint_bytes,
-        "complete": trained.complete,
+        "complete": trained.complete, "short": not trained.complete and not (earlier and share and share >= 1),
         "shipped": bool(card.get("shipped", False)),
         "verified": result.verified,
         "external": result.external,
@@ -131,7 +131,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "earlier_epochs": full_epochs(earlier.epochs, earlier.pictures_seen, before) if earlier else None,
         "earlier_pictures": earlier.pictures_seen if earlier else None,
         "earlier_split": before or None,
-        "earlier_track": earlier.track if earlier else "",
+        "earlier_tracks": " and ".join(earlier.tracks) if earlier else "",
         "trained_on": trained.track,
         "emotions": ", ".join(result.emotions),
         "test_pictures": result.data.test_pictures,
@@ -145,8 +145,8 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
 
 
 _TEXT = {"track", "method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"why", "note", "earlier_track", "robustness_suite", "explanation_cam"}
-_FLAGS = {"complete", "shipped", "verified", "external", "shared_emotions_only"}
+_TEXT |= {"why", "note", "earlier_tracks", "robustness_suite", "explanation_cam"}
+_FLAGS = {"complete", "short", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
 
@@ -218,8 +218,8 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
 
 def _why(row: NamedTuple) -> str:
     """What is known of a large difference from the reported figure."""
-    budget = "trained for its full budget" if row.complete else "trained for less than its budget"
-    why = safe(row.why) or ("why is not known." if row.complete else "what else it comes from is not known.")
+    budget = "trained for less than its budget" if row.short else "trained for its full budget"
+    why = safe(row.why) or ("what else it comes from is not known." if row.short else "why is not known.")
     return f"`{row.method}` ({row.recipe}) is {percent(row.difference, '+')} points from its paper: {budget}; {why}"
 
 

@@ -318,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     for place in (arguments.out, arguments.video):
         if place and place.is_file():
-            print(f"{place}: {written} rows" if place == arguments.out else place)
+            print(f"{label(place)}: {written} rows" if place == arguments.out else label(place))
     if problems:
         print(f"{len(problems)} of {len(paths)} files could not be read, or not whole:", file=sys.stderr)
         for problem in problems:

@@ -24,6 +24,11 @@ class Earlier:
     """Of all these runs together, as of `pictures_seen`."""
     pictures_seen: int
 
+    @property
+    def tracks(self) -> list[str]:
+        """What they were trained on, each once, newest first."""
+        return list(dict.fromkeys([self.track, *(row.split("/")[1] for row in self.weights if "/" in row)]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -53,6 +58,23 @@ class Trained:
 
     awei's guide is as ImageNet's VGG16 came where no stage "guide" is among them, else it was fine-tuned.
     """
+
+
+def budget_share(trained: Trained, split: float | None) -> float | None:
+    """Pictures seen, in the runs of `earlier` too, as a share of those of the recipe's whole budget: above 1 where
+    several runs came to more. None where it is not known.
+
+    split: pictures in the training split, of which a run may have had a part; 0, None or NaN where it is not known.
+    """
+    epochs, pictures = trained.epochs, trained.train_pictures
+    if epochs is None or not trained.budget_epochs:
+        return None
+    whole = split if split and split == split else pictures
+    if trained.earlier and whole:
+        seen = trained.pictures_seen if trained.pictures_seen is not None else epochs * (pictures or whole)
+        return (seen + trained.earlier.pictures_seen) / (trained.budget_epochs * whole)
+    part = min(pictures / whole, 1) if pictures and whole else 1
+    return part * full_epochs(epochs, trained.pictures_seen, pictures) / trained.budget_epochs
 
 
 def full_epochs(epochs: int, pictures_seen: int | None, train_pictures: int | None) -> int:

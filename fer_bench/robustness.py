@@ -242,7 +242,7 @@ def measure_robustness(
     return Robustness(
         suite=SUITE, pictures=len(sample), seed=seed,
         clean=fraction(means[0], draws[:, 0]),
-        corrupted=interval(means[1:].mean(), spoiled),
+        corrupted=fraction(means[1:].mean(), spoiled),
         relative_drop=interval(1 - means[1:].mean() / means[0], drop) if means[0] > 0 else None,
         corruptions=found,
     )  # fmt: skip
@@ -260,16 +260,16 @@ def contact_sheet(images: np.ndarray, severities: Sequence[int] = SEVERITIES, se
 def table_text(found: Robustness) -> str:
     """The figures as lines of plain text: a row per corruption, a column per severity; per cent."""
     severities = list(next(iter(found.corruptions.values())))
-    lines = [f"{'':16}" + "".join(f"{'severity ' + severity:>18}" for severity in severities)]
+    lines = [f"{'':16}" + "".join(f"{'severity ' + severity:>20}" for severity in severities)]
     for name, cells in found.corruptions.items():
         shown = (f"{100 * c.value:.1f} [{100 * c.low:.1f}, {100 * c.high:.1f}]" for c in cells.values())
-        lines.append(f"{CORRUPTIONS[name].title:16}" + "".join(f"{cell:>18}" for cell in shown))
+        lines.append(f"{CORRUPTIONS[name].title:16}" + "".join(f"{cell:>20}" for cell in shown))
     named = {"clean": found.clean, "corrupted": found.corrupted, "relative drop": found.relative_drop}
     for name, c in named.items():
         told = "none: no clean picture is right"
         if c is not None:
             told = f"{100 * c.value:.1f} [{100 * c.low:.1f}, {100 * c.high:.1f}]"
-        lines.append(f"{name:16}{told:>18}")
+        lines.append(f"{name:16}{told:>20}")
     return "\n".join(lines)
 
 

@@ -111,17 +111,22 @@ class ScoreFile:
             )
 
     def _last_group(self) -> set[str]:
-        """The inputs of the last group that has rows; fills `done` with the others."""
-        names: set[str] = set()
-        methods: set[str] = set()
+        """The inputs that are to be scored again; fills `done` with the others.
+
+        Those whose rows stand last, whatever place these inputs now have among all, with the rest of their group, and
+        those that a method has no row of.
+        """
+        found: dict[str, set[str]] = {}
+        name = ""
         for row, _ in self._rows():
-            names.add(row["filepath"])
-            methods.add(row["method"])
+            name = row["filepath"]
+            found.setdefault(name, set()).add(row["method"])
+        names, methods = set(found), set().union(*found.values())
         first_rows_only = methods < self.methods and len(names) == 1
         if methods and methods != self.methods and not first_rows_only:
             raise UserError(self._other_run())
-        latest = max((self.groups[name] for name in names if name in self.groups), default=-1)
-        last = {name for name in names if self.groups.get(name) == latest}
+        latest = self.groups.get(name, -1)
+        last = {one for one in names if self.groups.get(one) == latest or one == name or found[one] != methods}
         self.done = names - last
         return last
 

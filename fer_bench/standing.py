@@ -76,22 +76,24 @@ def recomputed(result: Result, answers: Logits) -> Result:
 
 
 def recompute(
-    methods: Collection[str] | None, tracks: Collection[str], out: Path, recipe: str | None = None, seed: int = 0
+    methods: Collection[str] | None, tracks: Collection[str], out: Path, recipe: str | None = None,
+    seed: int | None = None,
 ) -> tuple[int, list[str]]:
     """Compute the figures of the records in `out` anew; a record that they agree with is not written again.
 
     For records from before a statistic was mended. All else in them stays, the commit and the date too: they are those
-    of the answers. methods: None is every one in `out`, peers as well. recipe: None is any. Returns as `evaluate` does,
-    every record that was looked at counted, and a `Failure` for each whose answers are missing or not its own.
+    of the answers. methods: None is every one in `out`, peers as well. recipe, seed: None is any. Returns as
+    `evaluate` does, every record that was looked at counted, and a `Failure` for each whose answers are missing or not
+    its own.
     """
     looked, skipped = 0, []
     folders = {track_folder(name) for name in tracks}
-    for path in sorted((out / "results").glob(f"*/*/{recipe or '*'}-s{seed}*.json")):
+    for path in sorted((out / "results").glob(f"*/*/{recipe or '*'}-s{'' if seed is None else seed}*.json")):
         if path.parts[-3] not in folders or (methods is not None and path.parts[-2] not in methods):
             continue
         try:
             before = read_result(path)
-            if before.seed != seed:
+            if seed not in (None, before.seed):
                 continue
             answers = read_logits(path)
             try:

@@ -46,7 +46,7 @@ from fer_bench.registry import UnknownNameError
 from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, stage_epochs
 from fer_bench.start import check_alike, check_standing, source_of, splits_of, standing, start_file, start_from
 from fer_bench.transforms import to_input
-from fer_bench.weights import pack, read_tensors, run_folder, sha256, unpack, write_tensors
+from fer_bench.weights import as_begun, pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
 
 class Run:
@@ -345,7 +345,7 @@ class Run:
 def train(given: argparse.Namespace, processes: Processes) -> int:
     """What the command line says, in this process. Returns the exit code."""
     options = Options(**{name: getattr(given, name) for name in Options.__dataclass_fields__})
-    track = track_named(given.track)
+    track = track_named(as_begun(given.out, given.track))
     if track.name in TRACKS and track.trained_on != track.name:
         raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
     check_output(given.out)

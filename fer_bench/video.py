@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.errors import UserError
-from fer_bench.files import replace_with
+from fer_bench.files import make_folder, replace_with
 
 if TYPE_CHECKING:
     import av
@@ -376,8 +376,8 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
     first = next(pictures, None)
     if first is None:
         raise UserError(f"{path}: there are no frames to write.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.mp4")
+    real = Path(os.path.realpath(path))  # a link stays one, and what it leads to is written
+    temporary = make_folder(real.parent) / f".{real.stem}.{os.getpid()}.tmp.mp4"
     try:
         options = {"movflags": "+faststart"}  # the index in front, so that a browser can begin to play
         with av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=options) as container:
@@ -394,7 +394,7 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
                 even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             container.mux(stream.encode(None))
-        replace_with(temporary, path)
+        replace_with(temporary, real)
     finally:
         temporary.unlink(missing_ok=True)
     return path

@@ -270,6 +270,20 @@ def record_of(path: Path) -> dict:
     return record if isinstance(record, dict) else {}
 
 
+def as_begun(out: Path, track: str) -> str:
+    """The track as the runs in `out` have it: one's own pictures may be written there with another path."""
+    if track.partition(":")[0] not in OWN:
+        return track
+    names = {}
+    for folder in sorted(out.glob("*/")):
+        for path in sorted(folder.glob("*/*/*.safetensors")):
+            record = record_of(path)
+            if name := record.get("track") or record.get("identity", {}).get("track"):
+                names[name] = None
+                break  # one folder, one name
+    return track if track in names else next((name for name in names if same_track(name, track)), track)
+
+
 def index_key(method: str, track: str, recipe: str, seed: int) -> str:
     return f"{method}/{track}/{recipe}-s{seed}"
 

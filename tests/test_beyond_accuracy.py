@@ -20,7 +20,7 @@ def test_the_best_of_each_emotion_is_the_one_with_the_greatest_f1():
     )  # fmt: skip
     text = lb.markdown([fair, always])
     assert "| Method | Anger (50) | Happiness (50) |" in text
-    assert "| `fair` (common-v1) | **80.0** (80.0 ± 50.0) | **80.0** (80.0 ± 50.0) |" in text
+    assert "| `fair` (common-v1) | **80.0** (80.0, 0.0 to 100.0) | **80.0** (80.0, 0.0 to 100.0) |" in text
     assert "| `always` (common-v1) | 66.7 (100.0, ≥ 96.0) | 0.0 (0.0, ≤ 4.0) |" in text
     assert "**Per emotion**" not in lb.markdown([fair])
 
@@ -66,5 +66,5 @@ def test_the_page_sorts_by_an_emotions_f1():
     found = cells(lb.table([made("a", hits=80)], None, "fer2013").assign(name="a"))
     assert found.headers[-2:] == ["Anger, F1 %", "Happiness, F1 %"]
     assert found.values[0][-2:] == [80.0, 80.0]
-    assert found.shown[0][-1] == "80.0 (80.0 ± 50.0)"
+    assert found.shown[0][-1] == "80.0 (80.0, 0.0 to 100.0)"
     assert found.kinds[-2:] == ["number", "number"]

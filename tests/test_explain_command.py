@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,16 @@ def test_main_writes_overlays_and_names_what_it_cannot_read(
     assert said.out.count(": happiness") == 4
     assert said.err.splitlines()[-1].startswith(f"unreadable {tmp_path / 'note.jpg'}")
     assert main([inputs[0], "-o", str(out)]) == 0
+
+
+def test_a_name_that_is_no_utf8_costs_nothing(loaded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is told in one line with its odd byte escaped, and the picture after it is drawn too."""
+    for name in (b"a\xff.png", b"b\nc.png"):
+        Image.fromarray(picture(1, 1)).save(tmp_path / os.fsdecode(name), format="PNG")
+    assert main([str(tmp_path), "-o", str(tmp_path / "out"), "--method", "deep_emotion", "--no-detect"]) == 0
+    said = capsys.readouterr().out
+    assert said.isascii()
+    assert [line.rsplit("/", 1)[1].split("-")[0] for line in said.splitlines()] == ["a\\udcff", "b\\nc"]
 
 
 def test_main_overlays_every_face_it_finds(loaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

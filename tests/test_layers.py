@@ -11,7 +11,7 @@ import fer_bench
 
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
-    {"errors"},
+    {"errors", "command"},
     {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files", "networks"},

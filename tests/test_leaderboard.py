@@ -287,19 +287,40 @@ def test_explanations_stand_in_a_table_of_their_own():
         ),
         (
             {"epochs": 12, "earlier": Earlier(weights=["b"], track="fer2013", epochs=20, pictures_seen=573_560)},
-            "| 12 of 60 epochs (stopped early) after 20 before, 2.3M pictures in all |",
+            "| 12 of 60 epochs (stopped early) after 20 before, 2.3M pictures in all, 1.3 × its recipe's |",
         ),
         (
             {"earlier": Earlier(weights=["b"], track="ferplus", epochs=91, pictures_seen=280_000)},
-            "| 60 epochs after 91 on ferplus, 2M pictures in all |",
+            "| 60 epochs after 91 on ferplus, 2M pictures in all, 1.2 × its recipe's |",
         ),
         (  # a 51st epoch of two batches
             {"epochs": 40, "earlier": Earlier(weights=["b"], track="fer2013", epochs=51, pictures_seen=1_434_156)},
-            "| 40 of 60 epochs (stopped early) after 50 before, 3.16M pictures in all |",
+            "| 40 of 60 epochs (stopped early) after 50 before, 3.16M pictures in all, 1.8 × its recipe's |",
         ),
         (  # two epochs of a part
             {"epochs": 1, "earlier": Earlier(weights=["b"], track="fer2013", epochs=2, pictures_seen=16_000)},
             "| 1 of 60 epochs (stopped early) after 16,000 pictures before, 1.74M pictures in all |",
+        ),
+        (  # more than the recipe's, though not in its one schedule
+            {
+                "epochs": 40,
+                "complete": False,
+                "pictures_seen": 1_147_120,
+                "earlier": Earlier(weights=["b"], track="fer2013", epochs=51, pictures_seen=1_434_156),
+            },
+            "| 40 epochs after 50 before, 2.58M pictures in all, 1.5 × its recipe's |",
+        ),
+        (  # less than the recipe's, and most of it on other labels
+            {
+                "epochs": 8,
+                "complete": False,
+                "pictures_seen": 229_424,
+                "earlier": Earlier(
+                    weights=["a/fer2013/common-v1-s0 (12)", "a/ferplus/common-v1-s0 (34)"],
+                    track="fer2013", epochs=39, pictures_seen=1_096_862,
+                ),
+            },
+            "| ◔ 8 of 60 epochs after 38 on fer2013 and ferplus, 1.33M pictures in all |",
         ),
         ({"train_pictures": 28_400}, "| 60 epochs, 1.72M pictures |"),
         ({"train_pictures": 28_300}, "| 60 epochs of 28,300 pictures, not 60 of 28,678 |"),

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import fer_bench
 from fer_bench.__main__ import COMMANDS, HOMES, main
 
 
@@ -68,24 +67,3 @@ def test_a_map_is_drawn_where_nothing_has_imported_torchvision(tmp_path: Path) -
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "maps").iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("started", "program", "expected"),
-    [
-        (["python", "-m", "fer_bench.train", "--help"], "-m", True),
-        (["python", "-u", "-m", "fer_bench"], "-m", True),
-        (["python", "/usr/bin/fer-bench", "train"], "/usr/bin/fer-bench", True),
-        (["python", "-m", "fer_bench_extras", "--help"], "-m", False),
-        (["python", "-m", "pytest", "-m", "fer_bench"], "/venv/pytest/__main__.py", False),
-        (["python", "mine.py", "-m"], "mine.py", False),
-        (["python"], "", False),
-    ],
-)
-def test_only_its_own_commands_change_how_often_garbage_is_looked_for(
-    monkeypatch: pytest.MonkeyPatch, started: list[str], program: str, expected: bool
-) -> None:
-    """Whoever imports the package keeps Python's own setting."""
-    monkeypatch.setattr(sys, "orig_argv", started)
-    monkeypatch.setattr(sys, "argv", [program])
-    assert fer_bench._is_command() == expected

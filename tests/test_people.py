@@ -82,7 +82,8 @@ def test_one_person_alone_is_no_sample_of_people() -> None:
 
 def test_the_board_says_where_intervals_are_over_people() -> None:
     """The text on reading the table names the tracks; a track whose records know their people has a note of its own."""
-    assert "on CK+, MMI, DISFA and TFEID over the people in them (all pictures of a person" in leaderboard.HOW_TO_READ
+    said = "over people where it is known whom the pictures show (CK+, MMI, DISFA, TFEID, a CSV with subjects)"
+    assert said in leaderboard.HOW_TO_READ
     note = "- ± is over the 24 people, not their pictures."
     assert note in leaderboard.markdown([made("a", track="ckplus", subjects=24)])
     assert "people, not their pictures" not in leaderboard.markdown([made("a", track="ckplus")])

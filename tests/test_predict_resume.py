@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import signal
 import subprocess
@@ -65,6 +66,27 @@ def test_resume_gives_the_same_file(suffix: str, calls: int, tmp_path: Path, mon
     assert run(root, "-o", out, *options, "--resume") == 0
     assert out.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["in", f"s{suffix}", f"whole{suffix}"]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_inputs_in_another_order_lose_no_part_of_a_clip(
+    turned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip that was interrupted is scored whole, though by now it does not stand last among the inputs."""
+    inputs = [album(tmp_path / "pictures", 3), album(tmp_path / "clips", 0, clips=1)]
+    options = ["--no-detect", "--method", "deep_emotion", "--per-second", 10]
+    assert run(*inputs, "-o", tmp_path / "whole.csv", *options) == 0
+    monkeypatch.setattr(predict, "GROUP", 4)
+    out = tmp_path / "s.csv"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(Killed):
+            run(*inputs, "-o", out, *options)
+    partly = read(out)
+    assert 3 < len(partly) < len(read(tmp_path / "whole.csv"))
+    assert run(*(inputs[::-1] if turned else inputs), "-o", out, *options, "--resume") == 0
+    key = operator.itemgetter("filepath", "face", "time")
+    assert sorted(read(out), key=key) == sorted(read(tmp_path / "whole.csv"), key=key)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])

@@ -163,3 +163,29 @@ def test_what_is_not_there_is_said(board: Path, capsys: pytest.CaptureFixture[st
     assert f"{board} holds no record of that" in capsys.readouterr().err
     assert main(["--all", "--figures", "--runs", str(board), "--out", str(board)]) == 2
     assert "--figures computes figures alone, of rows that stand; leave out --runs." in capsys.readouterr().err
+
+
+def test_all_rows_that_stand_are_computed_anew(board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without --track and --seed also those of own pictures (found by another spelling too) and of other seeds."""
+    path, before = record(board)
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    name = f"folder:{tmp_path / 'mine'}"
+    wrong = {n: Interval(m.value, 0, m.high) for n, m in before.metrics.items()}
+    rows = [replace(before, seed=3), replace(before, track=name), before]
+    for row in rows:
+        place = write_result(replace(row, metrics=wrong), board)
+        place.with_suffix(".npz").write_bytes(path.with_suffix(".npz").read_bytes())
+    read = [result_path(board, row.track, row.method, row.recipe, row.seed) for row in rows]
+    assert main(["--all", "--figures", "--track", "folder:./mine", "--out", str(board)]) == 0
+    assert [read_result(place) == row for place, row in zip(read, rows, strict=True)] == [False, True, False]
+    assert main(["--all", "--figures", "--seed", "3", "--out", str(board)]) == 0
+    assert [read_result(place) == row for place, row in zip(read, rows, strict=True)] == [True, True, False]
+    assert main(["--all", "--figures", "--out", str(board)]) == 0
+    assert [read_result(place) == row for place, row in zip(read, rows, strict=True)] == [True, True, True]
+
+
+def test_costs_of_no_row_say_where_rows_are_looked_for(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A track that the folder has no record of is named as such."""
+    assert main(["--method", "senet50", "--costs", "--track", "fer2013", "--out", str(board)]) == 2
+    assert f"{board} holds no such record; --out takes the folder" in capsys.readouterr().err

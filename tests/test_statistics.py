@@ -257,10 +257,43 @@ def test_all_metrics_of_a_test_set_take_less_than_three_seconds():
     assert list(found) == list(m.METRICS)
 
 
-def test_paired_difference_of_equal_models_is_exactly_zero():
-    """Two models that answer alike differ by nothing, in every resample."""
+def test_paired_difference_of_equal_models_is_zero_as_far_as_so_few_pictures_tell():
+    """Two models that answer alike differ by nothing; agreement on 100 pictures leaves room for 3.7 % (Wilson)."""
     targets, logits = noisy(100)
-    assert s.paired_difference(targets, logits, 2 * logits) == s.Interval(0.0, 0.0, 0.0)
+    found = s.paired_difference(targets, logits, 2 * logits)
+    share = 1.959964**2 / (100 + 1.959964**2)
+    assert (found.value, found.low, found.high) == (0, pytest.approx(-share), pytest.approx(share))
+    people = np.arange(100) % 4
+    assert s.paired_difference(targets, logits, 2 * logits, subjects=people).high == pytest.approx(0.4899, abs=1e-4)
+    right, wrong = np.eye(7)[targets], np.eye(7)[(targets + 1) % 7]
+    best = s.paired_difference(targets, right, wrong)
+    assert (best.value, best.low, best.high) == (1, pytest.approx(1 - share), 1)
+
+
+def test_means_over_classes_have_a_width_where_all_resamples_agree():
+    """Six of six right is not certain: balanced accuracy is as wide as Wilson's intervals of 2 of 2 are."""
+    targets = np.arange(6) % 3
+    found = s.bootstrap_metrics(targets, np.eye(3)[targets])
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert (found[name].value, found[name].low, found[name].high) == (1, pytest.approx(0.34238, abs=1e-5), 1)
+    always = s.bootstrap_metrics(targets, np.tile(np.eye(3)[0], (6, 1)))["balanced_accuracy"]
+    assert always.value == pytest.approx(1 / 3)
+    assert always.low < 0.31
+    assert always.high > 0.49
+
+
+@pytest.mark.parametrize("shows", [2, 3, 4, 6])
+def test_a_recall_over_few_people_covers_the_truth(shows):
+    """Of 24 people some show the emotion, ten pictures each: 95 % intervals hold the true recall of 2/3 that often."""
+    held, who = 0, np.repeat(np.arange(24), 10)
+    targets = (who < shows).astype(int)
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        right = rng.random(240) < rng.beta(4, 2, 24)[who]
+        logits = np.eye(2)[np.where(right, targets, 1 - targets)]
+        found = s.bootstrap_recalls(targets, logits, 200, seed, subjects=who)[1]
+        held += found.low <= 2 / 3 <= found.high
+    assert held >= 89  # of 95 on average fewer in one of a hundred such trials
 
 
 def test_paired_difference_uses_the_pairing():

@@ -171,3 +171,22 @@ def test_an_unfinished_run_from_another_start_is_not_replaced(
     (folder / "last.safetensors").write_bytes(b"torn")
     with pytest.raises(UserError, match="last.safetensors: this is no checkpoint to weigh; remove it"):
         run(track, tmp_path / "out").fit()
+
+
+@pytest.mark.parametrize("named", ["folder:./faces/", "folder:{}/link"])
+def test_a_folder_that_is_written_in_another_way_is_the_same(
+    track: Track, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """`--resume` goes on with the run on the same pictures, instead of beginning a second one beside it."""
+    (tmp_path / "link").symlink_to(tmp_path / "faces")
+    monkeypatch.chdir(tmp_path)
+    command = ["--method", "deep_emotion", "--epochs", "2", "--resume", "--out", "runs", "--device", "cpu"]
+    assert main([*command, "--track", track.name]) == 0
+    (model,) = Path("runs").glob("*/*/*/model.safetensors")
+    trained = model.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "epoch", lambda *_: pytest.fail("a second run was begun"))
+        assert main([*command, "--track", named.format(tmp_path)]) == 0
+    assert list(Path("runs").glob("*/*/*/model.safetensors")) == [model]
+    assert model.read_bytes() == trained
+    assert read_tensors(model)[1]["track"] == track.name

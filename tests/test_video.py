@@ -359,6 +359,16 @@ def test_a_written_clip_reads_back(size: tuple[int, int], tmp_path: Path) -> Non
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["out.mp4"]
 
 
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """What it leads to is written."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "there" / "real.mp4")
+    assert write_clip(tmp_path / "link.mp4", [plain(50)] * 3, 10) == tmp_path / "link.mp4"
+    assert (tmp_path / "link.mp4").is_symlink()
+    assert len(list(frames(tmp_path / "there" / "real.mp4"))) == 3
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["real.mp4"]
+
+
 def test_writing_that_fails_leaves_the_old_clip(tmp_path: Path) -> None:
     """A clip is written whole or not at all: what was there before stays, and no temporary file is left."""
     path = write_clip(tmp_path / "out.mp4", [plain(9)] * 3, 10)

@@ -98,7 +98,7 @@ def write_merged(
     sources = sources_of(specs)
     emotions = in_order(emotion for source in sources for emotion in source.emotions)
     with filled_folder(out) as staging:
-        seen: dict[bytes, tuple[str, int]] = {}
+        seen: dict[bytes, tuple[str, int, bool]] = {}
         tally = Tally()
         for split in ORDER:
             pictures = _pictures(sources, split, size, emotions, load, seen, tally, say)
@@ -171,7 +171,7 @@ def _pictures(
     size: int,
     emotions: tuple[str, ...],
     load: Callable[[str, str], FaceSet],
-    seen: dict[bytes, tuple[str, int]],
+    seen: dict[bytes, tuple[str, int, bool]],
     tally: Tally,
     say: Callable[[str], None],
 ) -> Iterator[Picture]:
@@ -182,19 +182,20 @@ def _pictures(
         faces = load(source.spec, split)
         label_of = [emotions.index(emotion) for emotion in faces.emotions]
         prefix = f"{number}-{re.sub('[^A-Za-z0-9]+', '-', source.name)}"
-        kept = removed = 0
+        kept = removed = lost = 0
         people = [""] * len(faces) if faces.subjects is None else [f"{prefix}/{who}" for who in faces.subjects]
         for index, (pixels, label, name) in enumerate(zip(faces.images, faces.labels, faces.ids, strict=True)):
             image = square(Image.fromarray(pixels), size)
             digest = hashlib.blake2b(np.asarray(image.convert("RGB")).tobytes(), digest_size=16).digest()
             merged = label_of[int(label)]
             if digest in seen:
-                where, other = seen[digest]
+                where, other, known = seen[digest]
                 tally.removed[source.name, split, where] += 1
                 tally.disagreeing += other != merged
                 removed += 1
+                lost += bool(people[index]) and not known
                 continue
-            seen[digest] = (split, merged)
+            seen[digest] = (split, merged, bool(people[index]))
             tally.kept[source.name, split, emotions[merged]] += 1
             kept += 1
             encoded = io.BytesIO()
@@ -202,7 +203,14 @@ def _pictures(
             file = f"{prefix}-{index:06d}.png"
             yield Picture(encoded.getvalue(), merged, source.name, name, faces.split, file, people[index])
         tally.skipped[source.name, split] = len(faces.skipped)
-        tally.notes.setdefault(source.name, {}).update(dict.fromkeys(faces.notes))
+        notes = list(faces.notes)
+        if lost:
+            notes.append(
+                f"whom {lost:,} pictures of {split} show is known here, but not of the same pictures in the sources "
+                "named before, which were kept; name this source first"
+            )
+            say(f"{source.name}: {notes[-1]}.")
+        tally.notes.setdefault(source.name, {}).update(dict.fromkeys(notes))
         say(f"{source.name} {split}: {kept:,} pictures, {removed:,} removed that stand elsewhere already")
 
 

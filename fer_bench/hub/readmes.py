@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import yaml
 from huggingface_hub import (
@@ -125,7 +125,7 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
         text += f"It ran **{epochs} of {budget} epochs**"
         text += f" and saw {trained['pictures_seen']:,} pictures" if trained.get("pictures_seen") is not None else ""
         text += f" on {trained['device']}. " if trained.get("device") else ". "
-        if not trained.get("complete", True):
+        if not trained.get("complete", True) and not _made_up_for(trained):
             text += "The budget was not used up: the figures say what this run reached, not what the method can. "
     text += f"The checkpoint was selected by {trained.get('selection', 'validation accuracy')}"
     text += f" ({trained['selected_value']:.4f})" if trained.get("selected_value") is not None else ""
@@ -141,6 +141,14 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
         text += f"It went on from {', which went on from '.join(earlier['weights'])}: {before} before. "
     first = "The first of these runs" if earlier else "It"
     return text + f"{first} started from " + (f"pretrained weights: {start}." if start else "random weights.")
+
+
+def _made_up_for(trained: Mapping) -> bool:
+    """Whether the runs before saw the pictures that the last one lacks of its recipe's."""
+    before, size = trained.get("earlier"), trained.get("train_pictures")
+    if not before or not size or trained.get("pictures_seen") is None or not trained.get("budget_epochs"):
+        return False
+    return trained["pictures_seen"] + before["pictures_seen"] >= trained["budget_epochs"] * size
 
 
 def _figures(results: Sequence[Result]) -> str:
@@ -251,8 +259,9 @@ to say.
 
 In `results.parquet` numbers are fractions. `accuracy_low` and `accuracy_high`, and so on for each metric, are the ends
 of its interval; `subjects` is the number of people that it is over, empty where it is over pictures. `rank` counts
-within `track` and `group`. What the board marks ◔ has `complete` false. `budget_fraction` is the share of the recipe's
-epochs that was run, below 1 also where the recipe itself stopped early and the training is complete.
+within `track` and `group`. What the board marks ◔ has `short` true. `budget_fraction` is the share of the recipe's
+pictures that was seen in all runs together, below 1 also where the recipe itself stopped early and the training is
+complete; `complete` is about the last run alone.
 
 ```python
 from datasets import load_dataset

@@ -24,6 +24,7 @@ from fer_bench.protocols import TRACKS, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.sweep.engines import ENGINES, Board, Means, engine_named
 from fer_bench.sweep.worker import work_for
+from fer_bench.weights import as_begun
 
 
 def arguments_from(argv: list[str] | None) -> argparse.Namespace:
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         limit_validation=given.limit_validation, max_minutes=given.max_minutes, stream=given.stream,
     )  # fmt: skip
     try:
-        track = track_named(given.track)
+        track = track_named(as_begun(given.out, given.track))
         if track.name in TRACKS and track.trained_on != track.name:
             raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
         if given.slurm and given.engine not in ("auto", "submitit"):

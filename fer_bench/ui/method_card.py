@@ -12,7 +12,7 @@ from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.leaderboard import percent
 from fer_bench.protocols import TRACKS
-from fer_bench.records import Earlier, epochs_before, full_epochs
+from fer_bench.records import Earlier, budget_share, epochs_before, full_epochs
 from fer_bench.results import Result
 
 
@@ -46,7 +46,7 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
         how = f"trained elsewhere, as its authors declare on {plain(data)}; submitted, {_checked(result)}"
         how += f"; {plain(place)}" if place else ""
     elif not card.get("package"):
-        how = f"trained on {plain(trained.track)}, {_training(result, earlier_split)}"
+        how = f"trained on {plain(trained.track)}, {_training(result, split, earlier_split)}"
     parts += [f"**Measured here:** {row}; {how}.", f"**Cost:** {_cost(result)}."]
     if card.get("reported"):
         who = "its authors state" if card.get("package") else "the paper states"
@@ -87,7 +87,7 @@ def _is_link(url: str) -> bool:
     return url.startswith("https://") and not set(url) & set(" \"'<>\\`")
 
 
-def _training(result: Result, earlier_split: float) -> str:
+def _training(result: Result, split: float, earlier_split: float) -> str:
     """ "20 of 60 epochs, less than its recipe asks", its stages, and the runs and weights that it started from."""
     trained = result.trained
     if trained.epochs is None:
@@ -103,7 +103,11 @@ def _training(result: Result, earlier_split: float) -> str:
             whose = plain(", then ".join(reversed(trained.earlier.weights)))
             earlier = trained.earlier
             told += f" after {epochs_before(earlier.epochs, earlier.pictures_seen, earlier_split)} of {whose}"
-        told += "" if trained.complete else ", less than its recipe asks"
+        share = budget_share(trained, split)
+        if not trained.complete and trained.earlier and share and share >= 1:
+            told += f", in all {share:.1f} × the pictures of its recipe"
+        elif not trained.complete:
+            told += ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
 

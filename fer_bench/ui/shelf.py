@@ -69,7 +69,7 @@ def choices(root: Path) -> list[Choice]:
         if row.tta == "none" and row.method not in found:
             title = cards.get(row.method, {}).get("title", row.method)
             half = (row.high - row.low) / 2
-            found[row.method] = Choice(row.method, title, row.accuracy, half, not row.complete)
+            found[row.method] = Choice(row.method, title, row.accuracy, half, bool(row.short))
     missing = sorted(shipped.keys() - found.keys())
     rest = [Choice(name, cards.get(name, {}).get("title", name), None, None, True) for name in missing]
     ordered = sorted(found.values(), key=lambda c: -c.accuracy) + rest

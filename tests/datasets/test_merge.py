@@ -117,6 +117,18 @@ def test_people_stay_with_their_pictures(tmp_path: Path, two: list[str]) -> None
     assert sorted(found["subject"]) == ["", "0-csv-who-csv/Ann"]
 
 
+def test_a_person_that_is_lost_is_told(tmp_path: Path, two: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a picture that stands twice the first is kept; where only a later source knows whom it shows, that is said."""
+    rows = ("path,emotion,split,subject", "train/happy/b.png,happy,train,Ann", "test/happy/a.png,happy,test,Bob")
+    who = table(tmp_path / "one" / "who.csv", *rows)
+    told = "whom 1 pictures of train show is known here, but not of the same pictures in the sources named before"
+    out = merged(tmp_path, [two[0], who])
+    assert told in capsys.readouterr().err
+    assert told in (out / "merge.json").read_text()
+    merged(tmp_path / "again", [who, two[0]])
+    assert "is known here" not in capsys.readouterr().err
+
+
 def test_both_forms_hold_the_same(tmp_path: Path, two: list[str]) -> None:
     """merge.json differs in nothing but the form."""
     told = []
