@@ -67,6 +67,8 @@ class Reported:
     """Where it stands (paper, table) and how it was measured where that differs from ours."""
     why: str = ""
     """Why ours differs from it by more than two points, in one sentence: what an experiment showed, no guess."""
+    why_paper: str = ""
+    """The same of a row under the paper's own recipe."""
 
     def __post_init__(self) -> None:
         if not 0 < self.accuracy < 1:

@@ -352,6 +352,9 @@ def test_a_large_difference_has_a_sentence(hits, complete, why, sentence):
     for other in (replace(row, seed=1), replace(row, recipe="paper")):  # `why` tells of the card's own weights
         assert not why or "Its rate" not in lb.markdown([other], cards)
     assert not why or "Its rate" in lb.markdown([row], cards)
+    cards["a"]["reported"][0]["why_paper"] = "Its epochs are few."
+    assert ("Its epochs are few." in lb.markdown([replace(row, recipe="paper")], cards)) is (sentence is not None)
+    assert "Its epochs are few." not in lb.markdown([row, replace(row, recipe="paper", seed=1)], cards)
     assert "from its paper" not in lb.markdown([replace(row, external=True)], cards)
 
 
@@ -499,7 +502,7 @@ def test_cards_are_read_back(tmp_path):
         "title": "Small_Cnn", "paper": "A paper, 2021", "url": "https://example.org/p", "shipped": True,
         "summary": "", "ours": "", "licence": "MIT (this implementation)", "cam_layer": "x", "paper_recipe": None,
         "recipe": "common-v1", "input": {"size": 48, "channels": 1, "mean": [0.5], "std": [0.25], "margin": 0.0},
-        "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T", "why": ""}],
+        "reported": [{"track": "fer2013", "accuracy": 0.6932, "source": "T", "why": "", "why_paper": ""}],
         "parameters": {"7": 3_849_319},
     }  # fmt: skip
     (tmp_path / "methods.json").write_text("{")

@@ -54,7 +54,8 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
         lines += ["|---|--:|---|"]
         for stated in card["reported"]:
             where = plain(stated["source"])
-            where += f"<br>**Why ours differs:** {plain(stated['why'])}" if stated.get("why") else ""
+            why = stated.get("why_paper" if result.recipe == "paper" else "why")
+            where += f"<br>**Why ours differs:** {plain(why)}" if why else ""
             lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {where} |")
         parts.append("\n".join(lines))
     elif card.get("package") or (_is_link(url) and not card.get("authors")):
