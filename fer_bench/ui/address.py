@@ -25,11 +25,15 @@ https://huggingface.co/docs/hub/spaces-handle-url-parameters
 TAB_FROM_ADDRESS = """() => {
   const tabs = %s, asked = new URLSearchParams(window.location.search).get("tab");
   window.openTab = tabs.includes(asked) ? asked : tabs[0];
+  window.tabOnItsWay = window.openTab !== tabs[0];
   return {selected: window.openTab, __type__: "update"};
 }"""
 
 TAB_TO_ADDRESS = """() => {%(put)s
-  if (!window.openTab || window.openTab === "%(tab)s") return;  // nobody has opened it: gradio tells of its first, too
+  // Nobody has opened it: gradio tells of its first tab, too, which may come after another was asked for.
+  if (!window.openTab || window.tabOnItsWay && %(first)s) return;
+  window.tabOnItsWay = false;
+  if (window.openTab === "%(tab)s") return;
   window.openTab = "%(tab)s";
   put({tab: "%(tab)s"});
 }"""
@@ -57,9 +61,9 @@ def tab_from(tabs: Sequence[str]) -> str:
     return TAB_FROM_ADDRESS % json.dumps(list(tabs))
 
 
-def tab_to(tab: str) -> str:
-    """Puts the tab that a visitor has opened into the address."""
-    return TAB_TO_ADDRESS % {"put": _PUT, "tab": tab}
+def tab_to(tab: str, first: bool) -> str:
+    """Puts the tab that a visitor has opened into the address. first: gradio opens that one itself."""
+    return TAB_TO_ADDRESS % {"put": _PUT, "tab": tab, "first": json.dumps(first)}
 
 
 def board_from(costs: Sequence[str]) -> str:

@@ -59,7 +59,7 @@ def build(root: Path | None = None) -> gr.Blocks:
             with gr.Tab("About", id="about"):
                 about.build()
         for tab in tabs.children:
-            tab.select(None, None, None, js=address.tab_to(tab.id))
+            tab.select(None, None, None, js=address.tab_to(tab.id, first=tab is tabs.children[0]))
         arrived.then(None, None, tabs, js=address.tab_from([tab.id for tab in tabs.children]))
         demo.load(None, None, None, js=try_it.name_examples())
         keeping.forget_closed(demo)

@@ -296,6 +296,33 @@ def test_the_address_names_the_tab(window, app_url) -> None:
             page.wait_for_url("**/?tab=try")
 
 
+def test_a_link_is_not_rewritten_while_its_tab_opens(window, app_url) -> None:
+    """Gradio tells that its first tab is open, often after a link's tab was asked for: the address never says so.
+
+    What a visitor opens after that does stand in it, the first tab too.
+    """
+    link = f"{app_url}/?tab=leaderboard&track=ferplus&row=small_cnn&from=paper"
+    page = window.context.new_page()
+    page.add_init_script("""
+        window.written = [];
+        const replace = history.replaceState.bind(history);
+        history.replaceState = (state, title, to) => {
+            window.written.push(String(to));
+            return replace(state, title, to);
+        };
+    """)
+    for _ in range(4):
+        page.goto(link)
+        page.wait_for_selector("#board-table")
+        says(page, "#board-card", "small_cnn")
+        page.wait_for_timeout(500)
+        assert page.evaluate("window.written") == []
+        assert page.url == link
+        tab(page, "Try it")
+        page.wait_for_url("**/?tab=try&track=ferplus&row=small_cnn&from=paper")
+    page.close()
+
+
 def test_the_address_names_what_is_looked_at_on_the_board(window, app_url) -> None:
     """A link opens its track, row and comparison, and what a visitor chooses there is what the address says then."""
     link = "/?tab=leaderboard&track=ferplus&row=small_cnn&from=paper"
