@@ -82,7 +82,7 @@ class Answers:
     subjects: np.ndarray | None = None
 
 
-def benchmark(model: Model, dataset: FaceSet | str, batch_size: int = 128) -> Result:
+def benchmark(model: Model, dataset: FaceSet | str, batch_size: int | None = None) -> Result:
     """Judge a loaded model on a test split: every metric with its 95 % bootstrap interval, and its cost.
 
     model: of `load`, or one's own network as `Model(name, network, input_spec, emotions)`.
@@ -110,7 +110,7 @@ def judge(
     faces: FaceSet,
     track: Track,
     duplicates: np.ndarray | None = None,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     verified: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
     tta: str = "none",

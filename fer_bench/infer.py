@@ -26,7 +26,7 @@ from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import Face, Picture, UnreadablePictureError, crop, detect_faces, one_by_one, open_picture, stack
 from fer_bench.methods import METHODS, build
-from fer_bench.networks import answering, check_scores
+from fer_bench.networks import answering, check_scores, pictures_at_once
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
@@ -97,15 +97,18 @@ class Model:
 
     @overload
     def predict(
-        self, pictures: Picture | Iterable[Picture], batch_size: int = 64, unreadable: Literal["raise"] = "raise"
+        self,
+        pictures: Picture | Iterable[Picture],
+        batch_size: int | None = None,
+        unreadable: Literal["raise"] = "raise",
     ) -> list[dict[str, float]]: ...
 
     @overload
     def predict(
-        self, pictures: Picture | Iterable[Picture], batch_size: int = 64, *, unreadable: Literal["skip"]
+        self, pictures: Picture | Iterable[Picture], batch_size: int | None = None, *, unreadable: Literal["skip"]
     ) -> list[dict[str, float] | None]: ...
 
-    def predict(self, pictures, batch_size=64, unreadable="raise"):
+    def predict(self, pictures, batch_size=None, unreadable="raise"):
         """Probability per emotion for each picture of a face.
 
         pictures: one picture or any iterable of them: PIL images, paths, encoded bytes or arrays (uint8 0..255 or
@@ -115,8 +118,7 @@ class Model:
         puts None into its place. Raises UserError for a network that answers with probabilities, NaN or infinity,
         and as `logits`.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        batch_size = pictures_at_once(batch_size, self.device)
         if unreadable not in ("raise", "skip"):
             raise ValueError(f"unreadable must be 'raise' or 'skip', not {unreadable!r}")
         waiting = iter(one_by_one(pictures))
@@ -153,7 +155,7 @@ class Model:
 def logits(
     model: Model,
     images: np.ndarray,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
     tta: str = "none",
 ) -> np.ndarray:
@@ -163,13 +165,11 @@ def logits(
     the logarithm of the mean of the probabilities of each picture's `views`. Raises UserError for a network that fails
     on what its InputSpec gives it, or gives another tensor than one of logits.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     results: list[np.ndarray] = []
-    spec, proven = model.input_spec, 0
+    spec, size, proven = model.input_spec, pictures_at_once(batch_size, model.device), 0
     with evaluating(model.network), torch.inference_mode(), full_precision(model.device):
-        for start in progress(range(0, len(images), batch_size)):
-            batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
+        for start in progress(range(0, len(images), size)):
+            batch = torch.from_numpy(images[start : start + size]).to(model.device)
             shown = views(to_input(batch, spec), tta)
             with answering(model.name, spec, len(batch), len(batch) == proven):
                 every = [model.network(view.contiguous(memory_format=torch.channels_last)) for view in shown]

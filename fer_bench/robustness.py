@@ -201,7 +201,7 @@ def measure_robustness(
     pictures: int | None = PICTURES,
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Robustness:
     """Accuracy on a stratified sample of at most `pictures` test pictures (None: all), clean and corrupted.

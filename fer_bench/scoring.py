@@ -101,7 +101,7 @@ def score_prepared(batch: Sequence[Prepared], models: Sequence[Model]) -> list[l
     probabilities = []
     for place, model in enumerate(models):
         images = stack([image for prepared in batch for image in prepared.crops[place]], model.input_spec.size)
-        answers = logits(model, images, 64)
+        answers = logits(model, images)
         check_scores(model.name, answers)
         probabilities.append(torch.from_numpy(answers).softmax(1, dtype=torch.float64).numpy().round(6))
     emotions, at, rows = emotions_of(models), 0, []

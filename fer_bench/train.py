@@ -281,7 +281,7 @@ class Run:
         """Which validation pictures (of a part of them) a network recognises, bool. Raises as `check_answers`."""
         images, labels = self.validation_set.images[part], self.validation_set.labels[part]
         name, fresh = self.method.card.name, self.start is None and not self.state["pictures"]
-        answers = logits(Model(name, network, self.spec, self.emotions, {}), images, 256)
+        answers = logits(Model(name, network, self.spec, self.emotions, {}), images)
         check_answers(name, answers, len(self.state["curve"]) + 1, str(self.folder), fresh)
         return answers.argmax(axis=1) == labels
 

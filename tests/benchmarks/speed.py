@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from fer_bench.datasets import load_dataset
+from fer_bench.emotions import SEVEN
 from fer_bench.infer import Model, best_device, logits
 from fer_bench.methods import METHODS, build, list_methods
 from fer_bench.torchvision_repair import torchvision
@@ -55,16 +56,16 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begun
 
 
-def evaluation(methods: list[str], pictures: int, device: torch.device, workers: int) -> None:
-    """Print the first ratio."""
-    blobs = [encode(image) for image in load_dataset("rendered", "train").limit(pictures).images]
+def evaluation(methods: list[str], data: str, pictures: int, device: torch.device, workers: int) -> None:
+    """Print each method's seconds and the ratio of all of them."""
+    blobs = [encode(image) for image in load_dataset(data, "train").limit(pictures).images]
     begun = time.perf_counter()
     images = np.stack([np.asarray(Image.open(io.BytesIO(blob))) for blob in blobs])
     decode = time.perf_counter() - begun
     rows = []
     for name in methods:
         network = build(name).eval().to(device, memory_format=torch.channels_last)
-        model = Model(name, network, METHODS[name].card.input, (), {})
+        model = Model(name, network, METHODS[name].card.input, SEVEN, {})
         plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         loader = DataLoader(Encoded(blobs, name), batch_size=64, num_workers=workers)
 
@@ -73,8 +74,8 @@ def evaluation(methods: list[str], pictures: int, device: torch.device, workers:
                 for batch in loader:
                     network(batch.to(device)).cpu()
 
-        logits(model, images[:64], 64)  # warm up
-        ours = seconds(lambda model=model: logits(model, images, 64))
+        logits(model, images[:64])  # warm up
+        ours = seconds(lambda model=model: logits(model, images))
         theirs = seconds(usual)
         theirs_input = seconds(lambda loader=loader: [batch.to(device) for batch in loader])
         rows.append((ours, theirs, theirs_input))
@@ -86,6 +87,7 @@ def evaluation(methods: list[str], pictures: int, device: torch.device, workers:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=list_methods(), metavar="NAME")
+    parser.add_argument("--data", default="rendered", help="a data set whose train split is here (default rendered)")
     parser.add_argument("--pictures", type=int, default=1000)
     parser.add_argument("--workers", type=int, default=0, help="of the DataLoader; with a free core each, they help it")
     parser.add_argument("--device", default="auto")
@@ -93,7 +95,7 @@ def main() -> None:
     device = best_device(arguments.device)
     methods = arguments.methods or list_methods()
     print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments.pictures} pictures")
-    evaluation(methods, arguments.pictures, device, arguments.workers)
+    evaluation(methods, arguments.data, arguments.pictures, device, arguments.workers)
 
 
 if __name__ == "__main__":
