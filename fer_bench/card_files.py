@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fer_bench.cards import MethodCard
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import alone_in, atomic_write
 
 OURS, PEERS, SUBMITTED = "methods.json", "peers.json", "submitted.json"
 MENDS = {
@@ -56,8 +56,9 @@ def write_submitted(root: Path | str, cards: Mapping[str, Mapping[str, object]])
     A card says what its authors do: `title`, `authors`, `licence`, `training_data`, `url` ("" for none), `links` (what
     of it -> where) and `input`. Raises UserError where the file is broken or cannot be read.
     """
-    plain = dict(sorted({**read_cards(root, SUBMITTED), **cards}.items()))
-    return atomic_write(Path(root) / SUBMITTED, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
+    with alone_in(Path(root)):  # two evaluations at once keep each other's cards
+        plain = dict(sorted({**read_cards(root, SUBMITTED), **cards}.items()))
+        return atomic_write(Path(root) / SUBMITTED, (json.dumps(plain, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_cards(root: Path | str, *names: str) -> dict[str, dict]:

@@ -77,6 +77,19 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def alone_in(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Other processes that enter this wait until it is left. Raises OutputError where nothing can be written there."""
+    from filelock import FileLock
+
+    try:
+        lock = FileLock(make_folder(folder) / name).acquire()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written to ({error.strerror or error}).") from None
+    with lock:
+        yield
+
+
+@contextlib.contextmanager
 def filled_folder(out: Path) -> Iterator[Path]:
     """A folder to write to, whose content becomes that of `out` at the end; nothing of it where anything is raised.
 

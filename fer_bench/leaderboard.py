@@ -30,7 +30,7 @@ from fer_bench.card_files import read_cards, readable_cards
 from fer_bench.cells import by, ece_text, markdown_table, percent, ratio_text, safe, short, titled, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
-from fer_bench.files import atomic_write
+from fer_bench.files import alone_in, atomic_write
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.records import budget_share, full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
@@ -334,11 +334,12 @@ def write_leaderboard(root: Path | str) -> list[Path]:
     Raises BrokenFilesError, after that, where a file could not be read and so has no part in the table.
     """
     root = Path(root)
-    (results, problems), (cards, more) = read_readable(root), readable_cards(root)
-    tracks = sorted({r.track for r in results}, key=place)
-    paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
     out = "" if root.resolve() == Path("leaderboard").resolve() else str(root)
-    page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards, out).encode())
+    with alone_in(root):  # of two evaluations at once the second then reads what the first has written
+        (results, problems), (cards, more) = read_readable(root), readable_cards(root)
+        tracks = sorted({r.track for r in results}, key=place)
+        paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
+        page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards, out).encode())
     if problems or more:
         raise BrokenFilesError("\n".join([*problems, *more, f"{page} was written without them."]))
     return [page, *paths]

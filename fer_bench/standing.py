@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -27,6 +27,8 @@ from fer_bench.results import (
 
 KEPT = "accuracy_without_duplicates"
 """The one figure that saved answers do not give: they do not tell which pictures also stand in train."""
+ROUNDING, NAMED = 1e-6, 3
+"""How far a figure may be from the same sum on another machine; how many that changed are told of a row."""
 
 
 def standing(result: Result, out: Path) -> Result | None:
@@ -75,11 +77,39 @@ def recomputed(result: Result, answers: Logits) -> Result:
     return replace(result, **fields | {"metrics": fields["metrics"] | kept})
 
 
+def differences(before: Result, after: Result) -> list[str]:
+    """The figures that two results do not share, each with both values; what is `ROUNDING` apart is the same."""
+    old, new = (_figures(asdict(result)) for result in (before, after))
+    return [
+        f"{name} {_short(old.get(name))} -> {_short(new.get(name))}"
+        for name in {**old, **new}
+        if not _same(old.get(name), new.get(name))
+    ]
+
+
+def _figures(value: object, name: str = "") -> dict[str, object]:
+    """Dotted name -> what stands there, of everything inside."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    found = {key: part for name_, inside in inner for key, part in _figures(inside, f"{name}.{name_}").items()}
+    return found or {name.removeprefix("."): value}
+
+
+def _same(one: object, other: object) -> bool:
+    both = isinstance(one, float) and isinstance(other, float)
+    return one == other or (both and (abs(one - other) <= ROUNDING or (one != one and other != other)))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def recompute(
     methods: Collection[str] | None, tracks: Collection[str], out: Path, recipe: str | None = None,
     seed: int | None = None,
 ) -> tuple[int, list[str]]:
     """Compute the figures of the records in `out` anew; a record that they agree with is not written again.
+
+    What is written again is named with what differs.
 
     For records from before a statistic was mended. All else in them stays, the commit and the date too: they are those
     of the answers. methods: None is every one in `out`, peers as well. recipe, seed: None is any. Returns as
@@ -100,9 +130,10 @@ def recompute(
                 after = recomputed(before, answers)
             except ResultError as error:
                 raise ResultError(f"{path}: {error}") from None
-            if after != before:
+            if changed := differences(before, after):
                 write_result(after, out)
-                tqdm.write(f"{headline(after)} computed anew")
+                more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+                tqdm.write(f"{headline(after)} computed anew ({', '.join(changed[:NAMED])}{more})")
             looked += 1
         except Exception as error:  # costs this row alone
             skipped.append(failure(" ".join(path.parts[-3:-1]), error))

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fer_bench.cards import Track
 from fer_bench.errors import UserError
-from fer_bench.files import OutputError, atomic_write, make_folder, replace_with, track_folder
+from fer_bench.files import OutputError, alone_in, atomic_write, make_folder, replace_with, track_folder
 
 INSTALLED = "share/fer_bench/weights"
 """Where an installed package has its weights, below the prefix (or the --target) that it is installed to."""
@@ -301,14 +301,8 @@ def run_folder(out: Path, method: str, track: str, recipe: str, seed: int) -> Pa
 @contextlib.contextmanager
 def index_held(folder: Path | None = None) -> Iterator[dict[str, dict]]:
     """The index, to be changed and then written back; meanwhile other processes wait, so that no row is lost."""
-    from filelock import FileLock
-
-    folder = make_folder(folder or weights_folder())
-    try:
-        lock = FileLock(folder / ".index.lock").acquire()
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written to ({error.strerror or error}).") from None
-    with lock:
+    folder = folder or weights_folder()
+    with alone_in(folder, ".index.lock"):
         index = read_index(folder)
         yield index
         write_index(index, folder)

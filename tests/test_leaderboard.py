@@ -317,7 +317,9 @@ def test_explanations_stand_in_a_table_of_their_own():
                 "pictures_seen": 229_424,
                 "earlier": Earlier(
                     weights=["a/fer2013/common-v1-s0 (12)", "a/ferplus/common-v1-s0 (34)"],
-                    track="fer2013", epochs=39, pictures_seen=1_096_862,
+                    track="fer2013",
+                    epochs=39,
+                    pictures_seen=1_096_862,
                 ),
             },
             "| ◔ 8 of 60 epochs after 38 on fer2013 and ferplus, 1.33M pictures in all |",

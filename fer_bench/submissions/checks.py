@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from fer_bench.errors import UserError
 from fer_bench.submissions import weights_file
 from fer_bench.submissions.folder import MODELS, open_plain, read_plain, scan, unpack
-from fer_bench.submissions.manifest import Manifest, read_manifest
+from fer_bench.submissions.manifest import Manifest, card_of, read_manifest
 from fer_bench.submissions.problems import MANIFEST_BYTES, Limits, Problem, Report
 from fer_bench.submissions.sandbox import Child, RefusedError
 
@@ -246,7 +247,7 @@ class Waiting:
     title: str
     tracks: tuple[str, ...]
     state: str
-    """"waiting", "waiting (model on the Hub)", ON_THE_BOARD, or "broken: ..." with the first reason."""
+    """"waiting", with what for where it has been measured, ON_THE_BOARD, or "broken: ..." with the first reason."""
 
 
 def queue(root: Path | str = Path("leaderboard/submissions")) -> list[Waiting]:
@@ -272,12 +273,32 @@ def stray(path: Path) -> bool:
 
 
 def _waiting(folder: Path, board: Path) -> Waiting:
-    """One entry of the queue. On the board is only what a record says of this very model under the folder's name."""
+    """One entry of the queue. Only records of this very model under the folder's name count."""
     manifest, problems = manifest_of(folder)
     if manifest is None:
         return Waiting(folder.name, folder.name, (), f"broken: {problems[0].text}")
     name = model_of(folder)
     own, _ = rows_of(manifest, folder / name if name else None, {board})
-    measured = folder.name == manifest.name and any(path.name.startswith("submitted-s") for path in own)
+    measured = [path for path in own if path.name.startswith("submitted-s")] if folder.name == manifest.name else []
     where = " (model on the Hub)" if manifest.hub and name is None else ""
-    return Waiting(folder.name, manifest.title, manifest.tracks, ON_THE_BOARD if measured else f"waiting{where}")
+    left = _left(manifest, measured, board)
+    state = f"waiting{where}{left}" if left is not None else ON_THE_BOARD
+    return Waiting(folder.name, manifest.title, manifest.tracks, state)
+
+
+def _left(manifest: Manifest, measured: list[Path], board: Path) -> str | None:
+    """What a submission with these records still waits for; None where it is on the board.
+
+    That is where maintainers have measured it on each of its tracks that the board has rows of, as what it is now.
+    """
+    from fer_bench.card_files import SUBMITTED, readable_cards
+    from fer_bench.results import read_result
+
+    verified = {result.track for result in map(read_result, measured) if result.verified}
+    if not verified:
+        return ": measured, not verified" if measured else ""
+    told = readable_cards(board, SUBMITTED)[0].get(manifest.name)
+    if told != json.loads(json.dumps(card_of(manifest))):
+        return ": its submission.yaml is not the one that was measured"
+    missing = [name for name in manifest.tracks if name not in verified and (board / "results" / name).is_dir()]
+    return f": to be measured on {', '.join(missing)}" if missing else None

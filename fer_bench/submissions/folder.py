@@ -23,8 +23,8 @@ DIRECTORY_BYTES = 16 * 1024
 """Of a zip's table of contents, which is read whole before anything can be counted."""
 BROKEN = zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError
 """What reading a zip may raise."""
-FINDER = ".DS_Store", "__MACOSX"
-"""The file and, in a zip, the folder that macOS adds by itself: passed over, never opened nor unpacked."""
+ADDED, FINDER = (".DS_Store", ".gitattributes"), "__MACOSX"
+"""Files that macOS and the Hub add by themselves and, in a zip, macOS' folder: passed over, and never unpacked."""
 MODELS = ("model.onnx", "model.safetensors")
 
 
@@ -50,7 +50,7 @@ def scan(folder: Path) -> list[Problem]:
             problems.append(Problem("subfolder", f"{name} is a folder; a submission has files only."))
         elif not stat.S_ISREG(info.st_mode):
             problems.append(Problem("special_file", f"{name} is a device, pipe or socket; only plain files are read."))
-        elif entry.name == FINDER[0]:
+        elif entry.name in ADDED:
             continue
         elif entry.name not in SIZES:
             problems.append(Problem("extra_file", f"{name} does not belong; the files are {', '.join(SIZES)}."))
@@ -101,6 +101,8 @@ def unpack(archive: Path, into: Path) -> list[Problem]:
     Accepted are the files of a submission, bare or inside one folder. Every entry's name, kind, size and ratio are
     looked at before the first byte is written, and each is read for no more than the size it declares.
     """
+    if archive.is_symlink():
+        return [Problem("link", f"{archive.name} is a symbolic link; give the zip itself.")]
     try:
         problem = _contents_bounded(archive)
         if problem is not None:
@@ -109,7 +111,7 @@ def unpack(archive: Path, into: Path) -> list[Problem]:
             if len(file.infolist()) > ENTRIES:
                 text = f"the zip has {len(file.infolist())} entries; a submission has four files."
                 return [Problem("zip_entries", text)]
-            infos = [info for info in file.infolist() if not _is_finder(info)]
+            infos = [info for info in file.infolist() if not _is_added(info)]
             problems = _entries(infos, archive.stat().st_size)
             if problems:
                 return problems
@@ -145,9 +147,9 @@ def _is_folder(info: zipfile.ZipInfo) -> bool:
     return info.filename.endswith("/") and info.file_size == 0
 
 
-def _is_finder(info: zipfile.ZipInfo) -> bool:
+def _is_added(info: zipfile.ZipInfo) -> bool:
     parts = info.filename.split("/")
-    return parts[0] == FINDER[1] or parts[-1] == FINDER[0]
+    return parts[0] == FINDER or parts[-1] in ADDED
 
 
 def _entries(infos: list[zipfile.ZipInfo], packed: int) -> list[Problem]:

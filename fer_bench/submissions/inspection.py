@@ -200,9 +200,13 @@ def _signature(graph: GraphProto, channels: int, size: int, outputs: int, found:
             found.note(f"{side}_type", f"has an {side} of {kind}; it must be float32 ({shape}).")
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         shown = ", ".join("N" if dim is None else str(dim) for dim in dims)
-        if not dims or dims[1:] != list(rest):
+        if not dims:
+            text = f"has an {side} whose shape is not declared; it must be ({shape}), so export it with its shapes."
+            found.note(f"{side}_shape", text)
+        elif dims[1:] != list(rest):
             reason = "the manifest's emotions" if side == "output" else "the manifest's input"
             found.note(f"{side}_shape", f"has an {side} of shape ({shown}); by {reason} it must be ({shape}).")
         elif dims[0] is not None:
-            text = f"has an {side} with a fixed batch of {dims[0]}; export it with a free one (dynamic_shapes)."
+            batch = f"fixed batch of {dims[0]}" if dims[0] >= 0 else f"batch of {dims[0]}, which is no free one to ONNX"
+            text = f"has an {side} with a {batch}; export it with a free one (dynamic_shapes)."
             found.note(f"{side}_batch", text)

@@ -30,7 +30,7 @@ from fer_bench.submissions.behaviour import MANY, NOT_FINITE, Ask, asker, behave
 from fer_bench.submissions.checks import check, manifest_of, model_of, open_model
 from fer_bench.submissions.exporting import write_onnx
 from fer_bench.submissions.folder import can_write
-from fer_bench.submissions.manifest import Manifest
+from fer_bench.submissions.manifest import Manifest, card_of
 from fer_bench.submissions.problems import Limits, Problem
 from fer_bench.submissions.remote import located
 from fer_bench.submissions.sandbox import Child, RefusedError
@@ -96,16 +96,6 @@ def measure_on(child: Child, manifest: Manifest, path: Path, faces: FaceSet, tra
 def declared(manifest: Manifest) -> str:
     """What a record says of the training data, without semicolons: behind one stands only what `from_place` knows."""
     return "declared: " + ", ".join(manifest.training_data).replace(";", ",")
-
-
-def card_of(manifest: Manifest) -> dict[str, object]:
-    """What the board tells of a submission beside its figures: what its authors say of it, as they say it."""
-    links = {what: url for what, url in (("paper", manifest.paper), ("code", manifest.code)) if url}
-    return {
-        "title": manifest.title, "authors": list(manifest.authors), "url": next(iter(links.values()), ""),
-        "links": links, "licence": manifest.licence, "training_data": list(manifest.training_data),
-        "input": manifest.input.to_dict(),
-    }  # fmt: skip
 
 
 def from_place(result: Result, pin: str | None) -> Result:

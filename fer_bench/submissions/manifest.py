@@ -16,6 +16,8 @@ from fer_bench.protocols import TRACKS
 from fer_bench.submissions.problems import MANIFEST_BYTES, Problem
 
 NAME = re.compile(r"[a-z][a-z0-9_]{1,39}")
+FILLERS = "\u115f\u1160\u3164\uffa0"
+"""Hangul letters that show nothing."""
 PINNED = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}@[0-9a-f]{40}", re.ASCII)
 """A Hub repository at a commit; a branch, a tag or a short hash can come to mean another one."""
 LARGEST, SMALLEST = 512, 16
@@ -49,6 +51,16 @@ class Manifest:
     code: str | None = None
     hub: str | None = None
     """"NAMESPACE/NAME@REVISION" where the model's file is too large for a pull request; REVISION is 40 hex digits."""
+
+
+def card_of(manifest: Manifest) -> dict[str, object]:
+    """What the board tells of a submission beside its figures: what its authors say of it, as they say it."""
+    links = {what: url for what, url in (("paper", manifest.paper), ("code", manifest.code)) if url}
+    return {
+        "title": manifest.title, "authors": list(manifest.authors), "url": next(iter(links.values()), ""),
+        "links": links, "licence": manifest.licence, "training_data": list(manifest.training_data),
+        "emotions": list(manifest.emotions), "input": manifest.input.to_dict(),
+    }  # fmt: skip
 
 
 class _Reader:
@@ -90,6 +102,8 @@ def _text(limit: int) -> Callable[[object], str]:
             raise ValueError(f"it has {len(value.strip()):,} characters; at most {limit} are read")
         if not value.isprintable():
             raise ValueError("it holds a line break, or a character that cannot be shown")
+        if not any(character.isalnum() and character not in FILLERS for character in value):
+            raise ValueError("it has no letter and no digit")
         return value.strip()
 
     return accept
@@ -103,7 +117,7 @@ def _name(value: object) -> str:
 
 def _url(value: object) -> str:
     text = _text(300)(value)
-    if not re.fullmatch(r"https://[\w.-]+(/\S*)?", text):
+    if not re.fullmatch(r"https://[\w.-]+(:\d+)?([/?#]\S*)?", text):
         raise ValueError
     return text
 
@@ -312,16 +326,18 @@ def _repeated_keys(node: yaml.Node | None) -> list[str]:
 
 
 def template() -> str:
-    """An annotated submission.yaml that passes `read_manifest` as it stands."""
+    """An annotated submission.yaml. `read_manifest` takes it once authors, licence and training data are filled in."""
     return f"""\
 # What the model is called on the board: lower case letters, digits, underscores.
 name: my_model
 title: My model
-authors: [First Author, Second Author]
-# The licence of the weights.
-licence: MIT
-# Everything it was trained on, pre-training included. Say so where test pictures may be among it.
-training_data: [FER2013 training split]
+# A list of names, between brackets and with commas between.
+authors:
+# The licence of the weights, such as MIT.
+licence:
+# Everything it was trained on, pre-training included, such as [FER2013 training split]. Say so where test pictures may
+# be among it.
+training_data:
 # The emotions in the order of the model's outputs ({", ".join(EMOTIONS)}).
 # The outputs are logits: a model that ends in Softmax is refused, one that ends in LogSoftmax is not.
 emotions: [anger, disgust, fear, happiness, sadness, surprise, neutral]
@@ -335,9 +351,9 @@ input:
   margin: 0.0       # fraction of the detected face's side that is added around it
 # Where to measure: {", ".join(TRACKS)}.
 tracks: [fer2013, rendered]
-# Optional links.
-paper: https://example.org/paper
-code: https://example.org/code
+# Links, if there are any.
+# paper: https://...
+# code: https://...
 # Only with model.safetensors: the registered method whose network the weights fit. Without it the model is model.onnx.
 # architecture: small_cnn
 # Only where the model is too large for a pull request: the Hub repository of these files, and its full revision.

@@ -115,14 +115,15 @@ def check_queue(root: Path, limits: Limits = Limits()) -> dict[str, list[Problem
 
 
 def _entry_problems(item: Waiting, root: Path, limits: Limits) -> list[Problem]:
-    """What is wrong with one entry of the queue; of one on the board only the name is looked at again."""
+    """What is wrong with one entry of the queue; the model of one on the board is not run again."""
     folder = root / item.name
     if stray(folder):
         return [Problem("no_folder", STRAY)]
     manifest, _ = manifest_of(folder)
     if item.state == ON_THE_BOARD:
-        name = model_of(folder)
-        return taken_name(manifest, folder / name if name else None, root.parent)
+        if model_of(folder) is None:
+            return taken_name(manifest, None, root.parent)
+        return check(folder, run=False, board=root.parent)
     try:
         place = located(folder)
     except UserError as error:

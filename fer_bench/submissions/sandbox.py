@@ -205,7 +205,8 @@ class Child:
         self._kill()
         status = self._process.wait()
         if self.timed_out or status == -signal.SIGXCPU:
-            text = f"the model did not finish within {self.limits.seconds:g} seconds; make it smaller or end its loops."
+            text = f"the model did not finish within {self.limits.seconds:g} seconds; "
+            text += "make it smaller, or give the command more time (--seconds)."
             return RefusedError((Problem("time", text),))
         how = signal.Signals(-status).name if status < 0 else f"exit code {status}"
         text = f"the model's process died ({how}); "

@@ -230,7 +230,9 @@ def build_board(root: Path) -> Dependency:
             seen = gr.Markdown(latex_delimiters=[], elem_id="board-seen")
             gallery = gr.HTML(elem_id="board-pictures")
         with gr.Tab("Accuracy against cost", id="cost") as cost_tab:
-            cost = gr.Radio([(title, key) for key, title in charts.COSTS.items()], value="parameters", label="Cost")
+            kinds_of_cost = [(title, key) for key, title in charts.COSTS.items()]
+            told = "Point at a mark, or tap it, for its name and figures."
+            cost = gr.Radio(kinds_of_cost, value="parameters", label="Cost", info=told)
             cost_plot = gr.Plot(label="Accuracy against cost", **HIDDEN)
 
     where = [track, recipe]

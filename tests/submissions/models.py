@@ -16,7 +16,16 @@ from fer_bench.submissions.manifest import template
 from tests.helpers import picture
 
 SIDE = 48
-MANIFEST = template().replace("mean: [0.5]", "mean: [0.0]").replace("std: [0.25]", "std: [1.0]")
+FILLED = template()
+for empty, filled in {
+    "authors:": "authors: [First Author, Second Author]",
+    "licence:": "licence: MIT",
+    "training_data:": "training_data: [FER2013 training split]",
+    "# paper: https://...": "paper: https://example.org/paper",
+    "# code: https://...": "code: https://example.org/code",
+}.items():
+    FILLED = FILLED.replace(f"\n{empty}\n", f"\n{filled}\n")
+MANIFEST = FILLED.replace("mean: [0.5]", "mean: [0.0]").replace("std: [0.25]", "std: [1.0]")
 """Valid, and what the models below read: one grey channel of 48 x 48 in [0, 1]."""
 
 

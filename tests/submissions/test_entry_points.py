@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from fer_bench.submissions import check, template
+from fer_bench.submissions import check
+from tests.submissions.models import FILLED
 
 ROOT = Path(__file__).resolve().parents[2]
 ROAD = (ROOT / "leaderboard" / "submissions" / "README.md").read_text()
@@ -66,5 +67,5 @@ def test_the_documented_export_makes_a_file_that_passes(tmp_path: Path, monkeypa
     network = nn.Sequential(nn.Conv2d(1, 4, 5, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 11 * 11, 7))
     exec(block("python", "torch.onnx.export"), {"torch": torch, "network": network})
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    (tmp_path / "submission.yaml").write_text(template())
+    (tmp_path / "submission.yaml").write_text(FILLED)
     assert check(tmp_path, run=False) == []

@@ -22,11 +22,10 @@ from fer_bench.infer import Model, load
 from fer_bench.methods import METHODS, build, list_methods
 from fer_bench.submissions import check, exporting, inspection, main, read_manifest
 from fer_bench.submissions.exporting import TOLERANCE, Averages, difference, export_model, write_onnx
-from fer_bench.submissions.manifest import template
 from fer_bench.submissions.problems import SIZES
 from fer_bench.submissions.weights_file import WeightsRefusedError, read_state
 from fer_bench.weights import pack
-from tests.submissions.models import faces
+from tests.submissions.models import FILLED, faces
 
 SLOW = {"awei", "awei_plain", "awei_residual", "vgg13", "vgg16", "alexnet", "senet50"}
 """Over 25M parameters, or ten seconds to trace."""
@@ -230,7 +229,7 @@ def test_nothing_is_exported_over_other_files(tmp_path: Path) -> None:
 
 def test_weights_of_a_registered_architecture_pass(tmp_path: Path) -> None:
     """safetensors of the named method run in the sandbox and are accepted; another input than its own is refused."""
-    text = template() + "\narchitecture: deep_emotion_sequential\n"
+    text = FILLED + "\narchitecture: deep_emotion_sequential\n"
     (tmp_path / "submission.yaml").write_text(text)
     save_file(fresh("deep_emotion_sequential").network.state_dict(), tmp_path / "model.safetensors")
     assert check(tmp_path, faces=faces(1)) == []

@@ -245,7 +245,10 @@ def test_an_entry_with_a_fault_of_its_own_fetches_nothing(
 
 @pytest.mark.usefixtures("not_run")
 def test_the_queue_is_checked_as_ci_does(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every entry without a result is checked, those on the Hub too; each reason stands under its entry's name."""
+    """Every entry that waits is checked, those on the Hub too; each reason stands under its entry's name.
+
+    Of one on the board the model is not run again, but still looked at: a record can be made by hand.
+    """
     root = tmp_path / "board" / "submissions"
     line = f"\nhub: {REPO}@{publish(hub)}\n"
     submission(root / "my_model", manifest=MANIFEST + line)
@@ -253,14 +256,16 @@ def test_the_queue_is_checked_as_ci_does(hub: Hub, tmp_path: Path, capsys: pytes
     assert "my_model: All checks passed" in capsys.readouterr().out
     submission(root / "gone", manifest=MANIFEST + f"\nhub: {REPO}@{'c' * 40}\n")
     submission(root / "renamed", manifest=MANIFEST + line)
-    record(tmp_path / "board", "done_model", b"no model")
-    submission(root / "done_model", b"no model", MANIFEST.replace("name: my_model", "name: done_model"))
+    for name, content in (("done_model", model().SerializeToString()), ("made_by_hand", b"no model")):
+        record(tmp_path / "board", name, content)
+        submission(root / name, content, MANIFEST.replace("name: my_model", f"name: {name}"))
     assert main(["queue", str(root), "--check"]) == 1
     out = capsys.readouterr().out
     assert "has no such commit (any more)" in out
     assert "the folder renamed must be called as its submission.yaml says, my_model." in out
     assert "my_model: All checks passed" in out
     assert "done_model: " not in out
+    assert "made_by_hand: 1 problem was found" in out
 
 
 def test_an_empty_queue_is_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

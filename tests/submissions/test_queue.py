@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fer_bench.card_files import SUBMITTED, read_cards, write_submitted
 from fer_bench.results import read_result
 from fer_bench.submissions import behaviour, check, check_queue, checks, judging, main, queue
 from fer_bench.weights import sha256
@@ -47,6 +49,41 @@ def test_the_queue_lists_what_waits(board: Path) -> None:
     }  # fmt: skip
     assert broken.startswith("broken: submission.yaml: it is not valid YAML")
     assert queue(board / "nowhere") == []
+
+
+def test_a_row_counts_once_maintainers_have_measured_what_stands_here(board: Path) -> None:
+    """By its authors, on one of two tracks, or of another submission.yaml: the entry still waits, and says for what."""
+    root, manifest = board / "submissions", named("mine")
+    folder = submission(root / "mine", MODEL, manifest)
+    path = record(board, "mine", MODEL)
+
+    def state() -> str:
+        (item,) = queue(root)
+        return item.state
+
+    assert state() == "on the board", "there are no rows on fer2013 here: it cannot be measured there"
+    (board / "results" / "fer2013").mkdir()
+    assert state() == "waiting: to be measured on fer2013"
+    (board / "results" / "fer2013").rmdir()
+    for old, new in (
+        ("licence: MIT", "licence: GPL"),
+        ("[anger, disgust,", "[disgust, anger,"),
+        ("[1.0]", "[2.0]"),
+    ):
+        (folder / "submission.yaml").write_text(manifest.replace(old, new))
+        assert state() == "waiting: its submission.yaml is not the one that was measured"
+    (folder / "submission.yaml").write_text(manifest)
+    assert state() == "on the board"
+    path.write_text(path.read_text().replace('"verified": true', '"verified": false'))
+    assert state() == "waiting: measured, not verified"
+
+
+def test_evaluations_at_once_keep_each_others_cards(board: Path) -> None:
+    """Each reads, adds and writes alone."""
+    names = [f"model_{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: write_submitted(board, {name: {"authors": [name]}}), names))
+    assert sorted(read_cards(board, SUBMITTED)) == sorted(names)
 
 
 def test_the_queue_is_listed_by_name(board: Path, capsys: pytest.CaptureFixture[str]) -> None:

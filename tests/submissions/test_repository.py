@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from fer_bench.card_files import SUBMITTED, read_cards
 from fer_bench.protocols import TRACKS, track_named
 from fer_bench.results import read_logits, read_result, read_results
 from fer_bench.submissions import checks, queue
@@ -39,8 +43,25 @@ def lost(root: Path) -> list[str]:
     tried = (("rev-parse", "-q", "--verify", commit) for commit in ("HEAD", "HEAD~1"))
     tried = (*tried, *(("merge-base", "HEAD", branch) for branch in ("origin/main", "main")))
     commits = sorted({commit for command in tried if (commit := git(root, *command))})
-    listings = (git(root, "ls-tree", "-r", "--name-only", commit, "leaderboard/results") for commit in commits)
-    return vanished(sorted({path for listing in listings for path in (listing or "").splitlines()}), root)
+    listed = partial(git, root, "ls-tree", "-r", "--name-only")
+    before = {path: at for at in commits for path in (listed(at, "leaderboard/results") or "").splitlines()}
+    return [path for path in vanished(sorted(before), root) if not withdrawn(path, before[path], root)]
+
+
+def withdrawn(path: str, commit: str, root: Path) -> bool:
+    """Whether a submission's record may be gone: its name is, everywhere, or another model now stands under it.
+
+    path: as it stood in that commit.
+    """
+    name, record = Path(path).parent.name, Path(path).with_suffix(".json")
+    if not record.name.startswith("submitted-s"):
+        return False
+    entry, rows = root / "leaderboard/submissions" / name, root.glob(f"leaderboard/results/*/{name}/submitted-s*.json")
+    others = {json.loads(row.read_bytes())["weights"]["sha256"] for row in rows}
+    if not others:
+        return not entry.exists() and name not in read_cards(root / "leaderboard", SUBMITTED)
+    stood = git(root, "show", f"{commit}:{record.as_posix()}")
+    return stood is not None and json.loads(stood)["weights"]["sha256"] not in others
 
 
 def vanished(before: list[str], root: Path) -> list[str]:
@@ -94,8 +115,9 @@ def test_no_result_vanished() -> None:
     assert lost(ROOT) == []
 
 
-def test_a_deletion_is_noticed_on_main_without_a_remote(tmp_path: Path) -> None:
-    """A result that the last commit deletes is named, as is one that is deleted and not committed; nothing else is."""
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """An empty git repository."""
     if git(tmp_path, "init", "-q", "-b", "main") is None:
         pytest.skip("there is no git here")
     for name, value in (
@@ -105,6 +127,41 @@ def test_a_deletion_is_noticed_on_main_without_a_remote(tmp_path: Path) -> None:
         ("commit.gpgsign", "false"),
     ):
         git(tmp_path, "config", name, value)
+    return tmp_path
+
+
+def test_a_submission_can_be_withdrawn_or_replaced(made: Path) -> None:
+    """Its records may go where its name is gone everywhere, or stands for another model; else each is named."""
+    board = made / "leaderboard"
+    rows = [board / f"results/{track}/theirs/submitted-s0" for track in ("fer2013", "ferplus")]
+
+    def write(digest: str, *some: Path) -> None:
+        for row in some:
+            row.parent.mkdir(parents=True, exist_ok=True)
+            row.with_suffix(".json").write_text(json.dumps({"weights": {"sha256": digest}}))
+            row.with_suffix(".npz").write_bytes(digest.encode())
+
+    write("old", *rows)
+    (board / "submissions/theirs").mkdir(parents=True)
+    (board / "submissions/theirs/submission.yaml").write_text("name: theirs")
+    (board / SUBMITTED).write_text('{"theirs": {}}')
+    assert git(made, "add", "-A") == git(made, "commit", "-qm", "made") == ""
+    gone = [f"leaderboard/results/ferplus/theirs/submitted-s0{suffix}" for suffix in (".json", ".npz")]
+    shutil.rmtree(rows[1].parent)
+    assert lost(made) == gone, "the model still stands on the other track"
+    write("new", rows[0])
+    assert lost(made) == [], "replaced by another model"
+    shutil.rmtree(rows[0].parent)
+    assert len(lost(made)) == 4, "its folder and its card are still here"
+    shutil.rmtree(board / "submissions/theirs")
+    assert len(lost(made)) == 4, "its card is still here"
+    (board / SUBMITTED).write_text("{}")
+    assert lost(made) == []
+
+
+def test_a_deletion_is_noticed_on_main_without_a_remote(made: Path) -> None:
+    """A result that the last commit deletes is named, as is one that is deleted and not committed; nothing else is."""
+    tmp_path = made
     results = [tmp_path / "leaderboard/results" / f"{name}.json" for name in ("committed", "not_committed", "kept")]
     results[0].parent.mkdir(parents=True)
     for path in results:

@@ -27,7 +27,7 @@ from fer_bench.submissions.problems import Problem
 from fer_bench.ui.method_card import method_card
 from fer_bench.weights import pack, run_folder, write_tensors
 from tests.helpers import picture, write_folder
-from tests.submissions.models import MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
+from tests.submissions.models import FILLED, MANIFEST, after, faces, memory, model, node, submission, tensor, where_many
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,12 @@ def zipped(folder: Path, inside: str = "") -> Path:
     return path
 
 
-def test_the_template_is_a_valid_manifest() -> None:
-    """What `template` prints passes as it stands and means what its comments say."""
+def test_the_template_is_a_manifest_but_for_what_its_authors_know() -> None:
+    """Nobody hands in an author, a licence or training data that the template made up; the rest means what it says."""
     manifest, problems = read_manifest(template().encode())
+    assert manifest is None
+    assert [problem.code for problem in problems] == ["manifest_authors", "manifest_licence", "manifest_training_data"]
+    manifest, problems = read_manifest(FILLED.encode())
     assert problems == []
     assert manifest.emotions == SEVEN
     assert manifest.input == InputSpec(48, 1, (0.5,), (0.25,))
@@ -60,7 +63,7 @@ def test_the_template_is_a_valid_manifest() -> None:
 )
 def test_every_range_means_the_same_input(text: str, mean: float, std: float) -> None:
     """Mean and std in any range of pixels fold into those of pixels in [0, 1]."""
-    content = template().replace("range: [0, 1]", f"range: {text}")
+    content = FILLED.replace("range: [0, 1]", f"range: {text}")
     content = content.replace("mean: [0.5]", f"mean: [{mean}]").replace("std: [0.25]", f"std: [{std}]")
     manifest, problems = read_manifest(content.encode())
     assert problems == []
@@ -71,6 +74,9 @@ def test_every_range_means_the_same_input(text: str, mean: float, std: float) ->
     ("before", "after", "said"),
     [
         ("title: My model", f"title: {'x' * 121}", "(it has 121 characters; at most 120 are read)"),
+        ("title: My model", 'title: "-"', "(it has no letter and no digit)"),
+        ("licence: MIT", "licence: \u3164\u2800", "(it has no letter and no digit)"),
+        ("https://example.org/paper", "http://example.org/paper", "must be an https link"),
         ("title: My model", 'title: "two\\nlines"', "(it holds a line break, or a character that cannot be shown)"),
         ("[FER2013 training split]", f"[{'x' * 201}]", "(it has 201 characters; at most 200 are read)"),
         ("[FER2013 training split]", f"[{'x, ' * 50}x]", "(it has 51 entries; at most 50 are read)"),
@@ -85,13 +91,13 @@ def test_every_range_means_the_same_input(text: str, mean: float, std: float) ->
 )
 def test_a_value_that_looks_right_is_told_its_mend(before: str, after: str, said: str) -> None:
     """Text that is too long, a number that YAML takes for text: what is expected is said already, so the reason is."""
-    (problem,) = read_manifest(template().replace(before, after).encode())[1]
+    (problem,) = read_manifest(FILLED.replace(before, after).encode())[1]
     assert said in problem.text
 
 
 def test_other_spellings_of_emotions_are_understood() -> None:
     """Happy is happiness; the order stays that of the outputs."""
-    text = template().replace("[anger, disgust, fear, happiness, sadness, surprise, neutral]", "[Happy, angry, sad]")
+    text = FILLED.replace("[anger, disgust, fear, happiness, sadness, surprise, neutral]", "[Happy, angry, sad]")
     manifest, problems = read_manifest(text.encode())
     assert problems == []
     assert manifest.emotions == ("happiness", "anger", "sadness")
