@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from fer_bench.emotions import EMOTIONS
@@ -56,6 +57,16 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class Why:
+    """Why ours differs from a reported figure by more than two points: what an experiment showed, no guess."""
+
+    text: str
+    """One sentence."""
+    weights: str = ""
+    """The first 12 hex digits of the SHA-256 of the weights that it is about; "" where it holds of all."""
+
+
+@dataclass(frozen=True)
 class Reported:
     """A figure from a paper, shown beside ours and never as ours."""
 
@@ -65,14 +76,21 @@ class Reported:
     """Fraction, 0..1."""
     source: str
     """Where it stands (paper, table) and how it was measured where that differs from ours."""
-    why: str = ""
-    """Why ours differs from it by more than two points, in one sentence: what an experiment showed, no guess."""
-    why_paper: str = ""
-    """The same of a row under the paper's own recipe."""
+    why: tuple[Why, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.accuracy < 1:
             raise ValueError(f"a reported accuracy is a fraction, not {self.accuracy}")
+
+
+def reason(stated: Mapping, digest: str) -> str:
+    """Why a row of the weights with this SHA-256 differs from a reported figure; "" where that is not known.
+
+    stated: a `Reported` as a file of cards has it; an older one, whose sentence is about no weights in particular, has
+    no reason.
+    """
+    known = (why for why in stated.get("why", ()) if isinstance(why, dict))
+    return next((why["text"] for why in known if digest.startswith(why["weights"])), "")
 
 
 @dataclass(frozen=True)

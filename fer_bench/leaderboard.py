@@ -27,6 +27,7 @@ from fer_bench.beyond_accuracy import (
     robustness_tables,
 )
 from fer_bench.card_files import read_cards, readable_cards
+from fer_bench.cards import reason
 from fer_bench.cells import by, ece_text, markdown_table, percent, ratio_text, safe, short, titled, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
@@ -94,7 +95,6 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         epochs = full_epochs(epochs, trained.pictures_seen, trained.train_pictures)
     share = budget_share(trained, split)
     before = sizes.get(earlier.track) if earlier else None
-    of_these = {(card.get("recipe", result.recipe), 0): "why", ("paper", 0): "why_paper"}  # the weights they are about
     return {
         "rank": 0, "track": result.track,
         "method": result.method, "recipe": result.recipe, "seed": result.seed, "tta": result.tta,
@@ -110,7 +110,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "accuracy_without_duplicates": metrics.get("accuracy_without_duplicates"),
         "reported": reported,
         "difference": None if reported is None else metrics["accuracy"] - reported,
-        "why": stated.get(of_these.get((result.recipe, result.seed), ""), ""), "note": card.get("note", ""),
+        "why": reason(stated, result.weights.sha256), "note": card.get("note", ""),
         "epochs": epochs,
         "budget_epochs": trained.budget_epochs,
         "budget_fraction": share,

@@ -104,7 +104,10 @@ def _short(value: object) -> str:
 
 
 def recompute(
-    methods: Collection[str] | None, tracks: Collection[str], out: Path, recipe: str | None = None,
+    methods: Collection[str] | None,
+    tracks: Collection[str],
+    out: Path,
+    recipe: str | None = None,
     seed: int | None = None,
 ) -> tuple[int, list[str]]:
     """Compute the figures of the records in `out` anew; a record that they agree with is not written again.

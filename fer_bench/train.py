@@ -189,7 +189,7 @@ class Run:
                         state |= {"ended": "max-minutes", "kept": keeper.cut() or state["kept"]}
                         if number == before + 1 and processes.is_first:
                             again = "too few for a full epoch, so --resume begins this one again; give more."
-                            print(f"{name}: {minutes:g} minutes were {again}", file=sys.stderr)
+                            print(f"{name}: {minutes:.2g} minutes were {again}", file=sys.stderr)
                         why = stands.stays(state["pictures"], state["best"], gained=number > before + 1)
                         if why and processes.is_first:
                             print(f"{name}: the weights in {self.folder} stay: {why}", file=sys.stderr)

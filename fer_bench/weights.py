@@ -308,11 +308,11 @@ def index_held(folder: Path | None = None) -> Iterator[dict[str, dict]]:
         write_index(index, folder)
 
 
-def add(path: Path, folder: Path | None = None) -> Path:
+def add(path: Path, folder: Path | None = None, replace: bool = False) -> Path:
     """Copy a run's model.safetensors into the weights folder and enter it in the index. Returns the copy's path.
 
     The pin of a row stays where the file is the same. Raises WeightsError where the file does not say whose it is, or
-    gives a name that no file may have.
+    gives a name that no file may have, and, unless `replace`, where the row's weights are better on validation.
     """
     folder = folder or weights_folder()
     _, record = read_tensors(path)
@@ -326,6 +326,10 @@ def add(path: Path, folder: Path | None = None) -> Path:
     key = index_key(**row)
     target = folder / f"{row['method']}-{track_folder(row['track'])}-{row['recipe']}-s{row['seed']}.safetensors"
     with index_held(folder) as index:
+        held, given = (one.get("trained", {}).get("selected_value") for one in (record_of(target), record))
+        if not replace and held is not None and given is not None and given < held:
+            text = f"{100 * held:.1f} % of validation, those of {path} {100 * given:.1f} %"
+            raise WeightsError(f"{target} stays: its weights read {text}; give --replace to have these all the same.")
         atomic_write(target, path.read_bytes())
         entry = {**row, "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target)}
         before = index.get(key, {})
@@ -348,10 +352,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fer_bench.weights", description=main.__doc__)
     parser.add_argument("command", choices=["add"])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder or its model.safetensors")
+    parser.add_argument("--replace", action="store_true", help="also weights that are worse on validation")
     arguments = parser.parse_args(argv)
     try:
         for run in arguments.runs:
-            target = add(run / "model.safetensors" if run.is_dir() else run)
+            target = add(run / "model.safetensors" if run.is_dir() else run, replace=arguments.replace)
             print(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
     except UserError as error:
         print(error, file=sys.stderr)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fer_bench import evaluate, leaderboard
-from fer_bench.card_files import read_cards
+from fer_bench.card_files import OURS, read_cards
 from fer_bench.results import read_results
 
 BOARD = Path(__file__).resolve().parents[1] / "leaderboard"
@@ -18,6 +18,20 @@ def test_the_table_is_that_of_the_results() -> None:
     """Whoever adds or takes away a result, or changes how it is told, makes the table anew."""
     text = leaderboard.markdown(read_results(BOARD), read_cards(BOARD))
     assert (BOARD / "LEADERBOARD.md").read_text() == text, "run python -m fer_bench.leaderboard --readme README.md"
+
+
+def test_each_reason_is_of_weights_that_stand() -> None:
+    """Why a row differs from its paper was found of its weights: with others on the board it is to be found again."""
+    stand = {(r.method, r.track, r.weights.sha256[:12]) for r in read_results(BOARD)}
+    given = [
+        (name, stated["track"], why["weights"])
+        for name, card in read_cards(BOARD, OURS).items()
+        for stated in card["reported"]
+        for why in stated["why"]
+        if why["weights"]
+    ]
+    assert given
+    assert [one for one in given if one not in stand] == []
 
 
 def test_the_cards_are_those_of_the_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,12 @@ def test_a_cell_given_twice_is_run_once(tmp_path: Path) -> None:
         ("method: small_cnn\nearly_stopping: [yes, no]\n", "did you mean patience, 0 for none?"),
         ("method: small_cnn\nkernels: 2\n", "did you mean kernel?"),
         ("method: small_cnn\nsize: [32, 48]\n", "size is no field of a recipe and no option of small_cnn."),
-        ("method: [small_cnn, sep_cnn]\nkernel: 2\n", "kernel is no field of a recipe and no option of small_cnn, sep"),
+        ("method: [resnet18, sep_cnn]\nkernel: 2\n", "kernel is no field of a recipe and no option of resnet18, sep"),
+        ("method: [sep_cnn, small_cnn]\nkernel: 2\n", "no option of sep_cnn; write a list of grids, and give it in th"),
+        (
+            "method: small_cnn\ntrack: fer2013-4\n",
+            "track is no field of a recipe and no option of small_cnn; give --",
+        ),
         ("method: smal_cnn\n", "Did you mean 'small_cnn'"),
         ("method: small_cnn\nrecipe: comon-v1\n", "Did you mean 'common-v1'"),
         ("method: small_cnn\noptimizer: sgdd\n", "optimizer must be adamw, adam, sgd or nesterov, not 'sgdd'"),

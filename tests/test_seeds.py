@@ -202,7 +202,9 @@ def test_pictures_are_matched_by_their_names(board: Path) -> None:
 
 def test_why_a_method_is_far_from_its_paper_is_said_once() -> None:
     """Of its first seed: how far the others are from that is in the table over seeds."""
-    reported = [{"track": "fer2013", "accuracy": 0.9, "source": "Table 1", "why": "its rate."}]
+    reported = [
+        {"track": "fer2013", "accuracy": 0.9, "source": "Table 1", "why": [{"text": "its rate.", "weights": ""}]}
+    ]
     cards = {"a": {"title": "A", "reported": reported}}
     rows = [made("a", hits=hits, seed=seed) for seed, hits in enumerate((50, 54))]
     (line,) = [line for line in lb.markdown(rows, cards).splitlines() if "points from its paper" in line]

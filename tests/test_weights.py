@@ -146,6 +146,27 @@ def test_adding_a_run_enters_it_in_the_index(tmp_path: Path, monkeypatch: pytest
     assert weights.find("m", "ferplus") is None
 
 
+def test_worse_weights_do_not_take_a_rows_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A short try does not overwrite what is shipped; the same and better weights do, and worse ones if they shall."""
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    record = {"method": "m", "track": "fer2013", "recipe": "common-v1", "seed": 0}
+    run = tmp_path / "run" / "model.safetensors"
+
+    def give(value: float, *options: str) -> int:
+        trained = {"trained": {"selected_value": value}}
+        write_tensors(run, {"w": torch.full((2,), value)}, record | trained)
+        return weights.main(["add", str(run.parent), *options])
+
+    assert [give(0.5), give(0.5), give(0.6)] == [0, 0, 0]
+    assert give(0.297) == 2
+    assert f"read 60.0 % of validation, those of {run} 29.7 %; give --replace" in capsys.readouterr().err
+    assert read_tensors(weights.find("m", "fer2013"))[0]["w"][0].item() == pytest.approx(0.6)
+    assert give(0.297, "--replace") == 0
+    assert read_tensors(weights.find("m", "fer2013"))[0]["w"][0].item() == pytest.approx(0.297)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

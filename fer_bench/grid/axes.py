@@ -7,7 +7,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -27,6 +27,8 @@ SETTLED = ("size",)
 """What a network may take and its card settles: pictures have the card's side, and no other network could take them."""
 ELSEWHERE = {"early_stopping": "patience, 0 for none", "learning_rate": "lr"}
 """What other programs call a field -> ours."""
+GIVEN = ("track", "device", "out", "engine")
+"""What a file of grids does not say: it is given on the command line."""
 RANGES = {"uniform": float, "loguniform": float, "integers": int}
 DIGITS = 4
 """Significant digits that a drawn number keeps, so that a table can be read."""
@@ -83,12 +85,8 @@ def combinations(file: Path, grids: list[Axes], methods: list[str]) -> list[dict
         if not grid.keys() <= FIELDS.keys():
             own = [method_options(method)[1] for method in chosen]
             kinds |= {name: type(default) for name, default in _shared(own).items()}
-        for name in grid:
-            if name not in kinds:
-                near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, kinds, n=1)
-                hint = f"; did you mean {near[0]}?" if near else "."
-                of = ", ".join(map(str, names))
-                raise UserError(f"{file}: {name} is no field of a recipe and no option of {of}{hint}")
+            if unknown := [name for name in grid if name not in kinds]:
+                raise UserError(f"{file}: {_unknown(unknown[0], kinds, dict(zip(map(str, names), own, strict=True)))}")
         checked = {name: _values(file, name, grid[name], kinds[name]) for name in grid}
         space = {"method": list(names), **checked}
         if "random" in given:
@@ -104,6 +102,18 @@ def combinations(file: Path, grids: list[Axes], methods: list[str]) -> list[dict
             if ordered not in settings:
                 settings.append(ordered)
     return settings
+
+
+def _unknown(name: str, kinds: Mapping[str, type], own: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is wrong with a field that no recipe and not every method has, and the mend. own: the methods' options."""
+    lacking = [method for method, options in own.items() if name not in options]
+    text = f"{name} is no field of a recipe and no option of {', '.join(lacking)}"
+    if len(lacking) < len(own):
+        return f"{text}; write a list of grids, and give it in that of the other methods alone."
+    if name in GIVEN:
+        return f"{text}; give --{name}."
+    near = [ELSEWHERE[name]] if name in ELSEWHERE else difflib.get_close_matches(name, kinds, n=1)
+    return text + (f"; did you mean {near[0]}?" if near else ".")
 
 
 def _drawn(file: Path, space: Axes, random: Any) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from fer_bench.cards import InputSpec, MethodCard, Reported
+from fer_bench.cards import InputSpec, MethodCard, Reported, Why
 from fer_bench.methods.base import register
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ RESNET18 = _card(
     "The usual strong baseline: ResNet-18 with a stem for small pictures.", 48, "layer4", 11_171_271,
     Reported(
         "ferplus", 0.8855, "Salimov & Yoo 2021, Table 5: RAN-ResNet18, which adds region attention",
-        why="the paper's figure is of a network that adds region attention.",
+        why=(Why("the paper's figure is of a network that adds region attention."),),
     ),
     shipped=True,
 )  # fmt: skip
@@ -105,7 +105,7 @@ VGG16 = _card(
     Reported("fer2013-6-merged", 0.494, "arXiv 2402.15662, test: PublicTest and PrivateTest merged"),
     Reported(
         "rafdb", 0.833, "arXiv 2402.15662, test, 6 classes without neutral",
-        why="the paper's figure is of six classes, without neutral.",
+        why=(Why("the paper's figure is of six classes, without neutral."),),
     ),
 )  # fmt: skip
 ALEXNET = _card(

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_bench.cards import InputSpec, MethodCard, Recipe, Reported
+from fer_bench.cards import InputSpec, MethodCard, Recipe, Reported, Why
 from fer_bench.methods.base import Batches, Criterion, Stage, register
 
 MARGIN = 0.2
@@ -214,7 +214,7 @@ CARD = MethodCard(
             "mmi",
             0.9606,
             "validation, random 70/30 split of frames: one video's frames on both sides",
-            why="the paper's split has frames of one video on both sides, which mmi-random repeats.",
+            why=(Why("the paper's split has frames of one video on both sides, which mmi-random repeats."),),
         ),
     ),
     paper_recipe=Recipe(name="paper", epochs=250, batch_size=256, optimizer="sgd", lr=0.01, schedule="constant"),

@@ -7,6 +7,7 @@ import re
 import shlex
 from html import escape
 
+from fer_bench.cards import reason
 from fer_bench.cells import DECLARED, ratio_text, short
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
@@ -54,7 +55,7 @@ def method_card(result: Result, card: dict, split: float = 0, earlier_split: flo
         lines += ["|---|--:|---|"]
         for stated in card["reported"]:
             where = plain(stated["source"])
-            why = stated.get("why_paper" if result.recipe == "paper" else "why")
+            why = reason(stated, result.weights.sha256)
             where += f"<br>**Why ours differs:** {plain(why)}" if why else ""
             lines.append(f"| {plain(stated['track'])} | {percent(stated['accuracy'])} | {where} |")
         parts.append("\n".join(lines))

@@ -100,8 +100,8 @@ def build(root: Path) -> list[gr.Dataframe | gr.Markdown]:
     with gr.Row(equal_height=False):
         with gr.Column(min_width=300):
             manifest = gr.Textbox(
-                template(), label="submission.yaml", info="Replace what stands there by your own.", lines=16,
-                max_lines=30, elem_id="manifest",
+                template(), label="submission.yaml", lines=16, max_lines=30, elem_id="manifest",
+                info="Fill in what is empty, and replace the rest by your own.",
             )  # fmt: skip
         with gr.Column(min_width=300):
             model = gr.File(

@@ -315,8 +315,12 @@ def test_the_commands_fit_the_row():
 
 def test_the_card_says_why_ours_differs():
     """What an experiment showed of a difference stands beside the figure."""
-    stated = {"track": "fer2013", "accuracy": 0.5, "source": "Table 1", "why": "its rate"}
-    assert "| 50.0 | Table 1<br>**Why ours differs:** its rate |" in method_card(made("a"), {"reported": [stated]})
+    stated = {"track": "fer2013", "accuracy": 0.5, "source": "Table 1"}
+    (row, card) = (made("a"), {"reported": [stated | {"why": [{"text": "its rate", "weights": "a" * 12}]}]})
+    shipped = replace(row, weights=replace(row.weights, sha256="a" * 64))
+    assert "| 50.0 | Table 1<br>**Why ours differs:** its rate |" in method_card(shipped, card)
+    other = replace(row, weights=replace(row.weights, sha256="b" * 64))
+    assert "Why ours differs" not in method_card(other, card), "that was found of other weights"
 
 
 def test_the_card_tells_the_runs_before():
