@@ -81,6 +81,8 @@ class Reported:
     def __post_init__(self) -> None:
         if not 0 < self.accuracy < 1:
             raise ValueError(f"a reported accuracy is a fraction, not {self.accuracy}")
+        if not all(isinstance(why, Why) for why in self.why):
+            raise TypeError(f"why holds sentences as Why(text, weights), not {self.why!r}")
 
 
 def reason(stated: Mapping, digest: str) -> str:

@@ -65,6 +65,12 @@ def test_a_reported_percentage_is_refused(accuracy: float) -> None:
         Reported("fer2013", accuracy, "Table 1")
 
 
+def test_a_reason_says_whose_it_is() -> None:
+    """A bare sentence, as an older card has it, would be about no weights in particular."""
+    with pytest.raises(TypeError, match=r"as Why\(text, weights\), not 'its rate'"):
+        Reported("fer2013", 0.5, "Table 1", "its rate")
+
+
 @pytest.mark.parametrize("name", ["shift", "scale", "perspective", "brightness", "contrast", "erase"])
 @pytest.mark.parametrize("value", [-0.01, 1.0])
 def test_an_impossible_augmentation(name: str, value: float) -> None:

@@ -21,7 +21,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Reported
+from fer_bench.cards import Augmentation, InputSpec, MethodCard, Recipe, Reported, Why
 from fer_bench.methods.base import register
 
 
@@ -97,7 +97,7 @@ class SepCNN(nn.Module):
 INPUT = InputSpec(size=64, channels=3, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 PAPER = "Jaschkowitz, Kawka, Mohammadi & Wang, SEP-CVDL report, LMU; later GiMeFive, arXiv 2402.15662"
 URL = "https://arxiv.org/abs/2402.15662"
-SIX_ONLY = "the paper's figure is of six classes, without neutral."
+SIX_ONLY = (Why("the paper's figure is of six classes, without neutral."),)
 SEP_AUGMENTATION = Augmentation(flip=False, scale=0.2, perspective=0.2, brightness=0.2, contrast=0.2)
 
 
