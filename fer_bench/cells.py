@@ -43,7 +43,8 @@ def ratio_text(value: float) -> str:
     """A positive ratio with two significant digits and no exponent: 0.0509 -> "0.051", 12.61 -> "13"; NaN a dash."""
     if value != value:
         return "–"
-    digits = 1 - math.floor(math.log10(value)) if value > 0 else 0
+    rounded = float(f"{value:.1e}")  # 0.997 is 1.0, with a digit less than 0.99
+    digits = 1 - math.floor(math.log10(rounded)) if rounded > 0 else 0
     return f"{value:.{max(digits, 0)}f}"
 
 
