@@ -611,9 +611,16 @@ def test_ranks_are_not_said_to_be_a_comparison():
 @pytest.mark.parametrize(
     ("ratio", "text"),
     [
-        (0.0043, "0.0043"), (0.0509, "0.051"), (0.4, "0.40"), (0.997, "1.0"), (1.02, "1.0"), (9.96, "10"),
-        (12.61, "13"), (123.4, "123"), (0, "0"),
-    ],  # fmt: skip
+        (0.0043, "0.0043"),
+        (0.0509, "0.051"),
+        (0.4, "0.40"),
+        (0.997, "1.0"),
+        (1.02, "1.0"),
+        (9.96, "10"),
+        (12.61, "13"),
+        (123.4, "123"),
+        (0, "0"),
+    ],
 )
 def test_a_ratio_keeps_two_significant_digits(ratio, text):
     """The fastest networks are not all "0.00" of the reference, and a slow one has no exponent."""
