@@ -335,8 +335,7 @@ title: My model
 authors:
 # The licence of the weights, such as MIT.
 licence:
-# Everything it was trained on, pre-training included, such as [FER2013 training split]. Say so where test pictures may
-# be among it.
+# Everything it was trained on, pre-training too: [FER2013 training split]. Say so where test pictures may be in it.
 training_data:
 # The emotions in the order of the model's outputs ({", ".join(EMOTIONS)}).
 # The outputs are logits: a model that ends in Softmax is refused, one that ends in LogSoftmax is not.
