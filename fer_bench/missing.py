@@ -1,4 +1,4 @@
-"""Which methods still lack weights of their full budget: what `fer_bench.train --missing` trains."""
+"""Which methods the command line of `fer_bench.train` asks for, with --missing those that lack a full budget."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import sys
 
 from fer_bench.cards import Track
 from fer_bench.infer import macs
-from fer_bench.methods import METHODS
+from fer_bench.methods import METHODS, list_methods
+from fer_bench.methods.base import Method
 from fer_bench.weights import find, read_tensors
+
+
+def methods_of(given: argparse.Namespace, track: Track) -> list[Method]:
+    """The methods to train, each once. Raises UnknownNameError for a name that no method has."""
+    names = missing(track, given) if given.missing else list_methods() if given.all else given.method or []
+    methods = [METHODS[name] for name in dict.fromkeys(names)]
+    if given.all and given.recipe == "paper" and given.grid is None:
+        methods = [method for method in methods if method.card.paper_recipe is not None]
+    return methods
 
 
 def missing(track: Track, given: argparse.Namespace) -> list[str]:

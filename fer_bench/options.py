@@ -108,6 +108,13 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--total-minutes", type=minutes, metavar="M", help="end after M minutes, however many methods are left"
     )
+    parser.add_argument(
+        "--at-once",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="train N methods at the same time, each in a process of its own (default 1)",
+    )
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="default: runs")
     given = parser.parse_args(argv)
     if not (given.method or given.all or given.missing or given.grid):
@@ -116,4 +123,23 @@ def arguments_from(argv: list[str] | None) -> argparse.Namespace:
         parser.error("--total-minutes is for single runs; --max-minutes is that of each cell of --grid")
     if given.grid is not None and given.start_from is not None:
         parser.error("--start-from is for single runs; the cells of --grid start from nothing")
+    if given.grid is not None and given.at_once > 1:
+        parser.error(
+            "--at-once is for single runs; python -m fer_bench.sweep FILE --workers N is for the cells of a grid"
+        )
     return given
+
+
+def arguments_of(given: argparse.Namespace, method: str, device: str, total: float | None) -> list[str]:
+    """The command line that trains one method of those that `given` asks for, on `device`, within `total` minutes."""
+    values = vars(given) | {"method": method, "device": device, "total_minutes": total}
+    argv: list[str] = []
+    for name, value in values.items():
+        flag = "--" + name.replace("_", "-")
+        if name in ("all", "missing", "at_once") or value is None or (value is False and name != "stream"):
+            continue
+        if isinstance(value, bool):
+            argv.append(flag if value else flag.replace("--", "--no-"))
+        else:
+            argv += [flag, str(value)]
+    return argv

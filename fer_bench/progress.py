@@ -15,9 +15,12 @@ def clock(seconds: float) -> str:
 class Progress:
     """Progress of one run on standard error. The live line is shown on a terminal only."""
 
+    alone = True
+    """Whether no other process of the same call writes to the terminal, where their live lines would take turns."""
+
     def __init__(self, label: str, epochs: int) -> None:
         self.label, self.epochs = label, epochs
-        self.live, self.shown = sys.stderr.isatty(), 0.0
+        self.live, self.shown = self.alone and sys.stderr.isatty(), 0.0
 
     def step(self, epoch: int, done: float, loss: float, left: float) -> None:
         """epoch: from 1. done: fraction of it, 0..1. left: seconds to the end of the run."""

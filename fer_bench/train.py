@@ -33,9 +33,9 @@ from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_p
 from fer_bench.errors import TrainingError, UserError
 from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
-from fer_bench.methods import METHODS, count_parameters, list_methods
+from fer_bench.methods import count_parameters
 from fer_bench.methods.base import Criterion, Method, Stage
-from fer_bench.missing import missing
+from fer_bench.missing import methods_of
 from fer_bench.networks import built, check_answers, first_answer, trained_by
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
 from fer_bench.optimizers import optimizer_for, rate, restore_state
@@ -43,6 +43,7 @@ from fer_bench.options import Options, arguments_from, check_output
 from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
+from fer_bench.side_by_side import train_side_by_side
 from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, stage_epochs
 from fer_bench.start import check_alike, check_standing, source_of, splits_of, standing, start_file, start_from
 from fer_bench.transforms import to_input
@@ -349,8 +350,7 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
     if track.name in TRACKS and track.trained_on != track.name:
         raise UserError(f"{track.name} is a track to test on only; train on {track.trained_on}.")
     check_output(given.out)
-    names = missing(track, given) if given.missing else list_methods() if given.all else given.method or []
-    methods = [METHODS[name] for name in dict.fromkeys(names)]
+    methods = methods_of(given, track)
     if given.grid is not None:
         if processes.world > 1:
             raise UserError(
@@ -364,8 +364,6 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
             return Run(method, track, recipe, options, given.out, settings).fit()
 
         return search(given.grid, methods, track, given.recipe, options, given.out, fit, TrainingError)
-    if given.all and given.recipe == "paper":
-        methods = [method for method in methods if method.card.paper_recipe is not None]
     recipes = [recipe_for(given.recipe, method.card) for method in methods]  # refused now, not after hours of training
     pairs = list(zip(methods, recipes, strict=True))
     if len(pairs) > 1:
@@ -374,6 +372,8 @@ def train(given: argparse.Namespace, processes: Processes) -> int:
     def fit_one(method: Method, recipe: Recipe, options: Options) -> Path:
         return Run(method, track, recipe, options, given.out, processes=processes).fit()
 
+    if given.at_once > 1:
+        return train_side_by_side([method.card.name for method in methods], given, track, options, processes)
     with forbid_split(track.test):  # from what builds a network, too
         return train_each(pairs, options, given.total_minutes, fit_one, TrainingError, processes)
 

@@ -93,7 +93,7 @@ def test_each_child_process_gets_the_least_busy_device(tmp_path: Path, monkeypat
             for process in made:
                 process.alive = process.number != 1 and len(made) < 4
 
-    monkeypatch.setattr(engines.multiprocessing, "get_context", lambda _: Context)
+    monkeypatch.setattr(engines, "context", lambda _: Context)
     monkeypatch.setattr(engines, "time", Clock)
     track = grid.Track("t", "T", "fer2013", (), trained_on="t")
     plan = grid.Plan(tmp_path, ({},) * 4, track, None, Options(device="auto"), tmp_path, ("", ""), 1, "n")

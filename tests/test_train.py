@@ -395,8 +395,7 @@ def test_missing_are_the_methods_without_their_full_budget_cheapest_first(
     """A finished row is left alone, one that was cut short and one never begun are trained, in the order of cost."""
     names = ("small_cnn", "deep_emotion", "deep_emotion_parallel", "deep_emotion_sequential")
     methods = {name: replace(METHODS[name], card=replace(METHODS[name].card, recipe="tiny")) for name in names}
-    for module in (train, missing):
-        monkeypatch.setattr(module, "METHODS", methods)
+    monkeypatch.setattr(missing, "METHODS", methods)
     run(track, tmp_path / "out", replace(methods["deep_emotion"], build=tiny)).fit()
     run(track, tmp_path / "out", replace(methods["deep_emotion_sequential"], build=tiny), max_minutes=0.0).fit()
     trained: list[str] = []

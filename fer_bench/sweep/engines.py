@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import importlib
 import math
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -21,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from fer_bench.checkpoints import stopped_as_by_hand
+from fer_bench.children import Child, as_child, context
 from fer_bench.errors import UserError
 from fer_bench.grid import Cell, Plan, write_table
 from fer_bench.sweep.worker import LOG, Work
@@ -29,8 +26,6 @@ from fer_bench.sweep.worker import LOG, Work
 RETRIES = 2
 PAUSE = 0.1
 """Seconds between two looks at the workers."""
-GRACE = 60
-"""Seconds that a worker that is stopped may take to write its last full epoch."""
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",  # it would report to its makers
@@ -132,34 +127,9 @@ def drive(
             handle.cancel()
 
 
-@dataclass(frozen=True)
-class Child:
-    """A child process."""
-
-    process: BaseProcess
-
-    def done(self) -> bool:
-        return not self.process.is_alive()
-
-    def fault(self) -> str:
-        code = self.process.exitcode or 0
-        return "" if code == 0 else f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-
-    def cancel(self) -> None:
-        self.process.terminate()  # it writes its last full epoch
-        self.process.join(GRACE)
-        self.process.kill()
-        self.process.join()
-
-
 def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means) -> None:
     """A child process per cell, `means.workers` at a time (default one), each on the least busy of `means.devices`."""
-    # A fork server has imported torch once for all workers; forking this process itself would not be safe.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        multiprocessing.set_forkserver_preload(["fer_bench.sweep.worker"])
-
+    start = context("fer_bench.sweep.worker")
     started: list[tuple[str, BaseProcess]] = []
 
     def launch(chosen: list[int]) -> list[Handle]:
@@ -170,7 +140,7 @@ def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means)
             device = min(means.devices or (work.plan.options.device,), key=lambda one: busy[one])
             options = replace(work.plan.options, device=device)
             own = replace(work, plan=replace(work.plan, options=options))
-            process = context.Process(target=_child, args=(own, number))
+            process = start.Process(target=_child, args=(own, number))
             process.start()
             started.append((device, process))
             handles.append(Child(process))
@@ -180,15 +150,7 @@ def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means)
 
 
 def _child(work: Work, number: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears of ctrl-C as well, and ends its children
-    parent = multiprocessing.parent_process()
-    # A killed parent would leave its children training beside those of the sweep that is started next.
-    threading.Thread(target=lambda: (parent and parent.join(), os._exit(1)), daemon=True).start()
-    try:
-        with stopped_as_by_hand():
-            work(number)
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGTERM)
+    as_child(lambda: work(number))
 
 
 @dataclass(frozen=True)
