@@ -169,7 +169,8 @@ SEP_SE_AUG = _card(
     2_606_598, 0.795, augmentation=SEP_AUGMENTATION,
     ours="place of the SE block, strengths of the augmentation, initialisation",
     note="sep_se_aug is the network of sep_se, and only its paper's recipe trains it otherwise (with augmentation): "
-    "under any other recipe the two rows differ in nothing but how long they were trained.",
+    "under any other recipe the two rows are one training done twice, which differ in how long it was and, on a GPU, "
+    "whose sums have no fixed order, by luck.",
 )  # fmt: skip
 SEP_SE_RESIDUAL = _card(
     "sep_se_residual", "SEP CNN + SE + residual",
@@ -187,8 +188,8 @@ GIMEFIVE = _card(
     why=(
         Why(
             "its schedule goes on where the paper's figure is met: on validation it reads 67.5 % after 17 of its 60 "
-            "epochs and 73.4 % at its best, the 50th; the paper trains at a constant rate, without augmentation and with "
-            "a patience of 5.",
+            "epochs and 73.4 % at its best, the 50th; the paper trains at a constant rate, without augmentation and "
+            "with a patience of 5.",
             weights="15c97ab0469c",
         ),
     ),
