@@ -48,7 +48,7 @@ def train_side_by_side(
     count = torch.cuda.device_count() if given.device in ("auto", "cuda") else 0
     devices = [f"cuda:{index}" for index in range(count)] if count > 1 else [given.device]
     threads = max(1, torch.get_num_threads() // given.at_once)
-    start = context(COMMAND)
+    start = context(__name__)  # and not COMMAND, which each process runs as its main module where this one does
     waiting, running, failed = deque(names), dict[str, tuple[Child, str]](), 0
     try:
         while running or (waiting and time.monotonic() < deadline):

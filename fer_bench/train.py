@@ -391,7 +391,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{speaker()}{error}\n{NO_MEMORY}", file=sys.stderr)
         return left(1)
     except KeyboardInterrupt:
-        print(f"\n{speaker()}stopped; {given.out} holds the last checkpoint, go on with --resume", file=sys.stderr)
+        if Progress.alone:  # else the process that started this one says so
+            print(f"\n{speaker()}stopped; {given.out} holds the last checkpoint, go on with --resume", file=sys.stderr)
         return left(1)
 
 
