@@ -31,6 +31,7 @@ from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
     WeightsError,
+    check_indexed,
     find,
     find_run,
     held,
@@ -392,5 +393,7 @@ def load(
     network = build(name, len(record["emotions"]))
     set_weights(network, tensors, record, path)
     record |= {"sha256": sha256(path), "bytes": path.stat().st_size}
+    if folder is None:
+        check_indexed(path, record)
     network.eval().to(best_device(device), memory_format=torch.channels_last)  # up to 1.8 times as fast on a CPU
     return Model(name, network, InputSpec.from_dict(record["input"]), tuple(record["emotions"]), record, path)

@@ -221,6 +221,19 @@ def find_run(runs: Path, method: str, track: str, recipe: str, seed: int) -> Pat
     return None
 
 
+def check_indexed(path: Path, record: Mapping) -> None:
+    """Raise WeightsError for a shipped or fetched file that is not the one which weights/index.json has for its row.
+
+    record: the file's own, and its `sha256`. A row that the index does not have passes.
+    """
+    entry = read_index().get(index_key(record["method"], record["track"], record["recipe"], record["seed"]))
+    if entry is not None and entry["sha256"] != record["sha256"]:
+        raise WeightsError(
+            f"{path} is not the file of weights/index.json (another SHA-256), whose figures are of other weights; "
+            "remove it, or enter the run that it is of with: python -m fer_bench.weights add RUN"
+        )
+
+
 def same_track(one: object, other: str) -> bool:
     """Whether two names mean one track: `folder:PATH` and `csv:PATH` do where the paths lead to the same place."""
     if not isinstance(one, str) or one == other:

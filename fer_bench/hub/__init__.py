@@ -1,9 +1,9 @@
-"""The Hugging Face Hub: push weights, results and the demo, pull weights. Nothing else of fer_bench talks to the Hub.
+"""The Hugging Face Hub: push weights, results and the demo, pull weights and submissions.
 
 `client` makes every request, through huggingface_hub's own API, `folders` those for someone else's files; `contents`
 says what is sent, `readmes` writes the README of each repository, `terms` says what weights are licensed under, `cli`
-is the command line. Nothing is fetched but by one full commit and a known hash, and nothing that is fetched is ever
-unpickled.
+is the command line. These fetch by one full commit and a known hash only, and unpickle nothing. Pictures of FER2013 and
+the networks of `classifiers` come through libraries of their own, which are no part of this.
 """
 
 from __future__ import annotations

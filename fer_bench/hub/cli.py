@@ -19,6 +19,8 @@ from fer_bench.registry import UnknownNameError
 from fer_bench.results import Result
 from fer_bench.weights import find, index_held, index_key, read_index, sha256, weights_folder
 
+NAMELESS = "NAMESPACE/NAME"
+"""What a card calls its repository where that has no name yet."""
 RESULTS = ("results/",)
 """Of the data set of results: others may have pushed some that are not here, which only --delete takes away."""
 OWNED = {
@@ -49,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     where = "the repository; made, and public, if it does not exist"
     sending.add_argument("--repo", metavar="NAMESPACE/NAME", help=where)
     sending.add_argument("--dry-run", action="store_true", help="list what would be sent (path, bytes, SHA-256)")
+    sending.add_argument("--replace", action="store_true", help="also where the repository holds something else")
     sending.add_argument("--to", metavar="dir:PATH", help="write the same files to a folder instead; no network")
 
     push = commands.add_parser("push", parents=[sending], help="a method's weights, card and results")
@@ -91,11 +94,16 @@ def _deliver(
     elif not options.repo:
         raise UserError("--repo NAMESPACE/NAME is missing: where shall it go? (--to dir:PATH writes to a folder)")
     repo = checked_repo(options.repo) if options.repo else None
+    owned, kept = OWNED[kind], RESULTS if kind == "dataset" else ()
+    if getattr(options, "delete", False):
+        owned, kept = kept, ()
     if options.dry_run:
         rows = listing(tree)
         target = options.to or f"the {kind} {repo}"
         print(*(f"{sha}  {size:>12,}  {path}" for path, size, sha in rows), sep="\n")
         also = "; results that are only there would stay rows" if joined and options.to is None else ""
+        if owned and options.to is None:
+            also = f"; what is only there would be deleted from {', '.join(owned)}"
         size = sum(size for _, size, _ in rows)
         print(f"{len(rows)} files, {size:,} bytes, would go to {target}{also}; nothing was sent.")
         return None
@@ -103,10 +111,7 @@ def _deliver(
         write_tree(tree, Path(folder).expanduser())
         print(f"{len(tree)} files written to {folder}")
         return None
-    owned, kept = OWNED[kind], RESULTS if kind == "dataset" else ()
-    if getattr(options, "delete", False):
-        owned, kept = kept, ()
-    sent = send(repo, kind, joined or tree, message, owned, kept)
+    sent = send(repo, kind, joined or tree, message, owned, kept, options.replace)
     for path in sent.removed:
         print(f"deleted {label(path)}")
     if sent.left:
@@ -144,7 +149,7 @@ def _push(options: argparse.Namespace) -> int:
         raise UserError(
             f"weights/index.json has no row {key}; train it, then enter it with: python -m fer_bench.weights add RUN"
         )
-    tree = model_tree(entry, contents.ROOT)
+    tree = model_tree(entry, contents.ROOT, options.repo or NAMELESS)
     sent = _deliver(options, "model", tree, f"{options.method} on {track}")
     if sent is not None and (entry["hub"], entry["revision"]) != (options.repo, sent.revision):
         path = weights_folder() / "index.json"
@@ -157,7 +162,7 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _push_results(options: argparse.Namespace) -> int:
-    repo = options.repo or "NAMESPACE/NAME"
+    repo = options.repo or NAMELESS
     tree = results_tree(repo, contents.ROOT)
     known: dict[tuple[str, str], Result] = {}
 
@@ -191,6 +196,9 @@ def _pull(options: argparse.Namespace) -> int:
         rows = [key for key in read_index() if key.partition("/")[0] in absent]
         known = f"its rows of it are {', '.join(rows)}." if rows else "python -m fer_bench.train makes them."
         raise UserError(f"weights/index.json has no such row of {', '.join(sorted(absent))}; {known}")
+    if not rows:
+        asked = "".join(f" --{key} {value}" for key, value in wanted.items())
+        raise UserError(f"{weights_folder() / 'index.json'} has no row for --all{asked}; there is nothing to fetch.")
     failed = 0
     for entry in rows:
         row = f"{entry['method']} ({entry['track']}, {entry['recipe']}, seed {entry['seed']})"

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, hf_hub_url
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, get_token, hf_hub_url
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -29,12 +31,15 @@ from huggingface_hub.utils import parse_ratelimit_headers, validate_repo_id
 
 from fer_bench import __version__
 from fer_bench.errors import UserError
-from fer_bench.files import make_folder, replace_with
+from fer_bench.files import OutputError, label, make_folder, replace_with
 from fer_bench.weights import cache_folder, cached, sha256
 
 TRIES = 4
 LONGEST_WAIT = 300
 """Seconds; where the Hub asks for more, the command ends and says so."""
+DAY = 24 * 3600
+FRESH = {".gitattributes", "README.md"}
+"""What the Hub itself may put into a new repository."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A full commit, the only form of a revision that cannot move."""
 WEIGHTS_FILE = "model.safetensors"
@@ -102,8 +107,8 @@ def fetch(entry: Mapping) -> Path:
     """The weight file of an index entry from the Hub, into the cache; returns its path there.
 
     It appears in the cache whole and with the SHA-256 of the entry, or not at all. Raises UserError for an entry that
-    pins no commit or where the cache cannot be written, HubError where the Hub fails or what it sends is something
-    else.
+    pins no commit, OutputError where the cache cannot be written, HubError where the Hub fails or what it sends is
+    something else.
     """
     repo, revision = pinned(entry)
     target = cached(entry)
@@ -111,6 +116,18 @@ def fetch(entry: Mapping) -> Path:
         return target
     make_folder(cache_folder())
     api = connect()
+    try:
+        return _fetched(api, entry, repo, revision, target)
+    except OSError as error:
+        raise OutputError(
+            f"{cache_folder()} cannot be written to ({error.strerror or error}); set $FER_BENCH_CACHE."
+        ) from None
+
+
+def _fetched(api: HfApi, entry: Mapping, repo: str, revision: str, target: Path) -> Path:
+    for left in cache_folder().glob(".fetch-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > DAY:
+            shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as folder:
 
         def attempt() -> Path:
@@ -140,13 +157,15 @@ def send(
     message: str,
     owned: tuple[str, ...] = (),
     kept: tuple[str, ...] = (),
+    replace: bool = False,
 ) -> Sent:
     """Make the repository if need be, then bring it to `tree` in one commit; unchanged files are not sent.
 
     kind: "model", "dataset" or "space". tree: or what makes it of the commit that is built upon, asked again where that
     is another by then. owned: folders, such as "results/", in which remote files that are not in the tree are deleted;
     all others are left alone, and those in the folders `kept` are told of. Where nothing differs there is no commit.
-    Raises HubError, and what `tree` raises.
+    Raises UserError, unless `replace`, for a repository that holds something else than this package puts into one;
+    HubError, and what `tree` raises.
     """
     api = connect()
     sdk = "gradio" if kind == "space" else None
@@ -156,6 +175,15 @@ def send(
         head = api.repo_info(repo, repo_type=kind).sha
         files = api.list_repo_tree(repo, recursive=True, revision=head, repo_type=kind)
         remote = {file.path: file for file in files if isinstance(file, RepoFile)}
+        nonlocal replace
+        if not replace and _foreign(api, repo, kind, head, remote):
+            others = sorted(set(remote) - FRESH)
+            shown = ", ".join(map(label, others[:3])) + (" and others" if len(others) > 3 else "")
+            raise UserError(
+                f"the {kind} {repo} holds what fer_bench did not put there ({shown}), and its README does not name it; "
+                "give another --repo, or --replace to have its files replaced."
+            )
+        replace = True  # what comes meanwhile is built upon
         wanted = tree(There(head, remote)) if callable(tree) else tree
         changed = tuple(path for path, content in wanted.items() if not same(remote.get(path), content))
         removed, left = (
@@ -173,9 +201,33 @@ def send(
     return patiently(attempt, f"pushing to {repo}")
 
 
+def _foreign(api: HfApi, repo: str, kind: str, head: str, remote: Mapping[str, RepoFile]) -> bool:
+    """Whether a repository holds files, and no README that tells of fer_bench."""
+    if set(remote) <= FRESH:
+        return False
+    if "README.md" not in remote:
+        return True
+    with tempfile.TemporaryDirectory() as folder:
+        path = api.hf_hub_download(repo, "README.md", revision=head, repo_type=kind, local_dir=folder)
+        return b"fer_bench" not in Path(path).read_bytes()
+
+
 def connect() -> HfApi:
-    """The client. The token comes from its usual places: $HF_TOKEN, else what `hf auth login` stored."""
-    return HfApi(library_name="fer_bench", library_version=__version__)
+    """The client. The token comes from its usual places: $HF_TOKEN, else what `hf auth login` stored.
+
+    Raises UserError for an address ($HF_ENDPOINT) or a token that no request can be made with.
+    """
+    api = HfApi(library_name="fer_bench", library_version=__version__)
+    try:
+        parts = urlsplit(api.endpoint)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError(f"$HF_ENDPOINT is {api.endpoint!r}, which is no address; begin it with https://, or unset it.")
+    if not (get_token() or "").isascii():
+        raise UserError("$HF_TOKEN, or what `hf auth login` stored, is no token: it has other letters; set it anew.")
+    return api
 
 
 def same(remote: RepoFile | None, content: bytes | Path) -> bool:

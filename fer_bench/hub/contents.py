@@ -46,8 +46,8 @@ def public_results(leaderboard: Path) -> list[Result]:
     return [result for result in read_results(leaderboard) if public(result)]
 
 
-def model_tree(entry: dict, root: Path) -> dict[str, bytes | Path]:
-    """The repository of one row of weights/index.json: weights, card, evaluation, results.
+def model_tree(entry: dict, root: Path, repo: str) -> dict[str, bytes | Path]:
+    """The repository of one row of weights/index.json, of the name `repo`: weights, card, evaluation, results.
 
     Raises UserError where the file is missing or is not the one of the index.
     """
@@ -62,7 +62,7 @@ def model_tree(entry: dict, root: Path) -> dict[str, bytes | Path]:
         if result.method == entry["method"] and result.weights.sha256 == entry["sha256"]
     ]
     return {
-        "README.md": model_card(card, entry, record, results).encode(),
+        "README.md": model_card(card, entry, record, results, repo).encode(),
         "LICENSE": _licence(root, f"The weights ({WEIGHTS_FILE})", terms([(entry, record)])),
         WEIGHTS_FILE: path,
         **eval_results(results),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import yaml
 from huggingface_hub import (
@@ -18,11 +19,13 @@ from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.datasets import DATASETS
 from fer_bench.datasets.fer2013_copies import HUB_REPO, HUB_SPLITS
 from fer_bench.errors import UserError
+from fer_bench.hub.client import WEIGHTS_FILE
 from fer_bench.protocols import track_named
 from fer_bench.records import epochs_before, full_epochs
 from fer_bench.results import Result
 from fer_bench.terms import metadata as licensing
 from fer_bench.terms import terms
+from fer_bench.weights import run_folder
 
 ON_THE_HUB = {"fer2013": HUB_REPO}
 """Data set -> its copy on the Hub whose splits are ours, as `HUB_SPLITS` names them."""
@@ -46,8 +49,8 @@ def data_card(track: str) -> DatasetCard:
     return DATASETS[track_named(track).dataset].card
 
 
-def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Result]) -> str:
-    """The README.md of a model repository.
+def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Result], repo: str) -> str:
+    """The README.md of the model repository `repo`.
 
     entry: of weights/index.json.   record: what the weight file says of itself.   results: of these very weights.
     """
@@ -67,7 +70,8 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
     own = "This is fer_bench's own implementation, trained by its own code."
     if "this implementation" not in card.licence:  # torchvision's networks
         own = "It was trained by fer_bench's own code."
-    arguments = f'"{card.name}", track="{entry["track"]}"'
+    arguments = f'"{card.name}", track="{entry["track"]}", runs="runs"'
+    folder = run_folder(Path("runs"), card.name, entry["track"], entry["recipe"], entry["seed"]).as_posix()
     if (entry["recipe"], entry["seed"]) != (card.recipe, 0):
         arguments += f', recipe="{entry["recipe"]}", seed={entry["seed"]}'
     chosen = f"--method {card.name} --track {entry['track']} --recipe {entry['recipe']} --seed {entry['seed']}"
@@ -75,9 +79,11 @@ def model_card(card: MethodCard, entry: dict, record: dict, results: Sequence[Re
         f"# {card.title}",
         f"{card.summary}\n\nPaper: {paper}. {own}",
         "## How to load",
+        f"```bash\nhf download {repo} {WEIGHTS_FILE} --local-dir {folder}\n```",
         f'```python\nimport fer_bench\n\nmodel = fer_bench.load({arguments})\nprint(model.predict("face.png"))\n```',
-        f"`weights/index.json` of fer_bench pins this repository by commit, and the file by its SHA-256 "
-        f"(`{entry['sha256']}`); `python -m fer_bench.hub pull {chosen}` fetches it. It is safetensors, stored as "
+        f"The file's SHA-256 is `{entry['sha256']}`. Where `weights/index.json` of a copy of fer_bench names the same "
+        f"one, `fer_bench.load` gives these weights without `runs` too, and `python -m fer_bench.hub pull {chosen}` "
+        f"fetches them by the commit that is pinned there. It is safetensors, stored as "
         f"{record['packing']['storage'] if 'packing' in record else 'float32'}; nothing is ever unpickled.",
         "## Input and output",
         f"A face, cropped {_margin(spec['margin'])}, resized to {spec['size']} × {spec['size']}, "

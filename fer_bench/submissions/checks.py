@@ -40,8 +40,8 @@ CHECKS: tuple[tuple[str, str], ...] = (
      "and external data are never loaded, because loading them can run someone else's code."),
     ("Bounded model", "Opset, nodes, declared tensor sizes, input and output are bounded by arithmetic before anything "
      "runs; loops and other control flow are refused, because they need not end."),
-    ("Sandbox", "The model runs in its own process with limits on memory and time, without network and without write "
-     "access, so that it can harm neither the server nor another row."),
+    ("Sandbox", "The model runs in its own process with limits on memory and time, without write access and, where the "
+     "system allows it, without network, so that it can harm neither the server nor another row."),
     ("Finite and repeatable", "Every answer is a finite number and the same face gets the same answer twice, so that a "
      "figure can be measured again."),
     ("Face by face", "A face gets the same answer alone and among others: reading the other test faces is no part of "

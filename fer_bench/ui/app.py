@@ -14,6 +14,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fer_bench.errors import UserError
+from fer_bench.files import make_folder
+
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ def visitors_folder() -> tempfile.TemporaryDirectory:
     """
     parent = os.environ.get("GRADIO_TEMP_DIR")
     if parent:
-        Path(parent).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(parent))
     return tempfile.TemporaryDirectory(prefix="fer_bench-visitors-", dir=parent, ignore_cleanup_errors=True)
 
 
@@ -125,23 +128,23 @@ def main(arguments: list[str] | None = None) -> int:
     except argparse.ArgumentTypeError as error:
         parser.error(f"$GRADIO_SERVER_PORT: {error}")
     gc.disable()  # until `engine.warm` has imported everything: looking for garbage in it takes a fifth of the start
-    from fer_bench.ui import engine
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Docker, systemd and Spaces stop a server so: as Ctrl-C
-    with visitors_folder() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
-        try:
+    try:
+        from fer_bench.ui import engine
+
+        with visitors_folder() as folder:
+            os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
             demo = build()
             from fer_bench.ui import keeping  # which imports gradio, as `build` does
 
             threading.Thread(target=engine.warm, daemon=True).start()
             keeping.start(demo, Path(os.environ["GRADIO_TEMP_DIR"]))
             demo.launch(server_port=options.port, server_name=options.host, **launch_options())
-        except KeyboardInterrupt:  # before it served; after that gradio ends it
-            return 0
-        except OSError as error:  # gradio's own sentence names the port
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        finally:
-            gc.enable()
+    except KeyboardInterrupt:  # before it served; after that gradio ends it
+        return 0
+    except (UserError, OSError) as error:  # of the latter gradio's own sentence names the port
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    finally:
+        gc.enable()
     return 0

@@ -183,7 +183,14 @@ def weights_now(name: str) -> str:
     return read_index().get(_key(name), {}).get("sha256", "")
 
 
-SHELF = Shelf(load_model, int(os.environ.get("FER_BENCH_APP_MB", "1200")) * 2**20, weights_now)
+def bound(text: str) -> int:
+    """Megabytes, as `$FER_BENCH_APP_MB` gives them, in bytes. Raises UserError for what is no whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"$FER_BENCH_APP_MB is {text!r}; give a whole number of megabytes, such as 1200.")
+    return int(text) * 2**20
+
+
+SHELF = Shelf(load_model, bound(os.environ.get("FER_BENCH_APP_MB", "1200")), weights_now)
 """What the app keeps in memory; `$FER_BENCH_APP_MB` sets the bound (1200, which all methods together stay below)."""
 
 

@@ -79,7 +79,7 @@ def test_the_card_says_what_an_interval_is_over_and_which_emotions_count(checkou
 def test_only_an_own_implementation_is_called_one(method: str, own: bool) -> None:
     """torchvision's networks are not this project's, though it trained them."""
     entry = read_index(CHECKOUT / "weights")[f"{method}/fer2013/common-v1-s0"]
-    card = readmes.model_card(METHODS[method].card, entry, record_of(CHECKOUT / "weights" / entry["file"]), [])
+    card = readmes.model_card(METHODS[method].card, entry, record_of(CHECKOUT / "weights" / entry["file"]), [], "a/b")
     assert ("fer_bench's own implementation" in card) is own
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -210,3 +212,69 @@ def test_load_without_a_copy_anywhere_says_how_to_train(checkout: Path, hub: Hub
     with pytest.raises(WeightsError, match=mend):
         fer_bench.load("deep_emotion")
     assert not hub.requests
+
+
+@pytest.mark.parametrize("wanted", [["--recipe", "nosuch"], ["--seed", "77"]])
+def test_all_of_nothing_is_wrong_use(wanted: list[str], published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt filter does not end well with no weights."""
+    assert main(["pull", "--all", *wanted]) == 2
+    assert f"has no row for --all {' '.join(wanted)}; there is nothing to fetch." in capsys.readouterr().err
+
+
+def test_a_cache_that_cannot_be_written_to_is_one_sentence(published: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file stands where the folder of the hash belongs."""
+    cache_folder().mkdir(parents=True)
+    cached(entry()).parent.write_bytes(b"")
+    assert main(PULL) == 1
+    told = capsys.readouterr().err
+    assert f"{cache_folder()} cannot be written to" in told
+    assert "$FER_BENCH_CACHE" in told
+    with pytest.raises(WeightsError, match="cannot be written to"):
+        fer_bench.load("deep_emotion")
+
+
+def test_what_a_killed_download_left_goes_after_a_day(published: Hub) -> None:
+    """One of today may be another process's."""
+    cache_folder().mkdir(parents=True)
+    old, new = cache_folder() / ".fetch-old", cache_folder() / ".fetch-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "part").write_bytes(b"x")
+    os.utime(old, (time.time() - 2 * 24 * 3600,) * 2)
+    assert main(PULL) == 0
+    assert not old.exists()
+    assert new.exists()
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "http://[bad", "ftp://hub.example"])
+def test_an_address_that_is_none_is_told_at_once(
+    endpoint: str, published: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], pauses: list
+) -> None:
+    """Trying again would not mend it, and the network is not to blame."""
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", endpoint)
+    assert main(PULL) == 2
+    assert f"$HF_ENDPOINT is {endpoint!r}, which is no address" in capsys.readouterr().err
+    assert not pauses
+
+
+def test_a_token_with_other_letters_is_told_as_such(
+    published: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pasted wrongly; it is not shown."""
+    monkeypatch.setenv("HF_TOKEN", "hf_s\u00e9cret")
+    assert main(PULL) == 2
+    told = capsys.readouterr().err
+    assert "$HF_TOKEN, or what `hf auth login` stored, is no token" in told
+    assert "cret" not in told
+
+
+def test_a_file_that_is_not_the_index_s_is_not_loaded(checkout: Path) -> None:
+    """Its figures would be those of other weights; entered as a run is, it is."""
+    path = weights_folder() / entry()["file"]
+    tensors, record = read_tensors(path)
+    write_tensors(path, {key: tensor * 2 for key, tensor in tensors.items()}, record)
+    with pytest.raises(WeightsError, match="is not the file of weights/index.json .another SHA-256."):
+        fer_bench.load("deep_emotion")
+    pin(sha256=sha256(path))
+    assert fer_bench.load("deep_emotion").path == path

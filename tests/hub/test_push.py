@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import tomllib
 from dataclasses import replace
@@ -13,11 +15,14 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 from packaging.requirements import Requirement
 
+import fer_bench
 from fer_bench.hub import contents, main, readmes
 from fer_bench.results import read_result, read_results, write_result
 from fer_bench.weights import (
+    add,
     cached,
     read_tensors,
+    run_folder,
     sha256,
     weights_folder,
     write_index,
@@ -52,11 +57,60 @@ def test_the_card_states_figures_training_and_limits(checkout: Path, hub: Hub) -
     assert ("Rendered faces, 7 emotions, transfer from FER2013", "accuracy") in figures
     assert f"{result.trained.epochs} of {result.trained.budget_epochs} epochs" in card.text
     assert f"{result.trained.pictures_seen:,} pictures" in card.text
-    assert 'fer_bench.load("deep_emotion", track="fer2013")' in card.text
     assert "Do not use it to" in card.text
     assert "research use" in card.text
     assert "It started from random weights." in card.text
     assert "/home/ada" not in card.content
+
+
+def test_the_card_s_way_to_load_gives_what_was_pushed(
+    checkout: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the reader's own copy of the project has other weights for the row."""
+    main(PUSH)
+    card = ModelCard(hub.files(REPO)["README.md"].decode())
+    (folder,) = re.findall(rf"hf download {REPO} model.safetensors --local-dir (\S+)\n", card.text)
+    (call,) = re.findall(r"model = (fer_bench\.load\(.*\))\n", card.text)
+    pushed = hub.files(REPO)["model.safetensors"]
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "model.safetensors").write_bytes(pushed)
+    monkeypatch.chdir(tmp_path)
+    tensors, record = read_tensors(tmp_path / folder / "model.safetensors")
+    mine = run_folder(tmp_path / "mine", "deep_emotion", "fer2013", "common-v1", 0)
+    mine.mkdir(parents=True)
+    write_tensors(mine / "model.safetensors", {key: tensor * 2 for key, tensor in tensors.items()}, record)
+    add(mine / "model.safetensors", replace=True)
+    assert eval(call, {"fer_bench": fer_bench}).record["sha256"] == hashlib.sha256(pushed).hexdigest()
+    assert fer_bench.load("deep_emotion").record["sha256"] != hashlib.sha256(pushed).hexdigest()
+    assert hashlib.sha256(pushed).hexdigest() in card.text
+
+
+def test_a_repository_of_something_else_is_not_replaced(
+    checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped --repo costs nobody their files; --replace is for who means it, and what is fer_bench's needs none."""
+    main(PUSH)
+    repo = hub.repo(REPO)
+    theirs = {"README.md": (b"# A detector", False), "config.json": (b"{}", False), "model.safetensors": (b"x", False)}
+    repo.commit(theirs)
+    before = entry()
+    capsys.readouterr()
+    assert main(PUSH) == 2
+    told = "the model ada/fer-deep-emotion holds what fer_bench did not put there (config.json, model.safetensors)"
+    assert told in capsys.readouterr().err
+    assert hub.files(REPO)["config.json"] == b"{}"
+    assert hub.files(REPO)["README.md"] == b"# A detector"
+    assert entry() == before
+    assert main([*PUSH, "--replace"]) == 0
+    assert b"fer_bench" in hub.files(REPO)["README.md"]
+    assert main(PUSH) == 0
+
+
+def test_a_listing_tells_what_may_be_deleted(checkout: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a question to the Hub, by the folders that a push keeps equal."""
+    assert main([*PUSH, "--dry-run"]) == 0
+    told = "; what is only there would be deleted from results/, .eval_results/; nothing was sent."
+    assert capsys.readouterr().out.splitlines()[-1].endswith(told)
 
 
 def test_the_card_s_figures_are_those_without_augmentation(checkout: Path, hub: Hub) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
-from fer_bench.ui import app
+from fer_bench.errors import UserError
+from fer_bench.ui import app, shelf
 from tests.ui.conftest import free_port
 
+ROOT = Path(__file__).resolve().parents[2]
 WRONG = ("70000", "65536", "0", "-1", "many", "", "80.5", "٨٠", "9" * 5000)
 
 
@@ -49,3 +55,31 @@ def test_a_server_too_busy_to_answer_itself_starts_all_the_same(monkeypatch) -> 
         assert urllib.request.urlopen(url, timeout=60).status == 200
     finally:
         demo.close()
+
+
+@pytest.mark.parametrize("text", ["1g", "0", "-5", "1.5", ""])
+def test_a_bound_that_is_none_is_wrong_use(text: str) -> None:
+    """A whole number of megabytes above 0."""
+    with pytest.raises(UserError, match=r"FER_BENCH_APP_MB is .*; give a whole number of megabytes, such as 1200"):
+        shelf.bound(text)
+    assert shelf.bound("3") == 3 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"FER_BENCH_APP_MB": "1g"}, "error: $FER_BENCH_APP_MB is '1g'; give a whole number of megabytes"),
+        ({"GRADIO_TEMP_DIR": "/proc/none"}, "error: /proc/none: no folder can be made here"),
+        ({"FER_BENCH_WEIGHTS": "{broken}"}, "index.json"),
+    ],
+)
+def test_settings_that_cannot_be_used_end_in_a_sentence(settings: dict[str, str], says: str, tmp_path: Path) -> None:
+    """Where the server's log ends, and with the exit code of wrong use."""
+    (tmp_path / "index.json").write_text("{")
+    environment = os.environ | {key: value.format(broken=tmp_path) for key, value in settings.items()}
+    done = subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
