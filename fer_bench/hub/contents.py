@@ -120,7 +120,7 @@ def _measured(result: Result) -> dict[str, object]:
 
 
 def space_tree(root: Path) -> dict[str, bytes | Path]:
-    """The demo's repository: app, package, leaderboard, weights, README with front matter, requirements.txt.
+    """The demo's repository: app, package, leaderboard, weights, README with front matter, what it needs installed.
 
     Raises UserError for what is missing, for a weight file that is not the index's and for a README that is no Space's.
     """
@@ -147,6 +147,7 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
     return {
         "README.md": readme.encode(),
         "requirements.txt": requirements(_needed(root / "pyproject.toml"), front["sdk_version"]).encode(),
+        "pyproject.toml": root / "pyproject.toml",  # so that a clone can be installed as the README says
         front["app_file"]: _needed(root / front["app_file"]),
         "LICENSE": _licence(root, "The weights in weights/", also),
         **_folder(root / "fer_bench", "fer_bench"),

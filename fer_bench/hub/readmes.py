@@ -27,6 +27,10 @@ from fer_bench.terms import metadata as licensing
 from fer_bench.terms import terms
 from fer_bench.weights import run_folder
 
+SPACE_LACKS = (
+    "> A Space holds what its demo needs. Tests and CI, through which submitted models come to the board, are in the "
+    "project's own repository."
+)
 ON_THE_HUB = {"fer2013": HUB_REPO}
 """Data set -> its copy on the Hub whose splits are ours, as `HUB_SPLITS` names them."""
 TASK = "image-classification"
@@ -283,14 +287,15 @@ that any metric can be computed again. No picture of anyone is in this repositor
 
 
 def space_readme(readme: str, sdk_version: str, models: Sequence[str], also: Sequence[str]) -> str:
-    """The repository's README with the Space's front matter; one that is there already is kept.
+    """The repository's README with the Space's front matter (one that is there already is kept) and what a Space lacks.
 
     models: repositories of weights.   also: what `terms` gives for the weights that the Space holds. Raises UserError
     for front matter that does not make a Gradio Space.
     """
     if readme.startswith("---\n"):
         front_matter(readme)
-        return readme
+        front, text = readme[4:].split("\n---\n", 1)
+        return f"---\n{front}\n---\n\n{SPACE_LACKS}\n\n{text.lstrip()}"
     metadata = SpaceCardData(
         title="fer_bench",
         emoji="🎭",
@@ -307,7 +312,7 @@ def space_readme(readme: str, sdk_version: str, models: Sequence[str], also: Seq
         short_description="Facial-emotion methods side by side, judged fairly",
         tags=["leaderboard", "facial-emotion-recognition"],
     )
-    return f"---\n{metadata.to_yaml()}\n---\n\n{readme}"
+    return f"---\n{metadata.to_yaml()}\n---\n\n{SPACE_LACKS}\n\n{readme}"
 
 
 def front_matter(readme: str) -> dict:

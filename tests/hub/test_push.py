@@ -313,7 +313,8 @@ def test_the_space_is_complete(checkout: Path, hub: Hub) -> None:
     assert not [name for name, data in files.items() if b"/home/ada" in data]
     readme = files["README.md"].decode()
     front = yaml.safe_load(readme.split("---\n")[1])
-    assert readme.endswith("---\n\n# fer_bench\n\nWhat it is.\n")
+    assert readme.endswith(f"---\n\n{readmes.SPACE_LACKS}\n\n# fer_bench\n\nWhat it is.\n")
+    assert files["pyproject.toml"] == (checkout / "pyproject.toml").read_bytes()
     assert (front["sdk"], front["app_file"], front["python_version"]) == ("gradio", "app.py", "3.12.12")
     assert "leaderboard" in front["tags"]
     assert f"gradio=={front['sdk_version']}" in files["requirements.txt"].decode().splitlines()
@@ -333,11 +334,13 @@ def test_requirements_are_those_of_the_project_without_the_tests(checkout: Path)
 
 
 def test_front_matter_of_the_repository_is_kept(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A README that starts with a Space's metadata is sent as it is; metadata without an app file is refused."""
+    """A README that starts with a Space's metadata keeps it, and says what a Space lacks; without an app file it is
+    refused."""
     front = "---\nsdk: gradio\nsdk_version: 6.30.0\napp_file: app.py\n---\n# Ours\n"
     (checkout / "README.md").write_text(front)
     tree = contents.space_tree(checkout)
-    assert tree["README.md"] == front.encode()
+    head = "---\nsdk: gradio\nsdk_version: 6.30.0\napp_file: app.py\n---\n"
+    assert tree["README.md"].decode() == f"{head}\n{readmes.SPACE_LACKS}\n\n# Ours\n"
     assert b"gradio==6.30.0\n" in tree["requirements.txt"]
     (checkout / "README.md").write_text("---\nsdk: gradio\nsdk_version: 6.30.0\n---\n# Ours\n")
     assert main(["push-space", "--repo", "ada/fer", "--dry-run"]) == 2
