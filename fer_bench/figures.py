@@ -84,8 +84,8 @@ def _names(frame: pd.DataFrame) -> list[str]:
 def _label(axes: Axes, frame: pd.DataFrame) -> None:
     """Write each row's name near its point, where it covers neither a label, a point nor a bar.
 
-    A name far from its point gets a leader line, which strikes through no other label or point. Greedy, best rows
-    first: the nearest free place is taken, or the least covered where none is free.
+    A name far from its point, or nearer to another's, gets a leader line, which strikes through no other label or
+    point. Greedy, best rows first: the nearest free place is taken, or the least covered where none is free.
     """
     from matplotlib.patheffects import withStroke
 
@@ -114,7 +114,8 @@ def _label(axes: Axes, frame: pd.DataFrame) -> None:
                 outside = box[0] < bounds.x0 or box[1] < bounds.y0 or box[2] > bounds.x1 or box[3] > bounds.y1
                 leader = np.linspace((x, y), np.clip((x, y), box[:2], box[2:]), 12)[:, None]
                 struck = ((leader >= others[:, :2]) & (leader <= others[:, 2:])).all(axis=2).sum()
-                cost = _covered(box, np.array([*solid, *bars])) + 500 * struck + 1e9 * outside
+                doubtful = _gaps(box, points).min() < _gaps(box, np.array([(x, y)]))[0]
+                cost = _covered(box, np.array([*solid, *bars])) + 500 * struck + 400 * doubtful + 1e9 * outside
                 places.append((cost, len(places), box))
             if min(places)[0] == 0:  # the nearest free place; the farther ones need not be looked at
                 break
@@ -122,8 +123,14 @@ def _label(axes: Axes, frame: pd.DataFrame) -> None:
         text.set_position(box[:2])
         solid.append(tuple(box + np.array([-2, -1, 2, 1]) * pixel))
         end = np.clip((x, y), box[:2], box[2:])
-        if np.hypot(*(end - (x, y))) > 14 * pixel:
+        gap = _gaps(box, np.array([(x, y)]))[0]
+        if gap > 14 * pixel or _gaps(box, points).min() < gap:
             axes.plot(*np.array([(x, y), end]).T, transform=None, color=FAINT, linewidth=0.7, zorder=1.5)
+
+
+def _gaps(box: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(N,): the distance of each point (N, 2) from a box, in pixels; 0 inside."""
+    return np.hypot(*(np.clip(points, box[:2], box[2:]) - points).T)
 
 
 def _covered(box: np.ndarray, taken: np.ndarray) -> float:
