@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -29,6 +30,12 @@ def context(preload: str) -> BaseContext:
         return multiprocessing.get_context("spawn")
     multiprocessing.set_forkserver_preload([preload])
     return multiprocessing.get_context("forkserver")
+
+
+def least_busy(devices: Sequence[str], taken: Iterable[str]) -> str:
+    """The device that the fewest children have. taken: that of each child which still runs."""
+    busy = Counter(taken)
+    return min(devices, key=lambda device: busy[device])
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import importlib
 import math
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 
 import torch
 
 from fer_bench.cards import Track
-from fer_bench.children import Child, as_child, context
+from fer_bench.children import Child, as_child, context, least_busy
 from fer_bench.distributed import Processes
 from fer_bench.errors import UserError
 from fer_bench.options import Options, arguments_of
@@ -59,8 +59,8 @@ def train_side_by_side(
                     if child.fault().startswith("of "):  # else it has told why itself
                         print(f"{name}: its process died {child.fault()}; go on with --resume", file=sys.stderr)
             while waiting and len(running) < given.at_once and time.monotonic() < deadline:
-                name, busy = waiting.popleft(), Counter(device for _, device in running.values())
-                device, left = min(devices, key=lambda one: busy[one]), (deadline - time.monotonic()) / 60
+                name, left = waiting.popleft(), (deadline - time.monotonic()) / 60
+                device = least_busy(devices, (taken for _, taken in running.values()))
                 argv = arguments_of(given, method=name, device=device, total=None if left == math.inf else left)
                 process = start.Process(target=_train, args=(argv, threads))
                 process.start()

@@ -222,14 +222,20 @@ def find_run(runs: Path, method: str, track: str, recipe: str, seed: int) -> Pat
 
 
 def check_indexed(path: Path, record: Mapping) -> None:
-    """Raise WeightsError for a shipped or fetched file that is not the one which weights/index.json has for its row.
+    """Raise WeightsError, as `check_hash`, for a shipped or fetched file that is not the one of its row in the index.
 
     record: the file's own, and its `sha256`. A row that the index does not have passes.
     """
     entry = read_index().get(index_key(record["method"], record["track"], record["recipe"], record["seed"]))
-    if entry is not None and entry["sha256"] != record["sha256"]:
+    if entry is not None:
+        check_hash(path, record["sha256"], entry)
+
+
+def check_hash(path: Path, found: str, entry: Mapping) -> None:
+    """Raise WeightsError where a file's SHA-256 is not that of the entry of weights/index.json."""
+    if found != entry["sha256"]:
         raise WeightsError(
-            f"{path} is not the file of weights/index.json (another SHA-256), whose figures are of other weights; "
+            f"{path}: this is not the file of weights/index.json (another SHA-256), whose figures are of others; "
             "remove it, or enter the run that it is of with: python -m fer_bench.weights add RUN"
         )
 

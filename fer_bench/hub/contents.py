@@ -22,7 +22,7 @@ from fer_bench.hub.readmes import eval_results, front_matter, model_card, result
 from fer_bench.methods import METHODS
 from fer_bench.results import Result, read_results, result_path
 from fer_bench.terms import licence, terms
-from fer_bench.weights import find, read_index, read_tensors, record_of, sha256, weights_folder
+from fer_bench.weights import check_hash, find, read_index, read_tensors, record_of, sha256, weights_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -189,11 +189,7 @@ def _records(results: Sequence[Result], leaderboard: Path, logits: bool) -> dict
 
 def _checked(path: Path, entry: dict) -> Path:
     """The same path; UserError where the file there is not the one of the index."""
-    if sha256(path) != entry["sha256"]:
-        raise UserError(
-            f"{path}: this is not the file of weights/index.json (another SHA-256); enter it with: "
-            "python -m fer_bench.weights add RUN"
-        )
+    check_hash(path, sha256(path), entry)
     return path
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
-from fer_bench.children import Child, as_child, context
+from fer_bench.children import Child, as_child, context, least_busy
 from fer_bench.errors import UserError
 from fer_bench.grid import Cell, Plan, write_table
 from fer_bench.sweep.worker import LOG, Work
@@ -136,8 +136,7 @@ def in_processes(numbers: Sequence[int], work: Work, board: Board, means: Means)
         handles: list[Handle] = []
         for number in chosen:
             started[:] = [(device, process) for device, process in started if process.is_alive()]
-            busy = Counter(device for device, _ in started)
-            device = min(means.devices or (work.plan.options.device,), key=lambda one: busy[one])
+            device = least_busy(means.devices or (work.plan.options.device,), (taken for taken, _ in started))
             options = replace(work.plan.options, device=device)
             own = replace(work, plan=replace(work.plan, options=options))
             process = start.Process(target=_child, args=(own, number))
