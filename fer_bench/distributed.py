@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,8 @@ class Processes:
     """Which one of this machine's."""
     local_world: int = 1
     """How many this machine has."""
+    connected: ClassVar[bool] = False
+    """Whether this process has been connected to others (by `joined`), also after they have parted."""
 
     @property
     def is_first(self) -> bool:
@@ -206,6 +209,7 @@ def joined(variables: Mapping[str, str] | None = None) -> Iterator[Processes]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         torch.distributed.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
+        Processes.connected = torch.distributed.is_initialized()
         yield this
     except RuntimeError as error:
         if not is_lost(error):
@@ -226,12 +230,13 @@ def speaker(variables: Mapping[str, str] | None = None) -> str:
 
 
 def left(code: int) -> int:
-    """The exit code; after an error among several processes, the end of this one, which torch must not clean up.
+    """The exit code; where several processes were connected, the end of this one, which Python must not clean up.
 
-    The group then stays open (see `joined`), and a thread of gloo that looks for an interpreter which is being taken
-    down aborts the process: exit code -6 in place of its own, about once in forty processes.
+    The threads of gloo are still there: after an error because the group stays open (see `joined`), after a clean end
+    because DistributedDataParallel keeps it alive. One that looks for an interpreter which is being taken down aborts
+    the process: exit code -6 in place of its own, about once in forty processes after an error, rarely after none.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if Processes.connected:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)

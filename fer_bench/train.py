@@ -6,8 +6,7 @@ weights of an uninterrupted one (bit for bit on CPU). On several GPUs or machine
 
     torchrun --nproc-per-node 2 -m fer_bench.train --method small_cnn    # or: accelerate launch -m fer_bench.train ...
 
-trains as one process does (see `distributed`); all machines must see the same --out. Needs torch, torchvision, numpy,
-PIL and safetensors only.
+trains as one process does (see `distributed`); all must see the same --out. Needs torch, torchvision and safetensors.
 """
 
 from __future__ import annotations
@@ -383,7 +382,8 @@ def main(argv: list[str] | None = None) -> int:
     given = arguments_from(argv)
     try:
         with stopped_as_by_hand(), joined() as processes:
-            return train(given, processes)
+            code = train(given, processes)
+        return left(code)
     except (UserError, UnknownNameError, TrainingError, LostProcessError) as error:
         print(f"{speaker()}{error}", file=sys.stderr)
         return left(1 if isinstance(error, (OutputError, TrainingError, LostProcessError)) else 2)

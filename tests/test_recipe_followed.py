@@ -105,7 +105,7 @@ def test_loss_is_smoothed_cross_entropy_of_both_pictures_of_a_mixture(
     seen = watched(track, tmp_path / "out", monkeypatch)
     draws = np.random.default_rng(0)
     for (answers, _, value), targets in zip(seen.losses[:3], seen.targets, strict=False):
-        part, logs = draws.beta(RECIPE.mixup, RECIPE.mixup), answers.log_softmax(1)
+        part, logs = draws.beta(RECIPE.mixup, RECIPE.mixup), answers.float().log_softmax(1)
         smooth = -0.1 * logs.mean(1)
         own = -0.9 * logs.gather(1, targets[:, None])[:, 0] + smooth
         other = -0.9 * logs.gather(1, targets.flip(0)[:, None])[:, 0] + smooth
