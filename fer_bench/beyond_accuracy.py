@@ -21,8 +21,9 @@ RECALL, F1, OF = "recall_", "f1_", "pictures_of_"
 """Columns `recall_<emotion>`, `recall_<emotion>_low` and `recall_<emotion>_high`, `f1_<emotion>`, and how many pictures
 are of it."""
 TRAINED_WITH = (
-    "Not all corruptions are new to all methods: the recipes' own augmentation turns pictures mildly and changes their "
-    "light and contrast, and in common-v1 and strong-v1 it lays grey boxes over some, as *occlusion* does."
+    "Not all corruptions are new to all methods: common-v1, light-v1 and strong-v1 turn training pictures mildly and "
+    "change their light and contrast, and common-v1 and strong-v1 lay grey boxes over some, as *occlusion* does; a "
+    "paper's own recipe may do none of it."
 )
 """What every table of robustness says of training."""
 
@@ -198,8 +199,8 @@ def explanation_tables(frame: pd.DataFrame) -> list[str]:
             "emotion. *Deletion* is the area under the predicted emotion's probability while the picture is "
             "greyed, warmest places first; *insertion* while a blurred one comes back so. In brackets the same with "
             "maps that know nothing of the network: *random* blobs, and one blob in the *centre* of every picture, "
-            "where faces are. Gains, in points, are over these: one above 0 over random may only mean that the map "
-            "finds the face, one above 0 over the centre that it tells more than that."
+            "where faces are. Gains, in points, are over these: one whose interval lies above 0 over random may only "
+            "mean that the map finds the face, over the centre that it tells more than that."
         )
         if part["region_energy"].notna().any():
             columns["Energy in the regions (area, centre), %"] = lambda r: (

@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from fer_bench.cams import CAMS, WHAT_A_CAM_SHOWS, check_cam
 from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, crop, detect_faces, open_picture, square, stack
@@ -41,22 +42,7 @@ from fer_bench.receptive import Located, spread
 from fer_bench.registry import UnknownNameError
 from fer_bench.transforms import to_input
 
-CAMS: dict[str, str] = {
-    "gradcam": "Grad-CAM",
-    "gradcam++": "Grad-CAM++",
-    "hirescam": "HiResCAM",
-    "layercam": "LayerCAM",
-    "eigencam": "EigenCAM",
-}
-"""Name -> title. EigenCAM shows what stands out in the maps, whatever the target; the others depend on the target."""
 _CLASSES = dict(zip(CAMS, ("GradCAM", "GradCAMPlusPlus", "HiResCAM", "LayerCAM", "EigenCAM"), strict=True))
-
-WHAT_A_CAM_SHOWS = (
-    "The warm areas are where the network's last picture-like layers held what raised the score of this emotion. "
-    "The map is coarse, a few cells across the whole face, and it does not say why: warmth on the mouth does not mean "
-    "that the network understands smiles. It is a hint at where to look, not a proof, and it is drawn just as "
-    "confidently when the answer is wrong."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +72,10 @@ def explain(
 
     images: uint8 (N, H, W) or (N, H, W, 3), square faces of any side. method: a name of `CAMS`. target: an emotion,
     one per picture, or None for what the model predicts of each. cam_layer: the dotted name of the module whose maps
-    (N, C, H, W), or tokens (N, T, C), the CAM is drawn over ("layer4.1"); None is the one of a method's card or of
-    `from_transformers`, and another network needs it. May be called from several threads at once. Raises UserError for
-    an unknown CAM, emotion or layer, no maps, a model without parameters in torch, a network that fails on its input.
+    (N, C, H, W) or (N, H, W, C), or tokens (N, T, C), the CAM is drawn over ("layer4.1"); None is the one of a method's
+    card or of `from_transformers`, and another network needs it. May be called from several threads at once. Raises
+    UserError for an unknown CAM, emotion or layer, no maps, a model without parameters in torch, a network that fails
+    on its input.
     """
     explainer_class = _explainer_class(check_cam(method))
     wanted = _target_indices(model, target, len(images))
@@ -153,15 +140,6 @@ def cam_layer_of(model: Model, name: str | None = None) -> str:
 
 def _depth(name: str) -> int:
     return name.count(".")
-
-
-def check_cam(name: str) -> str:
-    """The name, if it is one of `CAMS`; raises UserError with the nearest one."""
-    if name not in CAMS:
-        near = difflib.get_close_matches(name.lower(), CAMS, n=1, cutoff=0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"there is no CAM {name!r}.{hint} The names are: {', '.join(CAMS)}.")
-    return name
 
 
 def _explainer_class(method: str) -> Callable[..., object]:
@@ -235,13 +213,16 @@ def _replica(network: nn.Module) -> nn.Module:
 
 
 def maps_of(output: Tensor) -> Tensor | None:
-    """A layer's output as maps (N, C, h, w): maps as they are, tokens (N, T, C) as the square of the patches' own.
+    """A layer's output as maps (N, C, h, w): square ones as they are or, where it has the channels last (torchvision's
+    Swin), moved to their place; tokens (N, T, C) as the square of the patches' own.
 
     None where it is neither. Before those of the patches there may be none (Swin), the class's (ViT), or distillation's
     as well (DeiT).
     """
-    if output.ndim == 4:
+    if output.ndim == 4 and output.shape[2] == output.shape[3]:
         return output
+    if output.ndim == 4 and output.shape[1] == output.shape[2]:
+        return output.permute(0, 3, 1, 2)
     for before in (0, 1, 2) if output.ndim == 3 else ():
         side = math.isqrt(max(0, output.shape[1] - before))
         if side and side * side == output.shape[1] - before:
@@ -262,7 +243,7 @@ def _hooked(
 
         def begin(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
             if not isinstance(output, Tensor) or maps_of(output) is None:
-                told = "gives no maps (N, C, H, W) and no tokens (N, T, C) of patches in a square"
+                told = "gives no square maps (N, C, H, W) and no tokens (N, T, C) of patches in a square"
                 raise UserError(f"{called} {told}; choose one that does, such as a convolution.")
             explainer.at_layer = output.detach().requires_grad_()
             return explainer.at_layer

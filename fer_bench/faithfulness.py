@@ -58,7 +58,7 @@ def measure_faithfulness(
         raise UserError(f"{faces.name} has no pictures in its {faces.split} split; there is nothing to explain.")
     faces = faces.take(stratified(faces.labels, pictures, seed))
     size = faces.images.shape[1:3]
-    people = several(faces.subjects)
+    gain = partial(mean_interval, seed=seed, subjects=several(faces.subjects), span=(-1, 1))
     found = explain(model, faces.images, cam, cam_layer=cam_layer)
     classes = np.array([model.emotions.index(emotion) for emotion in found.targets])
     chance = random_maps(len(faces), size, seed)
@@ -73,13 +73,13 @@ def measure_faithfulness(
     return Faithfulness(
         cam=cam, pictures=len(faces), seed=seed, empty_maps=float((found.maps.max((1, 2)) == 0).mean()),
         deletion=float(deleted.mean()), deletion_random=float(deleted_random.mean()),
-        deletion_gain=mean_interval(deleted_random - deleted, seed, people),
+        deletion_gain=gain(deleted_random - deleted),
         insertion=float(inserted.mean()), insertion_random=float(inserted_random.mean()),
-        insertion_gain=mean_interval(inserted - inserted_random, seed, people),
+        insertion_gain=gain(inserted - inserted_random),
         regions=regions, centre=Centre(
-            deletion=float(deleted_middle.mean()), deletion_gain=mean_interval(deleted_middle - deleted, seed, people),
+            deletion=float(deleted_middle.mean()), deletion_gain=gain(deleted_middle - deleted),
             insertion=float(inserted_middle.mean()),
-            insertion_gain=mean_interval(inserted - inserted_middle, seed, people), **blob_inside,
+            insertion_gain=gain(inserted - inserted_middle), **blob_inside,
         ),
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def _regions(
     emotions = [shown.emotions[label] for label in shown.labels]
     found = explain(model, shown.images, cam, emotions, cam_layer=cam_layer)
     maps = resized(found.maps, shown.images.shape[1:3])
-    mean = partial(mean_interval, seed=seed, subjects=several(shown.subjects))
+    mean = partial(mean_interval, seed=seed, subjects=several(shown.subjects), span=(0, 1))
     middle = np.broadcast_to(blob(maps.shape[1:]), maps.shape)
     figures = {"energy": energy_in_regions, "pointing_game": points_inside}
     regions = Regions(

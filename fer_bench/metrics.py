@@ -113,9 +113,14 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.divide(numerator, denominator, out=np.full(numerator.shape, np.nan), where=denominator > 0)
 
 
+def class_counts(sums: np.ndarray) -> np.ndarray:
+    """Flat confusion matrices (..., K*K) -> pictures of each class (..., K)."""
+    return _square(sums).sum(axis=-1)
+
+
 def recall_from(sums: np.ndarray) -> np.ndarray:
     """Flat confusion matrices (..., K*K) -> recalls (..., K), NaN for a class without pictures."""
-    return _ratio(_diagonal(sums), _square(sums).sum(axis=-1))
+    return _ratio(_diagonal(sums), class_counts(sums))
 
 
 def _accuracy(sums: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fer_bench import scoring
+from fer_bench.cams import check_cam
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError, detect_faces, open_picture, yunet_file
 from fer_bench.files import OutputError, label
@@ -289,8 +290,6 @@ def main(argv: list[str] | None = None) -> int:
             print(left_out(others), file=sys.stderr)
         _check_inputs(paths, arguments)
         if arguments.cam:
-            from fer_bench.explain import check_cam
-
             check_cam(arguments.cam)
         if not arguments.no_detect:
             detect_faces(Image.new("L", (1, 1)))  # raises where there is no detector

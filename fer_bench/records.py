@@ -254,7 +254,7 @@ class Faithfulness:
     """
 
     cam: str
-    """A key of `explain.CAMS`."""
+    """A key of `cams.CAMS`."""
     pictures: int
     """Size of the sample, which is stratified by emotion."""
     seed: int

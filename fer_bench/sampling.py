@@ -68,12 +68,17 @@ def percentile_interval(
     return Interval(float(value), float(low), float(high))
 
 
-def mean_interval(values: np.ndarray, seed: int = 0, subjects: np.ndarray | None = None) -> Interval:
+def mean_interval(
+    values: np.ndarray, seed: int = 0, subjects: np.ndarray | None = None, span: tuple[float, float] | None = None
+) -> Interval:
     """The mean of (N,) values, one per picture, with its 95 % bootstrap interval; subjects as `resampled_means`.
 
-    That of booleans is a fraction of the pictures (see `percentile_interval`).
+    That of booleans is a fraction of the pictures (see `percentile_interval`). span: what a value can be, which is the
+    interval of a single picture: it says nothing of others.
     """
     pictures = len(values) if np.asarray(values).dtype == bool else None
     values = np.asarray(values, dtype=np.float64)
+    if span is not None and pictures is None and len(values) == 1:
+        return Interval(float(values[0]), *map(float, span))
     draws = resampled_means(values[:, None], seed, subjects=subjects)[:, 0]
     return percentile_interval(values.mean(), draws, subjects=subjects, pictures=pictures)

@@ -213,7 +213,7 @@ def annotate_clip(
 ) -> Path:
     """Write a clip as an mp4 with each face's box, likeliest emotion and its probability, and return its path.
 
-    per_second: frames scored, and shown, per second; None is every frame. cam: a name of `explain.CAMS`, laid over each
+    per_second: frames scored, and shown, per second; None is every frame. cam: a name of `cams.CAMS`, laid over each
     face. on_rows: receives each frame's rows, those of `others` too, so that a clip is read once for both. The rest as
     for `score_clip`. A pause in the clip's time stamps holds the picture, HOLD seconds at most. The sound is not kept.
     Raises UserError for an output that is not .mp4 and an unknown CAM, UnreadableClipError.

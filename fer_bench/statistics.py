@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
-from fer_bench.metrics import METRICS, checked, confusion_parts, recall_from
+from fer_bench.metrics import METRICS, checked, class_counts, confusion_parts, recall_from
 
 FEW = 5
 """Of fewer people than this the spread among them says too little of how far the rest may be."""
+HARDLY_ANY = 0.1
+"""A smaller share of the resamples than this is too few of them for an interval."""
 _CHUNK = 4_000_000
 """Resampled pictures held at a time (32 MB of weights), so that a large test set does not fill the memory."""
 
@@ -40,6 +42,8 @@ class _Statistic:
     bias: bool = False
     shown: Callable[[np.ndarray], np.ndarray] | None = None
     """For a fraction of pictures: the formula for how many it is a fraction of, shaped as `combine`'s."""
+    classes: Callable[[np.ndarray], np.ndarray] | None = None
+    """For a mean over the classes: the formula (..., D) -> (..., K) for how many pictures each has."""
 
 
 def several(subjects: np.ndarray | None) -> np.ndarray | None:
@@ -99,6 +103,8 @@ def _bootstrap(
     interval can miss the figure it belongs to; there the resamples are moved by that bias, and kept above 0.
     Where all resamples agree, as they do where every picture is recognised, or none, they say nothing of how sure a
     fraction is, and its interval is Wilson's over the pictures, or the subjects, that it is a fraction of.
+    A mean over the classes is another figure on a resample that lacks one of them: such resamples are left out, and
+    where hardly any has all of them the interval is left without a width.
     """
     if samples < 2 or not 0 < level < 1:
         raise ValueError(f"samples must be at least 2 and level in (0, 1), not {samples} and {level}")
@@ -112,10 +118,17 @@ def _bootstrap(
         chosen = rng.integers(0, count, size=(size, count)) + np.arange(size)[:, None] * count
         weights = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)
         for name, statistic in statistics.items():
-            draws[name].append(statistic.combine(weights @ units[name]))
+            sums = weights @ units[name]
+            drawn = statistic.combine(sums)
+            if statistic.classes is not None:
+                shown = statistic.classes(statistic.parts.sum(axis=0)) > 0
+                drawn = np.where((statistic.classes(sums)[:, shown] > 0).all(axis=1), drawn, np.nan)
+            draws[name].append(drawn)
     intervals = {}
     for name, statistic in statistics.items():
         value, drawn = statistic.combine(statistic.parts.sum(axis=0)), np.concatenate(draws[name])
+        if statistic.classes is not None and np.isfinite(drawn).mean() < HARDLY_ANY:
+            drawn = np.full_like(drawn, value)
         if statistic.bias:
             drawn = np.maximum(drawn - (drawn.mean() - value), 0)
         # A class without pictures has no recall in any resample; a rare one lacks it in some.
@@ -155,19 +168,27 @@ def bootstrap_metrics(
     """Bootstrap intervals of several metrics over the same resamples of pictures, keyed by the metric's name.
 
     Where all resamples agree on a mean over the classes, as they do where every picture is recognised, or all are taken
-    for one class, its interval is as wide as the mean of the recalls' intervals.
+    for one class, its interval is as wide as the mean of the recalls' intervals; so it is where hardly any resample has
+    pictures of all classes. Of one picture the calibration error may be anything, which is its interval.
     """
+    means = ("balanced_accuracy", "macro_f1")
     shown = {"accuracy": lambda sums: sums.sum(axis=-1)}
+    classes = dict.fromkeys(means, class_counts)
     chosen = {
-        name: _Statistic(metric.parts(targets, logits), metric.combine, metric.resampling_bias, shown.get(name))
+        name: _Statistic(
+            metric.parts(targets, logits), metric.combine, metric.resampling_bias, shown.get(name), classes.get(name)
+        )
         for name, metric in ((name, METRICS[name]) for name in metrics)
     }
     found = _bootstrap(chosen, samples, seed, level, subjects)
     intervals = {name: Interval(*map(float, bounds)) for name, bounds in found.items()}
-    for name in ("balanced_accuracy", "macro_f1"):
+    if "ece" in intervals and len(targets) < 2:
+        intervals["ece"] = replace(intervals["ece"], low=0.0, high=1.0)
+    for name in means:
         i = intervals.get(name)
         if i is not None and i.low == i.high:
-            ends = [(r.value - r.low, r.high - r.value) for r in bootstrap_recalls(targets, logits, subjects=subjects)]
+            recalls = bootstrap_recalls(targets, logits, samples, seed, level, subjects)
+            ends = [(r.value - r.low, r.high - r.value) for r in recalls]
             down, up = np.nanmean(ends, axis=0)
             intervals[name] = Interval(i.value, max(i.value - float(down), 0.0), min(i.value + float(up), 1.0))
     return intervals

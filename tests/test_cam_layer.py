@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 import fer_bench
 from fer_bench import explain as module
@@ -48,6 +49,32 @@ def test_a_network_of_ones_own_is_explained(layer: str, cam: str) -> None:
     assert model.network.act.inplace
 
 
+class ChannelsLast(nn.Module):
+    """A network whose maps have their channels last, as torchvision's Swin has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.head = nn.Conv2d(1, 12, 8, stride=8), nn.ReLU(), nn.Linear(12, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.last(self.first(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize("cam", CAMS)
+def test_maps_with_their_channels_last_are_those_with_them_first(cam: str) -> None:
+    """The same cells at the same places: what the convolution gives, and that with its axes moved."""
+    torch.manual_seed(0)
+    network = ChannelsLast().eval()
+    first = nn.Sequential(OrderedDict(first=network.first, last=nn.ReLU(), rest=nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), network.head))).eval()  # fmt: skip
+    images, spec = pictures(3), fer_bench.InputSpec(48, 1, (0.5,), (0.25,))
+    one, other = (
+        explain(Model("mine", net, spec, SEVEN), images, cam, cam_layer="last").maps for net in (network, first)
+    )
+    assert np.ptp(one, axis=(1, 2)).min() == 1
+    assert np.allclose(one, other, atol=1e-5)
+
+
 def test_gradcam_of_a_convolution_is_of_what_it_gives() -> None:
     """Grad-CAM's closed form over the last convolution, whose activation in place would otherwise change its maps."""
     model, images = own(), pictures(2)
@@ -74,7 +101,7 @@ def test_a_layer_that_is_not_there_is_told_with_those_that_are() -> None:
     )
     with pytest.raises(UserError, match=r"give cam_layer=, .* \(first, act, block, .*\): mine is not a registered me"):
         explain(model, images)
-    with pytest.raises(UserError, match=r"the layer 'head' of mine gives no maps \(N, C, H, W\) and no tokens"):
+    with pytest.raises(UserError, match=r"the layer 'head' of mine gives no square maps \(N, C, H, W\) and no tokens"):
         explain(model, images, cam_layer="head")
     assert hooks(model.network) == 0
 

@@ -20,6 +20,16 @@ def test_the_table_is_that_of_the_results() -> None:
     assert (BOARD / "LEADERBOARD.md").read_text() == text, "run python -m fer_bench.leaderboard --readme README.md"
 
 
+def test_most_maps_do_not_beat_a_blob_in_the_middle_by_their_intervals() -> None:
+    """As README says of Grad-CAM's, for deletion and for insertion."""
+    said = " ".join((BOARD.parent / "README.md").read_text().split())
+    assert "a blob in the middle of every picture does, which most maps do not beat by their intervals" in said
+    found = [r.explanation.centre for r in read_results(BOARD) if r.explanation is not None]
+    assert len(found) > 30
+    for gain in ("deletion_gain", "insertion_gain"):
+        assert sum(getattr(centre, gain).low > 0 for centre in found) < len(found) / 2, gain
+
+
 def test_each_reason_is_of_weights_that_stand() -> None:
     """Why a row differs from its paper was found of its weights: with others on the board it is to be found again."""
     stand = {(r.method, r.track, r.weights.sha256[:12]) for r in read_results(BOARD)}

@@ -12,7 +12,7 @@ import fer_bench
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors", "command"},
-    {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive"},
+    {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive", "cams"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files", "networks"},
     {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},

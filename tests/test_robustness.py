@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from fer_bench import robustness
 from fer_bench.beyond_accuracy import TRAINED_WITH, robustness_columns, robustness_tables
-from fer_bench.cards import InputSpec
+from fer_bench.cards import Augmentation, InputSpec
 from fer_bench.datasets import FaceSet
 from fer_bench.errors import UserError
 from fer_bench.infer import Model
+from fer_bench.methods import METHODS
 from fer_bench.protocols import RECIPES, track_named
 from fer_bench.robustness import CORRUPTIONS, SEVERITIES, SUITE, contact_sheet, corrupt, main, measure_robustness
 from tests.helpers import picture
@@ -305,8 +306,14 @@ def test_the_table_says_what_the_recipes_train_with() -> None:
         assert 0 < a.contrast < 1 - CORRUPTIONS["contrast"].levels[-1]
     boxes = {name for name, a in augmentations.items() if a.erase}
     assert boxes == {"common-v1", "strong-v1"}
+    papers = [METHODS[name].card.paper_recipe for name in METHODS]
+    assert any(recipe is not None and recipe.augmentation == Augmentation(flip=False) for recipe in papers)
     for text in (TRAINED_WITH, robustness.__doc__):
-        assert {name for name in augmentations if name in text} == boxes
+        told = " ".join(text.split())
+        assert "common-v1, light-v1 and strong-v1" in told
+        assert re.search(r"common-v1 and strong-v1 lay grey boxes|grey boxes, .* in common-v1 and strong-v1\.", told)
+        assert re.search(r"paper's own recipe may do none of it", told)
+        assert {name for name in augmentations if name in told} == set(augmentations)
         assert "never trained on" not in text.replace("Theirs are never trained on", "")
     found = measure_robustness(light(), bright_and_dark(), severities=(1,))
     frame = pd.DataFrame([{"method": "a", "recipe": "common-v1", "seed": 0, **robustness_columns(found)}])

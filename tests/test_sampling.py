@@ -100,3 +100,13 @@ def test_people_with_many_pictures_count_for_more() -> None:
     found, counts = np.unique(means.round(9), return_counts=True)
     assert found.tolist() == [0, 0.9, 1]
     assert counts / 1000 == pytest.approx([0.25, 0.5, 0.25], abs=0.05)
+
+
+def test_a_mean_of_one_picture_may_be_anything_of_others() -> None:
+    """Its interval is what a value can be; a fraction's is Wilson's, and that of two pictures the bootstrap's."""
+    gain = mean_interval(np.array([0.3]), span=(-1, 1))
+    assert (gain.value, gain.low, gain.high) == (0.3, -1, 1)
+    right = mean_interval(np.array([True]), span=(0, 1))
+    assert 0.2 < right.low < right.high == 1
+    two = mean_interval(np.array([0.3, 0.5]), span=(-1, 1))
+    assert (two.low, two.high) == (0.3, 0.5)

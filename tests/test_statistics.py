@@ -282,6 +282,38 @@ def test_means_over_classes_have_a_width_where_all_resamples_agree():
     assert always.high > 0.49
 
 
+def test_a_resample_without_a_class_is_none_of_a_mean_over_the_classes():
+    """A class that one of ten people shows, and that is never recognised: no resample of all classes is above 1/2."""
+    targets = np.array(([0] * 5) * 10 + [1] * 5)
+    logits = np.vstack([np.eye(3)[[0] * 50], np.eye(3)[[2] * 5]])
+    subjects = np.array([person for person in range(10) for _ in range(5)] + [0] * 5)
+    found = s.bootstrap_metrics(targets, logits, ("balanced_accuracy", "macro_f1"), subjects=subjects)
+    assert found["balanced_accuracy"].value == 0.5
+    assert found["macro_f1"].value == pytest.approx(1 / 3)
+    widths = {name: interval.high - interval.low for name, interval in found.items()}
+    assert all(0 < width < 1 for width in widths.values())
+    one = s.bootstrap_metrics(np.array([0] * 20 + [1]), np.vstack([np.eye(3)[[0] * 18 + [2] * 2], np.eye(3)[[2]]]))
+    assert 0.37 < one["balanced_accuracy"].low < 0.45 < one["balanced_accuracy"].high <= 0.5
+    # Ten classes of a picture each: a resample of all of them is one in 2756.
+    ten = s.bootstrap_metrics(np.arange(10), np.eye(10)[[*range(9), 0]])["balanced_accuracy"]
+    assert ten.low < 0.9 < ten.high
+
+
+def test_the_level_holds_for_means_over_classes_too():
+    """Where the recalls' intervals are theirs (all resamples agree), half as sure is narrower."""
+    targets = np.arange(6) % 3
+    half, most = (s.bootstrap_metrics(targets, np.eye(3)[targets], level=level) for level in (0.5, 0.95))
+    for name in ("balanced_accuracy", "macro_f1"):
+        assert most[name].low < half[name].low < 1
+
+
+def test_one_picture_says_nothing_of_the_calibration_error():
+    """Its own is some figure; of others it may be any."""
+    found = s.bootstrap_metrics(np.array([0]), np.array([[0.4, 0.1]]))["ece"]
+    assert (found.low, found.high) == (0, 1)
+    assert 0 < found.value < 1
+
+
 @pytest.mark.parametrize("shows", [2, 3, 4, 6])
 def test_a_recall_over_few_people_covers_the_truth(shows):
     """Of 24 people some show the emotion, ten pictures each: 95 % intervals hold the true recall of 2/3 that often."""

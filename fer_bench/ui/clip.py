@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from fer_bench.cams import CAMS, check_cam, for_emotion
 from fer_bench.errors import UserError
 from fer_bench.ui import engine, look, shelf
 from fer_bench.ui.try_it import AS_IT_IS, PRIVACY, method_picker, path_of
@@ -148,7 +149,7 @@ def frame_in(given: dict[str, Any]) -> Image.Image:
 def live_answer(picture: Image.Image, method: str, cam: str | None = None) -> tuple[dict[str, float], bool, str]:
     """One camera frame -> (probability per emotion of the largest face, whether there was a face, its map as HTML).
 
-    cam: a name of `explain.CAMS`, or None for no map, which gives "". Where one is asked for and cannot be drawn, a
+    cam: a name of `cams.CAMS`, or None for no map, which gives "". Where one is asked for and cannot be drawn, a
     sentence stands in its place; nothing that goes wrong with it takes the answer away. Raises UserError and
     UnknownNameError, of the method alone.
     """
@@ -182,7 +183,6 @@ def with_map(
     box: of the face in `picture`.   face: what was cut out there and answered for with `scores`. Raises UserError.
     """
     from fer_bench import scoring
-    from fer_bench.explain import CAMS, check_cam
     from fer_bench.faces import square
 
     title = CAMS[check_cam(cam)]
@@ -192,8 +192,8 @@ def with_map(
     cut = scoring.Prepared("", None, (place,), ((square(face, model.input_spec.size),),))
     top = max(scores, key=scores.get)
     drawn = scoring.annotated(small, cut, [{"emotion": top, **scores}], model, cam)
-    alt = f"Your camera's frame with {title} of {model.name} for {top}"
-    return look.heat(drawn, drawn.size, f"Heat: {title} for {top}", alt)
+    alt = f"Your camera's frame with {title} of {model.name}{for_emotion(cam, top)}"
+    return look.heat(drawn, drawn.size, f"Heat: {title}{for_emotion(cam, top)}", alt)
 
 
 def build(root: Path) -> gr.Dropdown:
@@ -261,8 +261,6 @@ def build(root: Path) -> gr.Dropdown:
             return look.note(line), heat, gr.skip(), history
         plot = emotions_over_time([t - start for _, t, _ in history], [s for *_, s in history], f"{method}, live")
         return look.note(line), heat, board.plot(plot), history
-
-    from fer_bench.explain import CAMS
 
     maps = [("no map", "none"), *((title, name) for name, title in CAMS.items())]
     with gr.Row(equal_height=False):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from fer_bench.cams import CAMS, for_emotion
 from fer_bench.ui.engine import Answer
 from fer_bench.ui.shelf import Choice
 
@@ -167,17 +168,15 @@ def verdict(answers: Sequence[Answer]) -> str:
     )
 
 
-def cards(answers: Sequence[Answer], known: Mapping[str, Choice], cam_title: str, bars: int = 4) -> str:
-    """One card per answer, side by side; those outside the largest camp are marked."""
+def cards(answers: Sequence[Answer], known: Mapping[str, Choice], cam: str, bars: int = 4) -> str:
+    """One card per answer, side by side; those outside the largest camp are marked. cam: a name of `CAMS`."""
     votes = [a.emotion for a in answers]
     most = max(votes.count(v) for v in votes)
     lone = {v for v in votes if votes.count(v) < most} if most > 1 else set()
-    return (
-        f'<div class="fer-cards">{"".join(_card(a, known, cam_title, bars, a.emotion in lone) for a in answers)}</div>'
-    )
+    return f'<div class="fer-cards">{"".join(_card(a, known, cam, bars, a.emotion in lone) for a in answers)}</div>'
 
 
-def _card(item: Answer, known: Mapping[str, Choice], cam_title: str, bars: int, alone: bool) -> str:
+def _card(item: Answer, known: Mapping[str, Choice], cam: str, bars: int, alone: bool) -> str:
     top = sorted(item.scores.items(), key=lambda pair: -pair[1])[:bars]
     lines = "".join(
         f'<div class="fer-bar"><span>{escape(emotion)}</span><div class="rail"><div class="fill" '
@@ -190,13 +189,13 @@ def _card(item: Answer, known: Mapping[str, Choice], cam_title: str, bars: int, 
     if choice and choice.accuracy is not None:
         tested = f"right on {100 * choice.accuracy:.1f} ± {100 * choice.half_width:.1f} % of FER2013's test pictures"
         tested += ", short training" if choice.short else ""
-    alt = f"The face with {cam_title} of {item.method} for {item.explained}"
+    alt = f"The face with {CAMS[cam]} of {item.method}{for_emotion(cam, item.explained)}"
     name = escape(item.method).replace("_", "_<wbr>")  # where a narrow card may break it
     chip = '<span class="chip">disagrees</span>' if alone else ""
     return (
         f'<article class="fer-card{" alone" if alone else ""}"><img src="{data_uri(item.overlay)}" alt="{escape(alt)}">'
         f'<div class="inside">{chip}<h3>{name}</h3><div class="what">{escape(item.emotion)}</div>{lines}'
-        f'<div class="fer-small">Heat: {escape(cam_title)} for {escape(item.explained)}<br>'
+        f'<div class="fer-small">Heat: {escape(CAMS[cam] + for_emotion(cam, item.explained))}<br>'
         f"{item.milliseconds:.1f} ms · {escape(tested)}</div></div></article>"
     )
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from fer_bench.cams import CAMS, WHAT_A_CAM_SHOWS, check_cam
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.files import label
@@ -196,8 +197,6 @@ def build(root: Path) -> gr.Dropdown:
     """
     import gradio as gr
 
-    from fer_bench.explain import CAMS, WHAT_A_CAM_SHOWS
-
     hidden = gr.update(choices=[], value=None, visible=False)
 
     def show(
@@ -220,7 +219,7 @@ def build(root: Path) -> gr.Dropdown:
         try:
             answers, problems = engine.answer(picture, box, methods, cam, wanted, opacity)
             note = look.note(found_in(faces, len(every))) + "".join(look.note(text, bad=True) for text in problems)
-            html = look.verdict(answers) + look.cards(answers, known, CAMS[cam])
+            html = look.verdict(answers) + look.cards(answers, known, check_cam(cam))
         except (UserError, KeyError) as error:  # no method is chosen, say: the chosen face is not forgotten for that
             note, html = look.note(str(error), bad=True), ""
         several = len(faces) > 1

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 from fer_bench import explain, faces
+from fer_bench.cams import CAMS, for_emotion
 from fer_bench.datasets.rendered import render
 from fer_bench.errors import UserError
 from fer_bench.registry import UnknownNameError
@@ -82,15 +83,15 @@ def test_without_a_map_nothing_is_explained(frame: Image.Image, monkeypatch: pyt
     assert (found, shown) == (True, "")
 
 
-@pytest.mark.parametrize("cam", explain.CAMS)
+@pytest.mark.parametrize("cam", CAMS)
 def test_a_map_lies_over_the_face_alone(frame: Image.Image, cam: str) -> None:
     """The scores stay as they are; the frame is drawn on where the map of the face's crop is warm, and not far away."""
     scores, found, shown = clip.live_answer(frame, METHOD, cam)
     assert (scores, found) == clip.live_answer(frame, METHOD)[:2]
     after, top = picture_in(shown), max(scores, key=scores.get)
     assert after.size == frame.size
-    assert f'alt="Your camera&#x27;s frame with {explain.CAMS[cam]} of {METHOD} for {top}"' in shown
-    assert f'<figcaption class="fer-small">Heat: {explain.CAMS[cam]} for {top}</figcaption>' in shown
+    assert f'alt="Your camera&#x27;s frame with {CAMS[cam]} of {METHOD}{for_emotion(cam, top)}"' in shown
+    assert f'<figcaption class="fer-small">Heat: {CAMS[cam]}{for_emotion(cam, top)}</figcaption>' in shown
     model, (face,) = shelf.model_for(METHOD), faces.detect_faces(frame)
     left, wide, right, low = faces.frame_of(face.box, model.input_spec.margin)
     crop = faces.crop(frame, face.box, model.input_spec.margin)
@@ -210,7 +211,7 @@ def test_the_page_shows_a_map_only_where_one_is_chosen(visitor: Callable, app: A
     """No map is the choice to begin with; with one the frame comes back drawn on, beside the same line."""
     (choice,) = (block for block in app.blocks.values() if getattr(block, "elem_id", None) == "live-cam")
     assert choice.value == "none"
-    assert [value for _, value in choice.choices] == ["none", *explain.CAMS]
+    assert [value for _, value in choice.choices] == ["none", *CAMS]
     line, shown, *_ = visitor("camera", "stream", as_sent(frame), METHOD, choice.value, None)
     assert shown == ""
     again, shown, *_ = visitor("camera", "stream", as_sent(frame), METHOD, "gradcam", None)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fer_bench.cams import WHAT_A_CAM_SHOWS
 from fer_bench.emotions import EMOTIONS, SEVEN
 from fer_bench.errors import UserError
 from fer_bench.faces import Face
@@ -68,24 +69,33 @@ def test_disagreement_names_the_camps_largest_first() -> None:
 
 def test_only_the_smaller_camp_is_marked() -> None:
     """The card of a method outside the largest camp is marked; with no largest camp nobody is."""
-    two_to_one = look.cards([answer("a", "fear"), answer("b", "anger"), answer("c", "anger")], {}, "Grad-CAM")
+    two_to_one = look.cards([answer("a", "fear"), answer("b", "anger"), answer("c", "anger")], {}, "gradcam")
     assert two_to_one.count("disagrees</span>") == 1
     assert two_to_one.index("disagrees") < two_to_one.index(">a</h3>") < two_to_one.index(">b</h3>")
-    assert look.cards([answer("a", "fear"), answer("b", "anger")], {}, "Grad-CAM").count("disagrees</span>") == 0
+    assert look.cards([answer("a", "fear"), answer("b", "anger")], {}, "gradcam").count("disagrees</span>") == 0
 
 
 def test_cards_say_how_often_the_method_is_right() -> None:
     """A card carries the measured accuracy with its interval and says where training was short."""
     known = {"a": Choice("a", "A", 0.636, 0.016, True)}
-    text = told(look.cards([answer("a", "fear")], known, "Grad-CAM"))
+    text = told(look.cards([answer("a", "fear")], known, "gradcam"))
     assert "right on 63.6 ± 1.6 % of FER2013's test pictures, short training" in text
     assert "Heat: Grad-CAM for fear" in text
     assert "12.0 ms" in text
 
 
+def test_eigencam_is_of_no_emotion() -> None:
+    """It is the same whatever the target, so that neither the caption nor the picture's text names one."""
+    html = look.cards([answer("a", "fear")], {}, "eigencam")
+    assert '<div class="fer-small">Heat: EigenCAM<br>' in html
+    assert "for fear" not in html
+    assert 'alt="The face with EigenCAM of a"' in html
+    assert "the same for every emotion" in WHAT_A_CAM_SHOWS
+
+
 def test_text_is_escaped() -> None:
     """A submitted name cannot carry markup into the page."""
-    html = look.verdict([answer("<script>", "fear")]) + look.cards([answer("<script>", "fear")], {}, "<b>")
+    html = look.verdict([answer("<script>", "fear")]) + look.cards([answer("<script>", "fear")], {}, "gradcam")
     assert "<script>" not in html
     assert "<script>" not in look.note("<script>")
 
