@@ -117,14 +117,20 @@ def test_two_faces_can_each_be_chosen(page, portraits) -> None:
 
 
 def test_an_example_and_another_map(page) -> None:
-    """A drawn face answers with one click; another CAM and another target change the maps and captions."""
+    """A drawn face answers with one click; another CAM and another target change the maps and captions.
+
+    EigenCAM's is of no emotion, whichever is asked for.
+    """
     page.locator("#examples button").nth(3).click()
     page.wait_for_selector(".fer-card")
     page.locator("#settings > button").click()
-    choose(page, "#cam", "EigenCAM")
-    says(page, ".fer-card", "EigenCAM")
+    choose(page, "#cam", "LayerCAM")
+    says(page, ".fer-card", "Heat: LayerCAM for ")
     choose(page, "#target", "fear")
-    says(page, ".fer-card", "for fear")
+    says(page, ".fer-card", "Heat: LayerCAM for fear")
+    choose(page, "#cam", "EigenCAM")
+    says(page, ".fer-card", "Heat: EigenCAM\n")
+    assert "for fear" not in page.locator(".fer-card").first.inner_text()
 
 
 def test_a_phone_shows_the_answers_without_sideways_scrolling(phone, portraits) -> None:
