@@ -18,6 +18,7 @@ import copy
 import difflib
 import functools
 import math
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -90,7 +91,7 @@ def explain(
         layer = network.get_submodule(layer_name)
         with _hooked(explainer_class, network, layer, f"the layer {layer_name!r} of {model.name}") as explainer:
             for start in range(0, len(images), batch_size):
-                batch = torch.from_numpy(images[start : start + batch_size]).to(model.device)
+                batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(model.device)
                 inputs = to_input(batch, model.input_spec).contiguous(memory_format=torch.channels_last)
                 targets = None if wanted is None else _class_targets(wanted[start : start + batch_size])
                 with answering(model.name, model.input_spec, len(batch), start > 0), Located(inputs) as located:
@@ -312,7 +313,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--cam-layer", metavar="NAME", help="of the network; default: the one on each method's card")
     parser.add_argument("--target", metavar="EMOTION", help="default: the emotion that the method predicts")
     parser.add_argument("--opacity", type=float, default=0.5, help="0 (the bare face) to 1; default: 0.5")
-    parser.add_argument("--no-detect", action="store_true", help="the pictures are faces already: use each whole")
+    parser.add_argument(
+        "--no-detect", action="store_true", help="the pictures are faces already: use each (its middle square)"
+    )
     weights_options(parser)
     arguments = parser.parse_args(argv)
     try:
@@ -327,6 +330,8 @@ def main(argv: list[str] | None = None) -> int:
             print(left_out(others, "pictures"), file=sys.stderr)
         if not paths:
             raise UserError(f"there are no pictures in {', '.join(arguments.inputs)}.")
+        if not any(map(os.path.lexists, paths)):
+            raise UserError(f"there is no file, folder or match of {', '.join(arguments.inputs)}.")
         chosen = (arguments.track, arguments.recipe, arguments.seed, str(best_device(arguments.device)), arguments.runs)
         models = [load(name, *chosen) for name in dict.fromkeys(arguments.method)]
         for model in models:
@@ -346,7 +351,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _explain_files(paths: list[Path], out: Path, models: list[Model], options: argparse.Namespace) -> list[str]:
     """Write the overlays of every face of every picture; returns a line for each file that could not be read."""
-    unreadable, taken = [], set()
+    unreadable, taken, faceless = [], set(), 0
     for path in paths:
         try:
             picture = open_picture(path)
@@ -354,7 +359,8 @@ def _explain_files(paths: list[Path], out: Path, models: list[Model], options: a
             unreadable.append(str(error))
             continue
         faces = [] if options.no_detect else detect_faces(picture)
-        for box in [face.box for face in faces] or [None]:  # no face found: the whole picture is one
+        faceless += not faces
+        for number, box in enumerate([face.box for face in faces] or [None], 1):  # no face found: its middle square
             stem = _free(path.stem, taken)
             for model in models:
                 face = picture if box is None else crop(picture, box, model.input_spec.margin)
@@ -363,7 +369,10 @@ def _explain_files(paths: list[Path], out: Path, models: list[Model], options: a
                 drawn = overlay(square(face, min(face.size)), found.maps[0], options.opacity, SIDE)
                 target = out / f"{stem}-{model.name}-{options.cam}.png"
                 atomic_write(target, functools.partial(drawn.save, format="PNG"))
-                print(f"{label(target)}: {found.targets[0]}")
+                print(f"{label(target)}: {found.targets[0]} (face {number if faces else 0} of {label(path)})")
+    if faceless and not options.no_detect:
+        told = "the middle square was explained, which says little unless it is one"
+        print(f"no face was found in {faceless:,} of {len(paths):,} pictures (face 0): {told}.", file=sys.stderr)
     return unreadable
 
 

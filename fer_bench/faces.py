@@ -59,8 +59,8 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
 
     picture: PIL image, path, encoded bytes, or array: uint8 or float in [0, 1], (H, W), (H, W, 1), (H, W, 3) or
     (H, W, 4). EXIF rotation is applied, alpha is laid on mid grey, 16-bit is scaled to 8, an animation gives its
-    first frame. Raises UnreadablePictureError, naming the file (or `name`), for anything else and for more than
-    MOST_PIXELS pixels.
+    first frame. Raises UnreadablePictureError, naming the file (or `name`), for anything else, for no pixels and for
+    more than MOST_PIXELS.
     """
     called = name or _called(picture)
     try:
@@ -99,7 +99,9 @@ def one_by_one(pictures: Picture | Iterable[Picture]) -> Iterable[Picture]:
 
 
 def _bounded(image: Image.Image, called: str) -> Image.Image:
-    """The picture itself, not yet decoded where it comes from a file, or UnreadablePictureError where it is huge."""
+    """The picture itself, not yet decoded where it comes from a file; UnreadablePictureError if it is huge or empty."""
+    if not image.width or not image.height:
+        raise UnreadablePictureError(f"{called}: a picture of {image.width} x {image.height} pixels shows nothing.")
     if image.width * image.height > MOST_PIXELS:
         raise _too_large(called, f"at {image.width} x {image.height} pixels ")
     return image
@@ -245,7 +247,8 @@ def detect_faces(image: Image.Image, detector: str = "auto") -> list[Face]:
 
     image: as `open_picture` gives it. detector: "yunet" (OpenCV's FaceDetectorYN), "haar" (OpenCV 4's frontal cascade;
     finds less), or "auto": YuNet where its file is here, else Haar. Nothing is downloaded. Safe to call from many
-    threads at once. No face gives []. Raises UserError where the detector cannot be had, ValueError for another name.
+    threads at once; the first call in each sets OpenCV to one thread, in the whole process (cv2.setNumThreads). No face
+    gives []. Raises UserError where the detector cannot be had, ValueError for another name.
     """
     if detector not in ("auto", "yunet", "haar"):
         raise ValueError(f"the detectors are auto, yunet and haar, not {detector!r}")

@@ -77,6 +77,20 @@ def make_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
+def naming(path: Path, mend: str = "") -> Iterator[None]:
+    """What the system raises in here, where `path` is written, becomes an OutputError that names it. mend: behind it.
+
+    An OutputError, which names another file, stays what it is.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}{mend}.") from None
+
+
+@contextlib.contextmanager
 def alone_in(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Other processes that enter this wait until it is left. Raises OutputError where nothing can be written there."""
     from filelock import FileLock
@@ -132,6 +146,25 @@ def replace_with(written: str | os.PathLike[str], path: str | os.PathLike[str]) 
     with open(written, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(written, path)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path, mend: str = "") -> Iterator[Path]:
+    """A place beside `path`, with its suffix, to write to, which takes its place at the end; it is gone after an error.
+
+    For what has to be given a path; what writes to an open file takes `atomic_write`. A link stays one, and what it
+    leads to is written. Raises OutputError, naming `path`, as `naming` does.
+    """
+    real = Path(os.path.realpath(path))
+    temporary = real.with_name(f".{real.stem[:50]}.{secrets.token_hex(8)}.tmp{real.suffix}")
+    try:
+        with naming(path, mend):
+            real.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            replace_with(temporary, real)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:

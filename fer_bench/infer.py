@@ -6,9 +6,8 @@ import contextlib
 import importlib
 import math
 import shlex
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -26,7 +25,8 @@ from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import Face, Picture, UnreadablePictureError, crop, detect_faces, one_by_one, open_picture, stack
 from fer_bench.methods import METHODS, build
-from fer_bench.networks import answering, check_scores, pictures_at_once
+from fer_bench.modes import evaluating, full_precision, one_thread
+from fer_bench.networks import answering, check_scores, device_of, pictures_at_once
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.transforms import to_input, views
 from fer_bench.weights import (
@@ -46,8 +46,6 @@ from fer_bench.weights import (
 
 REFERENCE = "resnet18"
 """The network that latencies are given relative to, timed in the same run."""
-_LOCK, _exact, _usual = threading.Lock(), 0, ""
-"""Of `full_precision`: how many are open, and what the setting was before the first."""
 PAIRS = 15
 """Timings of a network and of the reference that a ratio is the median of, at least; slow networks get fewer."""
 
@@ -72,7 +70,8 @@ def best_device(wanted: str = "auto") -> torch.device:
 class Model:
     """A network with weights and all that is needed to use it.
 
-    network: in eval mode.   emotions: the order of its outputs, in any usual spelling; held under canonical names.
+    network: is in eval mode while it answers, and afterwards in the modes that it was in.
+    emotions: the order of its outputs, in any usual spelling; held under canonical names.
     record: what the weight file says of itself; left out for a network of one's own, of which nothing is known.
     """
 
@@ -89,7 +88,8 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.parameters()).device
+        """Where the network's weights are; the CPU where it has none of its own."""
+        return device_of(self.network)
 
     def to(self, device: str | torch.device) -> Model:
         """Move the network; returns itself."""
@@ -114,7 +114,9 @@ class Model:
 
         pictures: one picture or any iterable of them: PIL images, paths, encoded bytes or arrays (uint8 0..255 or
         float 0..1, (H, W) or (H, W, 3)); also one array of them, (N, H, W) or (N, H, W, 3). Channels come last: an
-        array (3, H, W) is three grey pictures. Returns one dict per picture, emotion -> probability, summing to 1.
+        array (3, H, W) is three grey pictures. Of a picture that is not square, the largest centred square is seen, and
+        no face is looked for: for that there is `predict_faces`. Returns one dict per
+        picture, emotion -> probability, summing to 1.
         unreadable: what becomes of what is no picture: "raise" raises UnreadablePictureError, naming the file; "skip"
         puts None into its place. Raises UserError for a network that answers with probabilities, NaN or infinity,
         and as `logits`.
@@ -170,7 +172,7 @@ def logits(
     spec, size, proven = model.input_spec, pictures_at_once(batch_size, model.device), 0
     with evaluating(model.network), torch.inference_mode(), full_precision(model.device):
         for start in progress(range(0, len(images), size)):
-            batch = torch.from_numpy(images[start : start + size]).to(model.device)
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + size])).to(model.device)
             shown = views(to_input(batch, spec), tta)
             with answering(model.name, spec, len(batch), len(batch) == proven):
                 every = [model.network(view.contiguous(memory_format=torch.channels_last)) for view in shown]
@@ -192,14 +194,14 @@ def macs(network: nn.Module, spec: InputSpec) -> int:
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        network.eval()(one_face(network, spec))
+    with evaluating(network), counter, torch.no_grad():
+        network(one_face(network, spec))
     return counter.get_total_flops() // 2
 
 
 def one_face(network: nn.Module, spec: InputSpec) -> Tensor:
     """A face of zeros, float32 (1, C, S, S), on the network's device."""
-    return torch.zeros(1, spec.channels, spec.size, spec.size, device=next(network.parameters()).device)
+    return torch.zeros(1, spec.channels, spec.size, spec.size, device=device_of(network))
 
 
 @lru_cache(maxsize=1)
@@ -216,11 +218,11 @@ def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple
     until there are PAIRS of them; after `most` seconds four are enough.
     """
     reference = _reference(model.device)
-    runs = [(model.network.eval(), one_face(model.network, model.input_spec))]
+    runs = [(model.network, one_face(model.network, model.input_spec))]
     runs.append((reference, one_face(reference, METHODS[REFERENCE].card.input)))
     pairs: list[tuple[float, float]] = []
     begun = time.monotonic()
-    with one_thread(), torch.inference_mode():
+    with evaluating(model.network), one_thread(), torch.inference_mode():
         while len(pairs) < 4 * PAIRS:
             spent = time.monotonic() - begun
             if spent > seconds and len(pairs) >= 2 + (PAIRS if spent < most else 4):
@@ -231,17 +233,6 @@ def latency_pair(model: Model, seconds: float = 0.5, most: float = 5.0) -> tuple
     return median(own for own, _ in pairs), median(own / other for own, other in pairs)
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """While open, torch computes on one core; afterwards on as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _seconds(network: nn.Module, face: torch.Tensor) -> float:
     """What one answer takes."""
     begun = time.perf_counter()
@@ -249,38 +240,6 @@ def _seconds(network: nn.Module, face: torch.Tensor) -> float:
     if face.device.type in ("cuda", "mps"):  # where the call returns before the answer is there
         getattr(torch, face.device.type).synchronize()
     return time.perf_counter() - begun
-
-
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode while open, then whatever it was."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield network
-    finally:
-        network.train(was_training)
-
-
-@contextlib.contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """While open, convolutions on NVIDIA GPUs keep float32's 23 bits, of which torch by default lets TF32 drop 13."""
-    global _exact, _usual
-    if device.type != "cuda":
-        yield
-        return
-    convolutions = torch.backends.cudnn.conv
-    with _LOCK:  # the setting is the process's: the first of several threads sets it, the last sets it back
-        _exact += 1
-        if _exact == 1:
-            _usual, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _exact -= 1
-            if _exact == 0:
-                convolutions.fp32_precision = _usual
 
 
 def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, path: Path) -> None:

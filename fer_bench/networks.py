@@ -6,6 +6,7 @@ import contextlib
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,11 @@ def told(error: Exception) -> str:
     text = " ".join(str(error).split())[:300].rstrip(".")
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
     return f"{type(error).__name__}{': ' if text else ''}{text}{where}"
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights and buffers are; the CPU for one that has none, such as another runtime's."""
+    return next((tensor.device for tensor in chain(network.parameters(), network.buffers())), torch.device("cpu"))
 
 
 def pictures_at_once(asked: int | None, device: torch.device) -> int:

@@ -1,10 +1,10 @@
 """python -m fer_bench.predict: scores for pictures, folders and clips of one's own.
 
-One row per face and method: filepath, face (from 1; 0 where none was found and the whole picture was used), time
-(seconds from the clip's start; empty for pictures), method, emotion (the likeliest), then one column per emotion with
-its probability, then left, top, right, bottom of the face in pixels (empty for the whole picture). The emotions are all
-that the methods of a run know; where a method does not know one, its cell is empty. Probabilities of a row sum to 1, up
-to their rounding to six digits.
+One row per face and method: filepath, face (from 1; 0 where none was found or looked for: then the picture's largest
+centred square was taken), time (seconds from the clip's start; empty for pictures), method, emotion (the likeliest),
+then one column per emotion with its probability, then left, top, right, bottom of the face in pixels (empty for face
+0). The emotions are all that the methods of a run know; where a method does not know one, its cell is empty.
+Probabilities of a row sum to 1, up to their rounding to six digits.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def score_files(
                 take(list(chain.from_iterable(rows)))
             bar.update(len(group))
     if whole and not arguments.no_detect:
-        told = "the picture was taken whole, which says little unless it is one"
+        told = "the middle square of the picture was taken, which says little unless it is one"
         print(f"no face was found for {whole:,} of {written:,} rows (face 0): {told}.", file=sys.stderr)
     return written, problems
 
@@ -197,7 +197,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="picture, clip, folder (with all below it) or glob")
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help=".csv, .jsonl or .parquet")
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
-    parser.add_argument("--no-detect", action="store_true", help="the pictures are faces already: use each whole")
+    parser.add_argument(
+        "--no-detect", action="store_true", help="the pictures are faces already: use each (its middle square)"
+    )
     parser.add_argument("--resume", action="store_true", help="go on where an interrupted run of this command ended")
     clips = parser.add_argument_group("clips")
     clips.add_argument(

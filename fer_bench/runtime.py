@@ -10,10 +10,8 @@ whenever it is opened, its logits are compared with torch's first. It runs on th
 from __future__ import annotations
 
 import contextlib
-import copy
-import os
 import tempfile
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_bench.errors import UserError
-from fer_bench.files import replace_with
+from fer_bench.files import written_whole
 from fer_bench.infer import Model, logits
 from fer_bench.submissions.checks import need_onnx
 from fer_bench.submissions.exporting import OPSET, TOLERANCE, write_onnx
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 RUNTIMES = ("torch", "onnx")
+_FILLING = threading.Lock()
+"""Of the cache folder: threads that want the same network wait for the one that exports it."""
 
 
 class Session(nn.Module):
@@ -63,8 +63,9 @@ def onnx_model(model: Model) -> OnnxModel:
     """The same model in ONNX Runtime, exported first where it is not in the cache folder.
 
     model: as `infer.load` gives it; it is left as it is. One without a weight file (no sha256 in its record) is
-    exported anew each time. Its logits are within 1e-4 of torch's, relative to the largest (at least 1). Raises
-    UserError where onnx or onnxruntime is not installed, the cache cannot be written or the logits differ.
+    exported anew each time. Its logits are within 1e-4 of torch's, relative to the largest (at least 1). May be called
+    from several threads. Raises UserError where onnx or onnxruntime is not installed or the logits differ, OutputError
+    where the cache cannot be written.
     """
     need_onnx()
     digest = model.record.get("sha256")
@@ -72,10 +73,11 @@ def onnx_model(model: Model) -> OnnxModel:
         with tempfile.TemporaryDirectory(prefix="fer_bench-onnx-") as folder:
             return _checked(model, _export(model, Path(folder) / "model.onnx"))
     path = onnx_folder() / f"{model.name}-{digest}-{OPSET}.onnx"
-    if path.is_file():
-        with contextlib.suppress(UserError):  # damaged, or of an older version of the network: export it again
-            return _checked(model, path)
-    return _checked(model, _export(model, path))
+    with _FILLING:
+        if path.is_file():
+            with contextlib.suppress(UserError):  # damaged, or of an older version of the network: export it again
+                return _checked(model, path)
+        return _checked(model, _export(model, path))
 
 
 def onnx_folder() -> Path:
@@ -84,26 +86,10 @@ def onnx_folder() -> Path:
 
 
 def _export(model: Model, path: Path) -> Path:
-    """Write the network to `path`, whole or not at all. A copy is exported, since exporting changes the layout."""
-    network = copy.deepcopy(model.network).cpu()
-    with _written_whole(path) as temporary:
-        write_onnx(network, model.input_spec.channels, model.input_spec.size, temporary)
+    """Write the network to `path`, whole or not at all."""
+    with written_whole(path, "; set $FER_BENCH_CACHE to a folder with room") as temporary:
+        write_onnx(model.network, model.input_spec.channels, model.input_spec.size, temporary)
     return path
-
-
-@contextlib.contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which takes its place at the end."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        replace_with(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; set $FER_BENCH_CACHE to a folder with room.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _checked(model: Model, path: Path) -> OnnxModel:

@@ -7,6 +7,7 @@ there. What made the rows lies beside an unfinished file, and a run that would m
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fer_bench.errors import UserError
-from fer_bench.files import atomic_write
+from fer_bench.files import atomic_write, naming
 
 Row: TypeAlias = dict[str, str | int | float | None]
 BEFORE, AFTER = ("filepath", "face", "time", "method", "emotion"), ("left", "top", "right", "bottom")
@@ -70,22 +71,29 @@ class ScoreFile:
         atomic_write(self.growing, lambda file: file.writelines(text.encode() for text in chain([header], kept)))
         if self.run is not None:  # after the rows of another run are gone: if this is cut off here, none are mistaken
             atomic_write(self.beside, json.dumps(self.run, indent=1).encode())
-        self._file = open(self.growing, "a", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
+        with self._growing():
+            self._file = open(self.growing, "a", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
         return self
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Append rows of one group."""
+        """Append rows of one group. Raises OutputError where the disk is full, say; `resume` can go on from there."""
         if self.csv:
-            self._file.write(_csv_text(["" if row[name] is None else row[name] for name in self.names] for row in rows))
+            text = _csv_text(["" if row[name] is None else row[name] for name in self.names] for row in rows)
         else:
-            self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        self._file.flush()
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self._growing():
+            self._file.write(text)
+            self._file.flush()
+
+    def _growing(self) -> contextlib.AbstractContextManager[None]:
+        return naming(self.growing, "; once it can be, the same command with --resume goes on from what is there")
 
     def __enter__(self) -> ScoreFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        self._file.close()
+        with self._growing() if kind is None else contextlib.suppress(OSError):  # a full disk has been said by then
+            self._file.close()
         if kind is None and self.path != self.growing:
             self._to_parquet()
             self.growing.unlink()

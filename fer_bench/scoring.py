@@ -47,7 +47,8 @@ _log = logging.getLogger(__name__)
 class Prepared:
     """A picture whose faces are found and cut out: small enough to wait for its batch.
 
-    boxes: one per face; (None,) is the whole picture.   crops: per model, one square picture of its side per face.
+    boxes: one per face; (None,) is the largest centred square.
+    crops: per model, one square picture of its side per face.
     """
 
     name: str
@@ -87,7 +88,7 @@ def largest(boxes: Sequence[Box], most: int) -> tuple[Box, ...]:
 def cut_out(
     image: Image.Image, name: str, boxes: Sequence[Box], specs: Sequence[InputSpec], time: float | None = None
 ) -> Prepared:
-    """These faces of a picture, or without any the whole of it, as each spec wants them."""
+    """These faces of a picture, or without any its largest centred square, as each spec wants them."""
     places = tuple(boxes) or (None,)
 
     def cut(box: Box | None, spec: InputSpec) -> Image.Image:

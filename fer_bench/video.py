@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from fer_bench.errors import UserError
-from fer_bench.files import make_folder, replace_with
+from fer_bench.files import written_whole
 
 if TYPE_CHECKING:
     import av
@@ -365,7 +365,7 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
 
     pictures: uint8 (H, W, 3) RGB, all of one size; an odd side is made even by repeating its last row or column.
     fps: frames per second. Raises UserError where there are no pictures or the path does not end in .mp4, ValueError
-    where a picture or the rate is not as stated.
+    where a picture or the rate is not as stated, OutputError where the file cannot be written.
     """
     import av
 
@@ -376,25 +376,22 @@ def write_clip(path: str | os.PathLike[str], pictures: Iterable[np.ndarray], fps
     first = next(pictures, None)
     if first is None:
         raise UserError(f"{path}: there are no frames to write.")
-    real = Path(os.path.realpath(path))  # a link stays one, and what it leads to is written
-    temporary = make_folder(real.parent) / f".{real.stem}.{os.getpid()}.tmp.mp4"
-    try:
-        options = {"movflags": "+faststart"}  # the index in front, so that a browser can begin to play
-        with av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=options) as container:
-            rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
-            try:
-                stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
-            except (av.FFmpegError, ValueError):
-                stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
-            stream.width, stream.height = (side + side % 2 for side in (first.shape[1], first.shape[0]))
-            stream.pix_fmt = "yuv420p"
-            for picture in chain([first], pictures):
-                if picture.shape != first.shape or picture.ndim != 3 or picture.dtype != np.uint8:
-                    raise ValueError(f"pictures must be uint8 {first.shape}, not {picture.dtype} {picture.shape}")
-                even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
-            container.mux(stream.encode(None))
-        replace_with(temporary, real)
-    finally:
-        temporary.unlink(missing_ok=True)
+    options = {"movflags": "+faststart"}  # the index in front, so that a browser can begin to play
+    with (
+        written_whole(path) as temporary,
+        av.open(f"file:{temporary.absolute()}", "w", format="mp4", options=options) as container,
+    ):
+        rate = max(Fraction(fps).limit_denominator(1001), Fraction(1, 1001))
+        try:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": "20", "preset": "veryfast"})
+        except (av.FFmpegError, ValueError):
+            stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "3"})
+        stream.width, stream.height = (side + side % 2 for side in (first.shape[1], first.shape[0]))
+        stream.pix_fmt = "yuv420p"
+        for picture in chain([first], pictures):
+            if picture.shape != first.shape or picture.ndim != 3 or picture.dtype != np.uint8:
+                raise ValueError(f"pictures must be uint8 {first.shape}, not {picture.dtype} {picture.shape}")
+            even = np.pad(picture, [(0, side % 2) for side in picture.shape[:2]] + [(0, 0)], mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode(None))
     return path

@@ -54,11 +54,17 @@ def test_a_name_that_is_no_utf8_costs_nothing(loaded: None, tmp_path: Path, caps
     assert main([str(tmp_path), "-o", str(tmp_path / "out"), "--method", "deep_emotion", "--no-detect"]) == 0
     said = capsys.readouterr().out
     assert said.isascii()
-    assert [line.rsplit("/", 1)[1].split("-")[0] for line in said.splitlines()] == ["a\\udcff", "b\\nc"]
+    overlays = [line.split(": ")[0] for line in said.splitlines()]
+    assert [name.rsplit("/", 1)[1].split("-")[0] for name in overlays] == ["a\\udcff", "b\\nc"]
 
 
-def test_main_overlays_every_face_it_finds(loaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two faces in a picture give two overlays, cropped as the detector's boxes say: one black, one white."""
+def test_main_overlays_every_face_it_finds(
+    loaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two faces in a picture give two overlays, cropped as the detector's boxes say: one black, one white.
+
+    Each line says which face of which picture its overlay is of.
+    """
     scene = np.zeros((60, 120), np.uint8)
     scene[:, 60:] = 255
     Image.fromarray(scene).save(tmp_path / "two.png")
@@ -68,6 +74,27 @@ def test_main_overlays_every_face_it_finds(loaded: None, tmp_path: Path, monkeyp
     for name, value in (("two", 0), ("two-2", 255)):
         with Image.open(tmp_path / f"{name}-deep_emotion-gradcam.png") as drawn:
             assert np.all(np.asarray(drawn) == value)
+    said = capsys.readouterr()
+    for line, number, name in zip(said.out.splitlines(), (1, 2), ("two", "two-2"), strict=True):
+        assert line.startswith(f"{tmp_path / name}-deep_emotion-gradcam.png: ")
+        assert line.endswith(f" (face {number} of {tmp_path / 'two.png'})")
+    assert said.err == ""
+
+
+def test_main_says_where_it_found_no_face(
+    loaded: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As predict does: the overlay is of the middle square, face 0; not said where no face is looked for."""
+    Image.fromarray(picture(1, 1)).save(tmp_path / "face.png")
+    monkeypatch.setattr(module, "detect_faces", lambda image: [])
+    command = [str(tmp_path / "face.png"), "-o", str(tmp_path / "out"), "--method", "deep_emotion"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert said.out.endswith(f" (face 0 of {tmp_path / 'face.png'})\n")
+    told = "the middle square was explained, which says little unless it is one"
+    assert said.err == f"no face was found in 1 of 1 pictures (face 0): {told}.\n"
+    assert main([*command, "--no-detect"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_main_takes_folders_and_globs(loaded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,6 +134,7 @@ def test_main_explains_the_weights_that_are_asked_for(tmp_path: Path, monkeypatc
         (["--target", "boredom"], "not boredom"),
         (["--opacity", "2"], "--opacity"),
         (["--out", "FILE"], "face.png: this is a file; give a folder to -o."),
+        (["MISSING"], "there is no file, folder or match of "),
     ],
 )
 def test_wrong_use_of_main(wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +142,9 @@ def test_wrong_use_of_main(wrong: list[str], said: str, tmp_path: Path, capsys: 
     face = tmp_path / "face.png"
     Image.fromarray(picture(1, 1)).save(face)
     wrong = [str(face) if word == "FILE" else word for word in wrong]
-    assert main([str(face), "--out", str(tmp_path / "out"), *wrong]) == 2
+    inputs = [str(tmp_path / "missing.png") if wrong == ["MISSING"] else str(face)]
+    assert main([*inputs, "--out", str(tmp_path / "out"), *(word for word in wrong if word != "MISSING")]) == 2
+    assert not (tmp_path / "out").exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error

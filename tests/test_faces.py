@@ -314,6 +314,14 @@ def test_the_bound_is_for_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "too large to open" in refusal(source)
 
 
+@pytest.mark.parametrize("size", [(0, 5), (5, 0), (0, 0)])
+def test_a_picture_of_no_pixels_is_refused(size: tuple[int, int]) -> None:
+    """A crop that went wrong gives one; it is named like any picture that cannot be read, never answered about."""
+    told = f"a picture of {size[0]} x {size[1]} pixels shows nothing."
+    assert refusal(Image.new("RGB", size)) == f"the picture: {told}"
+    assert refusal(np.zeros((size[1], size[0], 3), np.uint8)).startswith("the array: ")
+
+
 @pytest.mark.parametrize("form", ["MPO", "WEBP", "TIFF", "PNG"])
 def test_several_pictures_in_one_file_give_the_first(form: str) -> None:
     """Of an MPO of two views, an animated WebP or PNG and a TIFF of two pages, the first is the picture."""

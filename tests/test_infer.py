@@ -117,6 +117,28 @@ def test_predict_refuses_what_it_would_misread(model: Model, tmp_path: Path) -> 
             model.predict(path, batch_size=size)
 
 
+def test_a_network_without_weights_of_torchs_answers(tmp_path: Path) -> None:
+    """One that computes elsewhere, as another runtime's does, is on the CPU."""
+
+    class Brightness(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((1, 2, 3))[:, None] * torch.arange(7)
+
+    model = Model("own", Brightness(), InputSpec(8, 1, (0.0,), (1.0,)), SEVEN)
+    assert model.device == torch.device("cpu")
+    (answer,) = model.predict(np.full((1, 8, 8), 255, np.uint8))
+    assert max(answer, key=answer.get) == SEVEN[-1]
+    assert infer.macs(model.network, model.input_spec) == 0
+
+
+def test_pictures_may_be_views_in_another_order(model: Model) -> None:
+    """OpenCV's BGR turned to RGB by slicing has negative strides, which torch does not take."""
+    colours = np.stack([picture(1, seed) for seed in range(3)])[..., None].repeat(3, 3)
+    colours[..., 0] //= 2
+    expected = logits(model, np.ascontiguousarray(colours[..., ::-1]))
+    assert np.array_equal(logits(model, colours[..., ::-1]), expected)
+
+
 def test_inference_keeps_full_precision_and_gives_the_setting_back(
     model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,7 +141,7 @@ def test_several_faces_give_several_rows(astronaut: Image.Image) -> None:
 
 @pytest.mark.parametrize("detect", [True, False])
 def test_the_whole_picture_where_there_is_no_face(detect: bool) -> None:
-    """Without a face, or without looking for one, the whole picture is face 0 and has no box."""
+    """Without a face, or without looking for one, the middle square is face 0 and has no box."""
     image = Image.fromarray(picture(3, 1))
     (row,) = score_picture(image, "a", [MODELS["small_cnn"]], detect)
     assert row["face"] == 0
@@ -157,7 +157,10 @@ def test_pictures_without_a_face_are_told(
     astronaut.save(tmp_path / "a.png")
     Image.new("L", (90, 60), 128).save(tmp_path / "b.png")
     assert run(tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "s.csv") == 0
-    told = "no face was found for 1 of 2 rows (face 0): the picture was taken whole, which says little unless it is one"
+    told = (
+        "no face was found for 1 of 2 rows (face 0): the middle square of the picture was taken, "
+        "which says little unless it is one"
+    )
     assert told in capsys.readouterr().err
     for more in ([tmp_path / "a.png"], [tmp_path / "b.png", "--no-detect"]):
         assert run(*more, "-o", tmp_path / "t.csv") == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -298,6 +299,31 @@ def test_interrupting_leaves_what_is_done(
     assert run(album(tmp_path / "in", 9), "-o", out, "--no-detect") == 1
     assert len(read(out)) == 4
     assert capsys.readouterr().err.strip().endswith(f"interrupted; --resume goes on with {out}.")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_leaves_what_is_done(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1, one sentence with the file and how to go on; and so it does once there is room again.
+
+    A bound on the size of files stands in for the disk's.
+    """
+    monkeypatch.setattr(predict, "GROUP", 4)
+    inputs, out, other = album(tmp_path / "in", 20), tmp_path / f"s{suffix}", tmp_path / f"other{suffix}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        assert run(inputs, "-o", out, "--no-detect") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    growing = out if suffix == ".csv" else tmp_path / "s.parquet.unfinished.jsonl"
+    mend = "once it can be, the same command with --resume goes on from what is there"
+    assert capsys.readouterr().err.strip().endswith(f"error: {growing} cannot be written: File too large; {mend}.")
+    assert growing.stat().st_size > 500
+    assert run(inputs, "-o", out, "--no-detect", "--resume") == 0
+    assert run(inputs, "-o", other, "--no-detect") == 0
+    assert out.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.slow

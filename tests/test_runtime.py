@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from fer_bench import runtime
 from fer_bench.errors import UserError
+from fer_bench.files import OutputError
 from fer_bench.infer import Model, load, logits
 from fer_bench.methods import METHODS, build
 from fer_bench.runtime import onnx_folder, onnx_model
@@ -85,6 +88,16 @@ def test_a_network_is_exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(made) == len(list(onnx_folder().iterdir())) == 2
 
 
+def test_threads_that_begin_at_once_export_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of a server's threads may ask for the same network before it is in the cache, and for others at once."""
+    made = count_exports(monkeypatch)
+    models = [fresh("deep_emotion_parallel", "ab" * 32), fresh("sep_cnn", "cd" * 32)] * 3
+    with ThreadPoolExecutor(len(models)) as pool:
+        found = list(pool.map(onnx_model, models))
+    assert [model.name for model in found] == [model.name for model in models]
+    assert len(made) == len(list(onnx_folder().iterdir())) == 2
+
+
 @pytest.mark.parametrize("damage", ["cut", "other weights"])
 def test_a_bad_file_in_the_cache_is_replaced(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cached file that cannot be opened, or whose logits are others, is exported again and never used."""
@@ -115,9 +128,10 @@ def test_logits_that_differ_are_refused(monkeypatch: pytest.MonkeyPatch) -> None
     model, whole = fresh("deep_emotion_parallel"), runtime.write_onnx
 
     def wrong(network: torch.nn.Module, *rest: object) -> Path:
-        for parameter in network.parameters():
+        other = copy.deepcopy(network)
+        for parameter in other.parameters():
             parameter.data.mul_(0.9)
-        return whole(network, *rest)
+        return whole(other, *rest)
 
     monkeypatch.setattr(runtime, "write_onnx", wrong)
     with pytest.raises(UserError, match="its logits differ from torch's by"):
@@ -139,7 +153,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """Where the cache folder cannot be made, one sentence names it and the variable."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("FER_BENCH_CACHE", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"file/onnx/.*set \$FER_BENCH_CACHE"):
+    with pytest.raises(OutputError, match=r"file/onnx.*set \$FER_BENCH_CACHE"):
         onnx_model(fresh("deep_emotion_parallel", "ab" * 32))
 
 

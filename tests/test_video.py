@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import wave
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
@@ -15,6 +16,7 @@ from PIL import Image
 
 from fer_bench import video
 from fer_bench.errors import UserError
+from fer_bench.files import OutputError
 from fer_bench.video import UnreadableClipError, frames, is_clip, probe, representative, write_clip
 
 
@@ -335,6 +337,19 @@ def test_memory_is_flat_in_the_length(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(representative(path, 3)) == 3
     assert len(chosen) == 130
     assert max(chosen[20:]) - chosen[20] < 15e6
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """In one sentence that names the clip, with nothing left behind. A bound on the size of files stands in for it."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 240, 320, 3), dtype=np.uint8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"out\.mp4 cannot be written: File too large\."):
+            write_clip(tmp_path / "out.mp4", noise, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_count_that_makes_no_sense(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +17,10 @@ from torch import Tensor, nn
 
 from fer_bench.errors import UserError
 from fer_bench.files import OutputError, atomic_write, filled_folder
-from fer_bench.infer import Model, evaluating, load
+from fer_bench.infer import Model, load
 from fer_bench.judged import OWN, recorded
 from fer_bench.methods import METHODS
+from fer_bench.modes import evaluating
 from fer_bench.protocols import TRACKS
 from fer_bench.submissions.checks import need_onnx
 from fer_bench.submissions.folder import can_write
@@ -31,6 +35,8 @@ LEFT_OPEN = ("authors", "licence", "training_data")
 """What only its authors can say of a model that was trained elsewhere; the check refuses a manifest without it."""
 TOLERANCE = 1e-4
 """Greatest difference between the exported logits and torch's, relative to the largest logit (at least 1)."""
+_EXPORTING = threading.Lock()
+"""torch's exporter keeps its state in the process: two threads in it at once fail both."""
 
 
 def export_method(name: str, out: Path, track: str = "fer2013") -> Path:
@@ -44,9 +50,10 @@ def export_method(name: str, out: Path, track: str = "fer2013") -> Path:
 def export_model(model: Model, out: Path) -> Path:
     """A model as a submission in the new or empty folder `out`; returns it.
 
-    model: of `load`, of `from_transformers`, or one's own. A registered method's name is taken: it gets "_copy" behind
-    it. What only its authors know of weights that are not shipped here the manifest leaves open (`LEFT_OPEN`).
-    The logits of the ONNX file are compared with torch's before this returns. Raises UserError where they differ, where
+    model: of `load`, of `from_transformers`, or one's own; it is left as it is. A registered method's name is taken:
+    it gets "_copy" behind it. What only its authors know of weights that are not shipped here the manifest leaves open
+    (`LEFT_OPEN`). The ONNX file says in its own metadata what its input and outputs are, for whoever gets it alone
+    (`described`). Its logits are compared with torch's before this returns. Raises UserError where they differ, where
     `out` holds something or cannot be written, and for a model that no manifest can describe or ONNX cannot hold.
     """
     need_onnx()
@@ -71,7 +78,7 @@ def _write_checked(model: Model, path: Path, out: Path) -> None:
     """`write_onnx` of a model into `out`, tried in ONNX Runtime. UserError in a sentence where it will not do."""
     spec = model.input_spec
     try:
-        write_onnx(model.network, spec.channels, spec.size, path)
+        described(write_onnx(model.network, spec.channels, spec.size, path), model)
         worst = difference(model, path)
     except OSError:
         raise
@@ -163,17 +170,36 @@ def write_onnx(network: nn.Module, channels: int, size: int, path: Path) -> Path
     """Export a network (N, channels, size, size) -> logits (N, K) with a free N, all weights inside one file.
 
     The tracing exporter: it is ten times as quick as the other, and alone it keeps N free in `awei`. Under no_grad,
-    because `awei` computes its gradients by hand. In the contiguous layout, which ONNX has.
+    because `awei` computes its gradients by hand. A copy on the CPU is exported, in the contiguous layout, which ONNX
+    has, so that the network itself may answer meanwhile. Several threads take turns.
     """
-    network = network.to(memory_format=torch.contiguous_format)
-    example = torch.zeros(2, channels, size, size, device=next(network.parameters()).device)
-    with evaluating(network), torch.no_grad(), exportable(network, example), warnings.catch_warnings():
+    network = copy.deepcopy(network).eval().to("cpu", memory_format=torch.contiguous_format)
+    example = torch.zeros(2, channels, size, size)
+    with _EXPORTING, torch.no_grad(), exportable(network, example), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network, (example,), str(path), dynamo=False,
             input_names=["input"], output_names=["logits"], opset_version=OPSET,
             dynamic_axes={"input": {0: "N"}, "logits": {0: "N"}},
         )  # fmt: skip
+    return path
+
+
+def described(path: Path, model: Model) -> Path:
+    """Put into an ONNX file's metadata, as JSON by these names, what a user of the file alone has to know.
+
+    emotions: the order of the logits. size: pixels a side. channels: 1 or 3 (RGB). mean, std: per channel, of pixels
+    in 0..1. margin: how far around a detected face the picture reaches. sha256: of the weight file it was made from.
+    """
+    import onnx
+
+    file, spec = onnx.load(path), model.input_spec
+    known = {
+        "emotions": list(model.emotions), "size": spec.size, "channels": spec.channels, "mean": list(spec.mean),
+        "std": list(spec.std), "margin": spec.margin, "sha256": model.record.get("sha256"),
+    }  # fmt: skip
+    onnx.helper.set_model_props(file, {key: json.dumps(value) for key, value in known.items() if value is not None})
+    onnx.save(file, path)
     return path
 
 

@@ -42,8 +42,8 @@ rows = client.predict(handle_file("face.jpg"), ["small_cnn"], api_name="/predict
 
 Without a server, `python -m fer_bench.predict FOLDER -o scores.csv` and
 `fer_bench.load("small_cnn").predict_faces("face.jpg")` find the faces and give the same figures. Where there is none,
-the command takes the whole picture, as the server does, and `predict_faces` gives nothing; `predict` finds no faces: it
-takes pictures that are cropped to one already.
+the command takes the middle square of the picture, as the server does, and `predict_faces` gives nothing; `predict`
+finds no faces: it takes pictures that are cropped to one already.
 """
 
 

@@ -109,7 +109,7 @@ def summary(rows: Sequence[dict], cut: bool) -> str:
     text = f"{look.count(len(largest), 'frame')} over {largest[-1]['time'] - largest[0]['time']:.1f} s"
     if without:
         which = "any" if without == len(largest) else without
-        text += f"; no face was found in {which} of them, where the whole picture was used"
+        text += f"; no face was found in {which} of them, where the middle of the picture was used"
     text += "; of several faces the largest is on the plot" if len(rows) > len(largest) else ""
     return text + (f"; the clip was followed for its first {len(largest)} frames." if cut else ".")
 
@@ -256,7 +256,9 @@ def build(root: Path) -> gr.Dropdown:
         history = with_point(history, method, now, scores)
         start, before = history[0][1], history[-2][1] if len(history) > 1 else None
         top = max(scores, key=scores.get)
-        line = f"{top}, {look.percent(scores[top])}" + ("" if found else " (no face found: the whole picture is used)")
+        line = f"{top}, {look.percent(scores[top])}" + (
+            "" if found else " (no face found: the middle of the picture is used)"
+        )
         if before is not None and int(now - start) == int(before - start):  # drawn once a second: it is the costly part
             return look.note(line), heat, gr.skip(), history
         plot = emotions_over_time([t - start for _, t, _ in history], [s for *_, s in history], f"{method}, live")

@@ -154,7 +154,7 @@ def answer(
 ) -> tuple[list[Answer], list[str]]:
     """Ask each method about one face: forward, backward and overlay, in the order of `methods`; the rest as `ask`.
 
-    box: (left, top, right, bottom) of the face in `picture`, as a detector gives it; None takes the whole picture.
+    box: (left, top, right, bottom) of the face in `picture`, as a detector gives it; None takes the middle square.
     target: the emotion that the overlay is about; None, or one that a method does not know, takes its own answer.
     opacity: 0..1. Raises as `ask` does.
     """

@@ -167,7 +167,7 @@ def build(root: Path) -> gr.Dropdown:
         """Score the faces of one picture: one row per face and method, as `python -m fer_bench.predict` gives them.
 
         picture: an image file. methods: names of methods, such as ["small_cnn"]. Each row holds filepath, face (from 1;
-        0 where none was found and the whole picture was used), method, emotion (the likeliest), a probability per
+        0 where none was found: then it is the middle square), method, emotion (the likeliest), a probability per
         emotion, and the face's left, top, right and bottom in pixels. A picture of more than 100 faces is refused, and
         so (429) are more than 12 questions at once from one visitor.
         """

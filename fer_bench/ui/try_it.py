@@ -115,7 +115,7 @@ def path_of(given: dict[str, Any] | None) -> str | None:
 def found_in(faces: list[Face], found: int | None = None) -> str:
     """What the detector found, in a sentence. found: how many faces, where `faces` are only the largest of them."""
     if not faces:
-        return "No face was found, so the whole picture is used. If it shows no face, the answers mean nothing."
+        return "No face was found, so the middle of the picture is used. If it shows no face, the answers mean nothing."
     if found is not None and found > len(faces):
         return f"{found} faces were found, of which the {len(faces)} largest are marked; choose one below."
     return ONE_FACE if len(faces) == 1 else f"{len(faces)} faces were found; choose one below."

@@ -11,10 +11,12 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 import yaml
 from safetensors.torch import save, save_file
+from torch import nn
 
 from fer_bench.cards import InputSpec
 from fer_bench.errors import UserError
@@ -181,6 +183,30 @@ def test_a_model_that_is_too_large_is_not_written(tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError, match="mine: as ONNX it has [0-9,]+ bytes, and at most 1,000 are taken"):
         export_model(own_network(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_model_itself_is_left_as_it_is(tmp_path: Path) -> None:
+    """Its layout, modules and modes: it may be answering a server's visitors while it is exported."""
+    model = fresh("small_cnn")
+    pooled = nn.Sequential(nn.Conv2d(1, 7, 3), nn.AdaptiveAvgPool2d(3), nn.AvgPool2d(3), nn.Flatten(), nn.Dropout(0.5))
+    pooled.to(memory_format=torch.channels_last).train()
+    own = Model("mine", pooled, model.input_spec, model.emotions)
+    parts, layouts = list(pooled), [parameter.stride() for parameter in pooled.parameters()]
+    export_model(own, tmp_path / "out")
+    assert all(part is now for part, now in zip(parts, pooled, strict=True))
+    assert [parameter.stride() for parameter in pooled.parameters()] == layouts
+    assert all(module.training for module in pooled.modules())
+
+
+def test_the_onnx_file_says_what_its_input_and_outputs_are(tmp_path: Path) -> None:
+    """Whoever gets the file without the folder finds all that its InputSpec has, and whose weights it holds."""
+    model = fresh("deep_emotion_sequential")
+    model.record["sha256"] = "ab" * 32
+    file = onnx.load(export_model(model, tmp_path / "out") / "model.onnx")
+    told = {entry.key: json.loads(entry.value) for entry in file.metadata_props}
+    assert told.pop("emotions") == list(model.emotions)
+    assert told.pop("sha256") == "ab" * 32
+    assert InputSpec.from_dict(told) == model.input_spec
 
 
 def test_a_full_disk_is_said(

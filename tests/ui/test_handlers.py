@@ -105,10 +105,10 @@ def test_frames_without_a_face_are_counted() -> None:
     """The sentence about a clip says in how many frames no face was found, and when the clip goes on."""
     assert clip.summary(frames(1, 1, 1), False) == "3 frames over 1.0 s."
     assert clip.summary(frames(1, 0, 0), False) == (
-        "3 frames over 1.0 s; no face was found in 2 of them, where the whole picture was used."
+        "3 frames over 1.0 s; no face was found in 2 of them, where the middle of the picture was used."
     )
     assert clip.summary(frames(0, 0), False) == (
-        "2 frames over 0.5 s; no face was found in any of them, where the whole picture was used."
+        "2 frames over 0.5 s; no face was found in any of them, where the middle of the picture was used."
     )
     several = clip.summary(frames(2, 1), True)
     assert several.endswith("the largest is on the plot; the clip was followed for its first 2 frames.")

@@ -121,7 +121,7 @@ def test_the_largest_face_is_chosen_first() -> None:
     faces = [Face((0, 0, 10, 10), 0.9), Face((20, 0, 50, 40), 0.8), Face((60, 0, 80, 20), 0.99)]
     assert try_it.first_choice(faces) == 1
     assert try_it.found_in(faces) == "3 faces were found; choose one below."
-    told = "No face was found, so the whole picture is used. If it shows no face, the answers mean nothing."
+    told = "No face was found, so the middle of the picture is used. If it shows no face, the answers mean nothing."
     assert try_it.found_in([]) == told
 
 
