@@ -157,14 +157,19 @@ def verdict(answers: Sequence[Answer]) -> str:
     parts = ", ".join(
         f"{len(members)} {'says' if len(members) == 1 else 'say'} {emotion}" for emotion, members in ordered
     )
-    boxes = "".join(
-        f'<div class="fer-camp" style="--c:{COLOURS[emotion]}"><strong>{escape(emotion)}</strong>'
-        f"<span>{escape(', '.join(f'{a.method} {percent(a.scores[emotion])}' for a in members))}</span></div>"
-        for emotion, members in ordered
-    )
+    boxes = "".join(_camp(emotion, members) for emotion, members in ordered)
     return (
         f'<div class="fer-verdict split" role="status"><h2>They disagree: {escape(parts)}.</h2>'
         f'<div class="fer-split">{boxes}</div></div>'
+    )
+
+
+def _camp(emotion: str, members: Sequence[Answer]) -> str:
+    """Who says an emotion, and how surely; a figure and its sign are not parted at a line's end."""
+    who = escape(", ".join(f"{one.method} {percent(one.scores[emotion])}" for one in members)).replace(" %", "&nbsp;%")
+    return (
+        f'<div class="fer-camp" style="--c:{COLOURS[emotion]}"><strong>{escape(emotion)}</strong>'
+        f"<span>{who}</span></div>"
     )
 
 

@@ -63,7 +63,7 @@ def test_disagreement_names_the_camps_largest_first() -> None:
     html = look.verdict([answer("a", "fear"), answer("b", "anger"), answer("c", "anger")])
     text = told(html)
     assert text.startswith("They disagree: 2 say anger, 1 says fear.")
-    assert "b 70 %, c 70 %" in text
+    assert "b 70\xa0%, c 70\xa0%" in text  # a figure and its sign stay on one line
     assert 'class="fer-verdict split"' in html
 
 
