@@ -120,6 +120,19 @@ def test_bfloat16_is_not_taken_where_it_is_emulated(monkeypatch: pytest.MonkeyPa
     assert asked == [torch.device("cuda", 1)]
 
 
+@pytest.mark.parametrize(("amx", "avx512"), [(True, True), (True, False), (False, True), (False, False)])
+def test_bfloat16_is_taken_on_cpus_that_compute_with_it(
+    amx: bool, avx512: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By matrix units or by instructions of its own; not on a CPU that would emulate it, nor on other devices."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert bfloat16_pays(torch.device("cpu")) == (amx or avx512)
+    assert not bfloat16_pays(torch.device("mps"))
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # private to torch: it may go
+    assert bfloat16_pays(torch.device("cpu")) == amx
+
+
 def test_every_picture_is_seen_once_and_changed_alike(trained: SimpleNamespace) -> None:
     """In each step the two have, bit for bit, the augmented and mixed rows that one process has, each of them once."""
     assert trained.seen.keys() == trained.theirs[0].keys() == trained.theirs[1].keys()
