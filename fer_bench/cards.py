@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -152,6 +153,9 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):  # it is part of a folder's and of a row's name
+            told = "lower case letters, digits, dots, underscores and dashes, and begins with a letter or digit"
+            raise ValueError(f"a recipe's name is {told}, not {self.name!r}")
         if self.optimizer not in ("adamw", "adam", "sgd", "nesterov"):
             raise ValueError(f"optimizer must be adamw, adam, sgd or nesterov, not {self.optimizer!r}")
         if self.schedule not in ("cosine", "constant"):
@@ -204,8 +208,15 @@ class MethodCard:
     """False where the weights are too large for the repository (a result still stands on the table)."""
 
     def __post_init__(self) -> None:
-        if not self.name.replace("_", "").isalnum() or self.name != self.name.lower():
+        if not re.fullmatch(r"[a-z0-9_]*[a-z0-9][a-z0-9_]*", self.name):
             raise ValueError(f"a method's name is lower case letters, digits and underscores, not {self.name!r}")
+        if self.paper_recipe is not None and self.paper_recipe.name != "paper":
+            raise ValueError(
+                f"{self.name}: the paper's own recipe must be called 'paper', not {self.paper_recipe.name!r}: give it "
+                "name='paper', so that its weights are never taken for another recipe's"
+            )
+        object.__setattr__(self, "parameters", tuple(map(tuple, self.parameters)))  # lists would leave it unhashable
+        object.__setattr__(self, "reported", tuple(self.reported))
 
 
 @dataclass(frozen=True)

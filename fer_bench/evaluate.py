@@ -134,7 +134,7 @@ def judge(
     if len(emotions) < 2:
         raise UserError(f"{model.name} and {faces.name} share {len(emotions)} emotion(s); at least two are needed.")
     kept = np.isin(faces.labels, [faces.emotions.index(emotion) for emotion in emotions])
-    scored = faces.restrict(emotions)
+    scored = faces.noted(emotions, f"{model.name} does not know").restrict(emotions)
     duplicates = duplicates[kept] if duplicates is not None else None
     answers = logits(model, scored.images, batch_size, progress, tta)
     answers = as_saved(scorable(answers, model, emotions, track))
@@ -152,7 +152,7 @@ def judge(
         ),
         data=Data(
             hash=scored.content_hash(), counts={track.test: len(faces) + len(faces.skipped)}, test_pictures=len(scored),
-            skipped=skipped, notes=list(faces.notes),
+            skipped=skipped, notes=list(scored.notes),
             duplicates_in_train=int(duplicates.sum()) if duplicates is not None else None,
         ),
         protocol=track.hash(), **measure(scored.labels, answers, emotions, duplicates, subjects=scored.subjects),

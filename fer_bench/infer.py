@@ -25,6 +25,7 @@ from fer_bench.emotions import canonical
 from fer_bench.errors import UserError
 from fer_bench.faces import Face, Picture, UnreadablePictureError, crop, detect_faces, one_by_one, open_picture, stack
 from fer_bench.methods import METHODS, build
+from fer_bench.methods.options import builder, own_options
 from fer_bench.modes import evaluating, full_precision, one_thread
 from fer_bench.networks import answering, check_scores, device_of, pictures_at_once
 from fer_bench.protocols import recipe_for, track_named
@@ -242,6 +243,21 @@ def _seconds(network: nn.Module, face: torch.Tensor) -> float:
     return time.perf_counter() - begun
 
 
+def network_of(method: str, record: dict, path: Path) -> nn.Module:
+    """A fresh network for weights: the method's, with the options of the grid's cell that they are of, where they are.
+
+    Raises WeightsError where the method no longer takes them.
+    """
+    options = own_options(record.get("settings"))
+    try:
+        return builder(METHODS[method], options)(len(record["emotions"]))
+    except (TypeError, ValueError, AssertionError) as error:
+        told = ", ".join(f"{name} {value}" for name, value in options.items())
+        if not options:
+            raise
+        raise WeightsError(f"{path}: {method} cannot be built with {told} any more ({error}); train it anew.") from None
+
+
 def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, path: Path) -> None:
     """Put the tensors of a weight file, compact or full, into a network, strictly; WeightsError where they differ."""
     try:
@@ -349,7 +365,7 @@ def load(
         raise WeightsError(f"{path}: these are the weights of {record['method']}, not of {name}.")
     if record["track"] != wanted.trained_on and not same_track(record["track"], wanted.name):
         raise WeightsError(f"{path}: these weights are of {record['track']}, not of {wanted.trained_on}.")
-    network = build(name, len(record["emotions"]))
+    network = network_of(name, record, path)
     set_weights(network, tensors, record, path)
     record |= {"sha256": sha256(path), "bytes": path.stat().st_size}
     if folder is None:

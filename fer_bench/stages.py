@@ -3,21 +3,52 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from fer_bench.cards import Augmentation, InputSpec
+from fer_bench.cards import Augmentation, InputSpec, Recipe
 from fer_bench.distributed import Processes
 from fer_bench.errors import UserError
-from fer_bench.methods.base import Criterion, Stage
+from fer_bench.methods.base import Criterion, Method, Stage
 from fer_bench.metrics import NOT_LOGITS, are_probabilities
 from fer_bench.networks import failing
 from fer_bench.transforms import DRAWS, augment
+
+
+def seeded(seed: int, state: Mapping[str, Any] | None = None, rank: int = 0) -> int:
+    """Seed all that a network, a stage's loss or its `prepare` may draw from: torch, NumPy's and Python's own.
+
+    state: the run's: then for its next epoch, alike whether it is resumed before that or not. rank: of the process,
+    each of which draws for itself. Returns the epoch's seed, which all processes share.
+    """
+    if state is not None:
+        earlier = state["earlier"]  # runs before: their epochs, and one of each that may have been cut short
+        seed = seed * 100_003 + len(state["curve"]) + (earlier["epochs"] + len(earlier["weights"]) if earlier else 0)
+    own = seed + rank * 1_000_003
+    torch.manual_seed(own)
+    np.random.seed(own % 2**32)
+    random.seed(own)
+    return seed
+
+
+def staged(method: Method, recipe: Recipe) -> tuple[tuple[Stage, ...], list[int]]:
+    """The stages that a method has under a recipe, and the epochs of each. Raises UserError where there are none."""
+    stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
+    if not stages:
+        named = ", ".join(dict.fromkeys(name for stage in method.stages for name in stage.recipes))
+        raise UserError(
+            f"{method.card.name}: no stage of its training belongs to the recipe {recipe.name}, only to {named}; mend "
+            "the names in its stages' `recipes`, or give --recipe one of them."
+        )
+    return stages, stage_epochs(stages, recipe.epochs)
 
 
 def stage_epochs(stages: tuple[Stage, ...], epochs: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from fer_bench.errors import DataError, UserError
 from fer_bench.files import label, track_folder
 from fer_bench.history import HASH, by_hash
 from fer_bench.methods.base import Method
+from fer_bench.methods.options import own_options
 from fer_bench.protocols import seen_test
 from fer_bench.records import full_epochs
 from fer_bench.weights import OWN, WeightsError, find, read_tensors, record_of, sha256, unpack
@@ -38,7 +40,10 @@ def splits_of(
         files = to_stream(track.dataset, track.train, stream)
         pictures = load_dataset(track.dataset, track.train) if files is None else files
         train = pictures.restrict(track.emotions).limit(limit)
-        whole = load_dataset(track.dataset, track.validation).restrict(train.emotions, lacking=True)
+        whole = load_dataset(track.dataset, track.validation)
+        if not track.emotions:  # else the track says so
+            whole = whole.noted(train.emotions, f"its {track.train} split has no")
+        whole = whole.restrict(train.emotions, lacking=True)
     known = ", ".join(train.emotions) or "none"
     if len(train.emotions) < 2:
         raise UserError(f"{track.name} has too few emotions to tell apart in its training split ({known}).")
@@ -106,21 +111,38 @@ def start_file(given: str | None, method: Method, track: Track, recipe: str) -> 
     return path
 
 
-def start_from(path: Path, method: Method, network: nn.Module, emotions: tuple[str, ...], track: Track) -> dict:
+def start_from(
+    path: Path,
+    method: Method,
+    network: nn.Module,
+    emotions: tuple[str, ...],
+    track: Track,
+    settings: Mapping[str, object] | None = None,
+) -> dict:
     """Load a weight file into a fresh network of the same method; returns what `Trained` says of it.
 
     What there is once per class goes by the emotion's name: an emotion that the file does not know keeps its fresh
-    weights. Raises WeightsError (a UserError) for a file that is missing or broken, UserError for another method's and
-    for one that has seen, or started from one that has seen, what `track` tests on.
+    weights, and what depends on the number of classes in another way starts fresh, which is said on standard error.
+    settings: what a grid says of this cell. Raises WeightsError (a UserError) for a file that is missing or broken,
+    UserError for another method's, for one of other options and for one that has seen, or started from one that has
+    seen, what `track` tests on.
     """
     tensors, record = read_tensors(path)
     if "packing" not in record:
         raise UserError(f"{path}: this is a checkpoint to resume from; --start-from wants a model.safetensors.")
     if record["method"] != method.card.name:
         raise UserError(f"{path}: these weights are {record['method']}'s; {method.card.name} cannot start from them.")
+    theirs, ours = own_options(record.get("settings")), own_options(settings)
+    if theirs != ours:
+        told = [", ".join(f"{key} {value}" for key, value in of.items()) or "no options" for of in (theirs, ours)]
+        raise UserError(f"{path}: these weights are of a grid's cell with {told[0]}, and this network has {told[1]}.")
     known, state = tuple(record["emotions"]), unpack(tensors, record["packing"])
     if known != emotions:
-        state = by_emotion(state, known, network.state_dict(), emotions, per_class(method, len(known)))
+        names, others = per_class(method, len(known))
+        state = by_emotion(state, known, network.state_dict(), emotions, names, others)
+        if others:
+            told = f"{', '.join(sorted(others))} does not hold one row for each emotion"
+            print(f"{method.card.name}: {told}, so it starts fresh: these weights know others.", file=sys.stderr)
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -215,10 +237,15 @@ def check_standing(folder: Path, start: Path | None, asked: int, whole: bool) ->
     return found
 
 
-def per_class(method: Method, classes: int) -> set[str]:
-    """The names of the tensors that grow with the number of classes."""
+def per_class(method: Method, classes: int) -> tuple[set[str], set[str]]:
+    """The names of the tensors with one row for each class, and of those that depend on their number in another way."""
     few, more = method.build(classes).state_dict(), method.build(classes + 1).state_dict()
-    return {name for name, tensor in few.items() if tensor.shape != more[name].shape}
+    growing = {name for name, tensor in few.items() if name not in more or tensor.shape != more[name].shape}
+    rows = {
+        name for name in growing & more.keys() if few[name].ndim and len(few[name]) == classes == len(more[name]) - 1
+        and few[name].shape[1:] == more[name].shape[1:]
+    }  # fmt: skip
+    return rows, growing - rows | (more.keys() - few.keys())
 
 
 def by_emotion(
@@ -227,9 +254,14 @@ def by_emotion(
     fresh: Mapping[str, Tensor],
     emotions: tuple[str, ...],
     names: set[str],
+    others: set[str] = frozenset(),
 ) -> dict[str, Tensor]:
-    """`state` for `emotions` instead of `known`: the tensors `names` (classes first) are put together row by row."""
-    result = dict(state)
+    """`state` for `emotions` instead of `known`: the tensors `names` (classes first) are put together row by row.
+
+    others: those that are as in `fresh`, where it has them.
+    """
+    result = {name: tensor for name, tensor in state.items() if name not in others}
+    result |= {name: fresh[name].detach().cpu().clone() for name in others if name in fresh}
     for name in names:
         result[name] = fresh[name].detach().cpu().clone()
         for row, emotion in enumerate(emotions):

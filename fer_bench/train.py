@@ -43,7 +43,7 @@ from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.side_by_side import train_side_by_side
-from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, stage_epochs
+from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, seeded, staged
 from fer_bench.start import check_alike, check_standing, source_of, splits_of, standing, start_file, start_from
 from fer_bench.transforms import to_input
 from fer_bench.weights import as_begun, pack, read_tensors, run_folder, sha256, unpack, write_tensors
@@ -79,21 +79,20 @@ class Run:
         self.train_set, self.validation_set = splits_of(track, options.stream, options.limit, options.limit_validation)
         self.emotions = self.train_set.emotions
         self.source = source_of(self.train_set, self.device, processes.local_world)
-        torch.manual_seed(options.seed)
+        seeded(options.seed)
         network = built(method.card.name, method.build, len(self.emotions))
         network = processes.synchronised(network, self.device)
         self.network = network.to(self.device, memory_format=torch.channels_last)
         self.parameters = count_parameters(network)  # now, since stages freeze some
         self.average: RunningMean | None = None
-        self.stages = tuple(stage for stage in method.stages if not stage.recipes or recipe.name in stage.recipes)
-        self.epochs = stage_epochs(self.stages, self.recipe.epochs)
+        self.stages, self.epochs = staged(method, self.recipe)
         self.state: dict = {
             "stage": 0, "stage_epoch": 0, "best": -1.0, "best_epoch": 0, "pictures": 0, "seconds": 0.0,
             "ended": "complete", "pretrained": None, "earlier": None, "stages": {}, "curve": [],
             "kept": "best.safetensors",
         }  # fmt: skip
         if self.start is not None:
-            self.state |= start_from(self.start, method, self.network, self.emotions, track)
+            self.state |= start_from(self.start, method, self.network, self.emotions, track, settings)
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
             "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
@@ -156,6 +155,7 @@ class Run:
             if state["stage_epoch"] == 0:
                 state |= {"best": -1.0, "best_epoch": 0}  # an earlier stage's network is not yet the method
                 if stage.prepare is not None:
+                    seeded(self.options.seed, state)
                     with evaluating(self.network), torch.no_grad():
                         stage.prepare(self.network, self.plain_batches)
                 with first_answer(name, self.network, self.spec, 2):
@@ -213,10 +213,7 @@ class Run:
         """The next epoch of the stage. Returns whether it was completed in time, and the mean loss."""
         recipe, processes, number = self.recipe, self.processes, len(self.state["curve"])
         index, epochs = self.state["stage_epoch"], self.epochs[self.state["stage"]]
-        earlier = self.state["earlier"]  # runs before: their epochs, and one of each that may have been cut short
-        drawn = number + (earlier["epochs"] + len(earlier["weights"]) if earlier else 0)
-        seed = self.options.seed * 100_003 + drawn
-        torch.manual_seed(seed + processes.rank * 1_000_003)  # dropout and whatever else a network draws
+        seed = seeded(self.options.seed, self.state, processes.rank)  # dropout and whatever else a network draws
         generator = torch.Generator().manual_seed(seed)
         batches = batches_of(len(self.source), recipe.batch_size, processes, generator)
         cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)

@@ -13,6 +13,7 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -132,10 +133,13 @@ def pack(
                 packed[f"{name}:{part}"], packed[f"{name}:{part}_scale"] = _quantise(factor.T.contiguous())
             streams[name] = {"seed": seed, "bound": bound, "keep": keep}
         elif tensor.is_floating_point() and tensor.ndim >= 2:
-            if tensor.numel() >= INT8_FROM:
+            largest = tensor.abs().max().item() if tensor.numel() else 0.0
+            if not math.isfinite(largest):  # an attention's mask of -inf, say, of which no scale can be made
+                packed[name] = tensor.float()
+            elif tensor.numel() >= INT8_FROM:
                 packed[f"{name}:int8"], packed[f"{name}:scale"] = _quantise(tensor.float())
             else:
-                fits = tensor.abs().max() <= torch.finfo(torch.float16).max if tensor.numel() else True
+                fits = largest <= torch.finfo(torch.float16).max
                 packed[name] = tensor.to(torch.float16) if fits else tensor.float()
         else:
             packed[name] = tensor.clone()

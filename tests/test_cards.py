@@ -121,12 +121,33 @@ def test_a_recipes_hash_covers_all_of_it(change: dict) -> None:
     assert replace(RECIPE, **change).hash() != RECIPE.hash()
 
 
-@pytest.mark.parametrize("name", ["ANet", "a-net", "a net", "", "_"])
+@pytest.mark.parametrize("name", ["ANet", "a-net", "a net", "", "_", "naïve_net"])
 def test_a_method_name_that_cannot_be_a_file(name: str) -> None:
     """A method's name with capitals, hyphens, blanks or nothing in it is refused, and quoted."""
     with pytest.raises(ValueError, match="lower case letters, digits and underscores") as caught:
         replace(METHOD, name=name)
     assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["MyRecipe", "own/v1", "", ".v1", "a recipe", "naïve"])
+def test_a_recipe_name_that_no_row_could_have(name: str) -> None:
+    """Refused before anything is trained under it, which no record could name."""
+    with pytest.raises(ValueError, match="a recipe's name is lower case letters, digits, dots") as caught:
+        replace(RECIPE, name=name)
+    assert repr(name) in str(caught.value)
+
+
+def test_a_papers_own_recipe_is_called_so() -> None:
+    """One that was made of another by `replace`, and kept its name, would take the place of that one's weights."""
+    with pytest.raises(ValueError, match="must be called 'paper', not 'common-v1': give it name='paper'"):
+        replace(METHOD, paper_recipe=replace(RECIPE, name="common-v1"))
+    assert replace(METHOD, paper_recipe=replace(RECIPE, name="paper")).paper_recipe.name == "paper"
+
+
+def test_a_card_of_lists_is_as_one_of_tuples() -> None:
+    """So that it can be looked up by, as a grid does."""
+    card = replace(METHOD, parameters=[[7, 1]], reported=[])
+    assert hash(card) == hash(replace(METHOD, parameters=((7, 1),), reported=()))
 
 
 def test_a_data_set_with_unknown_emotions() -> None:

@@ -254,8 +254,10 @@ def test_a_folder_with_fewer_emotions_is_scored_over_the_shared_ones(model: Mode
     assert np.array_equal(answers.logits, as_saved(logits(model, faces.images)[:, columns]))
 
 
-def test_pictures_of_emotions_that_the_model_does_not_know_are_left_out(model: Model, tmp_path: Path) -> None:
-    """Contempt is not among FER2013's seven: such pictures are not scored."""
+def test_pictures_of_emotions_that_the_model_does_not_know_are_left_out(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Contempt is not among FER2013's seven: such pictures are not scored, which the record and the command say."""
     folder = write_folder(tmp_path / "eight", splits=False, per_class=2)
     (folder / "contempt").mkdir()
     Image.fromarray(np.zeros((48, 48), np.uint8)).save(folder / "contempt" / "0.png")
@@ -263,6 +265,21 @@ def test_pictures_of_emotions_that_the_model_does_not_know_are_left_out(model: M
     assert result.emotions == SEVEN
     assert result.data.test_pictures == 14
     assert not result.shared_emotions_only
+    note = "deep_emotion does not know contempt: pictures of the test split are left out (1 of contempt)"
+    assert result.data.notes == [note]
+    assert f"folder:{folder}: {note}.\n" in capsys.readouterr().err
+
+
+def test_validation_pictures_of_emotions_that_training_lacks_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What epochs are chosen by is not to shrink without a word."""
+    folder = write_folder(tmp_path / "faces")
+    (folder / "train" / "neutral").rename(tmp_path / "gone")
+    track = f"folder:{folder}"
+    Run(METHODS["deep_emotion"], Track(track, track, track, (), track), LITTLE, Options(device="cpu"), tmp_path / "r")
+    told = "its train split has no neutral: pictures of the validation split are left out (4 of neutral)"
+    assert f"{track}: {told}.\n" in capsys.readouterr().err
 
 
 def test_weights_are_not_judged_on_what_selected_them(model: Model, tmp_path: Path) -> None:

@@ -5,22 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from fer_bench import grid
 from fer_bench.cards import Augmentation
-from fer_bench.datasets import DATASETS
+from fer_bench.checkpoints import VALIDATED
+from fer_bench.datasets import DATASETS, load_dataset
 from fer_bench.errors import UserError
+from fer_bench.infer import load, logits
 from fer_bench.methods import METHODS
 from fer_bench.options import Options
 from fer_bench.protocols import RECIPES
 from fer_bench.train import Run, TrainingError, main
-from fer_bench.weights import read_tensors
+from fer_bench.weights import WeightsError, read_tensors
 from tests.helpers import picture, write_folder
+from tests.test_train import tiny
 
 BASE = "method: deep_emotion\nepochs: 1\nbatch_size: 16\n"
 
@@ -230,6 +236,35 @@ def test_only_options_that_are_the_methods_own(tmp_path: Path) -> None:
     assert set(grid.method_options(METHODS["small_cnn"])[1]) == {"layers", "kernel"}
     assert grid.method_options(METHODS["sep_se"])[1] == {}
     assert grid.method_options(METHODS["resnet18"])[1] == {}
+
+
+class Switched(nn.Module):
+    """An option that changes what is computed, and no shape."""
+
+    def __init__(self, classes: int, inverted: bool = False) -> None:
+        super().__init__()
+        self.inner, self.inverted = tiny(classes), inverted
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(-x if self.inverted else x)
+
+
+def test_a_cells_weights_are_judged_in_its_own_network(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`load` builds with the options that the cell was trained with: it answers as validation saw it answer."""
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", replace(METHODS["deep_emotion"], build=Switched))
+    assert search(tmp_path, data, BASE.replace("epochs: 1", "epochs: 6") + "lr: 0.01\ninverted: [true, false]\n") == 0
+    faces = load_dataset(data, "validation")
+    for row in table(tmp_path):
+        folder = Path(row["folder"])
+        model = load("deep_emotion", data, folder.name.removesuffix("-s0"), runs=tmp_path / "runs")
+        assert model.network.inverted == (row["inverted"] == "True")
+        right = logits(model, faces.images).argmax(1) == faces.labels
+        assert np.array_equal(right, np.load(folder / VALIDATED))
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", replace(METHODS["deep_emotion"], build=tiny))
+    with pytest.raises(WeightsError, match=r"deep_emotion cannot be built with inverted (True|False) any more"):
+        load("deep_emotion", data, folder.name.removesuffix("-s0"), runs=tmp_path / "runs")
 
 
 def test_stages_are_those_of_the_recipe_that_is_changed(tmp_path: Path) -> None:

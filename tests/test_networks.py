@@ -16,7 +16,7 @@ import fer_bench
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.explain import explain
-from fer_bench.methods import METHODS
+from fer_bench.methods import METHODS, Stage
 from fer_bench.scoring import prepare, score_prepared
 from fer_bench.train import main
 from tests.helpers import write_folder
@@ -100,6 +100,17 @@ def test_a_tensor_that_is_wrong_in_training_alone_is_refused(
         "takes them from it.\n"
     )
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_method_without_a_stage_for_the_recipe_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt name in `recipes` leaves nothing to train; said so, and not that weights are missing."""
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", replace(TINY, stages=(Stage("main", recipes=("comon-v1",)),)))
+    command = ["--method", "deep_emotion", "--track", f"folder:{write_folder(tmp_path / 'faces', per_class=2)}"]
+    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out")]) == 2
+    told = "deep_emotion: no stage of its training belongs to the recipe common-v1, only to comon-v1; mend"
+    assert capsys.readouterr().err.splitlines()[-1].startswith(told)
 
 
 def test_probabilities_in_training_alone_are_refused(

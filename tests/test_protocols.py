@@ -136,6 +136,12 @@ def test_the_papers_recipe_comes_from_the_card() -> None:
     assert recipe_for("paper", MethodCard(**{**vars(CARD), "paper_recipe": recipe})) is recipe
 
 
+def test_a_card_may_name_the_papers_recipe_as_its_own() -> None:
+    """What it is trained with unless another is asked for."""
+    own = MethodCard(**{**vars(CARD), "paper_recipe": Recipe("paper", epochs=1), "recipe": "paper"})
+    assert recipe_for(None, own) is own.paper_recipe
+
+
 def test_a_method_without_a_paper_recipe() -> None:
     """Where the paper gives no recipe, `paper` is refused with the method's name and the option to use instead."""
     with pytest.raises(UserError, match=r"a_net has no recipe of its own .* use --recipe common-v1\."):

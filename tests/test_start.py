@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from fer_bench import train, weights
 from fer_bench.cards import Recipe, Track
@@ -24,6 +25,7 @@ from fer_bench.start import per_class, start_file, start_from
 from fer_bench.train import Run, main
 from fer_bench.weights import read_tensors, sha256, unpack, write_tensors
 from tests.helpers import write_folder
+from tests.test_train import tiny
 
 METHOD = METHODS["deep_emotion"]
 STILL = Recipe(name="still", epochs=2, batch_size=8, lr=1e-12)
@@ -93,8 +95,8 @@ def test_rows_of_the_last_layer_go_by_the_emotions_name(first: Path, tmp_path: P
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     start_from(first, METHOD, network, emotions, track_of(tmp_path))
     after, source = network.state_dict(), unpack(*_packed(first))
-    names = per_class(METHOD, 7)
-    assert len(names) == 2
+    names, others = per_class(METHOD, 7)
+    assert (len(names), others) == (2, set())
     for name in after:
         if name not in names:
             assert torch.allclose(after[name].float(), source[name].float()), name
@@ -113,11 +115,57 @@ def _packed(path: Path) -> tuple[dict, dict]:
 def test_every_method_tells_its_last_layer(name: str) -> None:
     """What grows with the classes has them first and nowhere else; otherwise rows could not be moved."""
     seven, five = METHODS[name].build(7).state_dict(), METHODS[name].build(5).state_dict()
-    names = per_class(METHODS[name], 7)
+    names, others = per_class(METHODS[name], 7)
     assert names
+    assert not others
     for tensor in names:
         assert (seven[tensor].shape[0], five[tensor].shape[0]) == (7, 5)
         assert seven[tensor].shape[1:] == five[tensor].shape[1:]
+
+
+class OddHead(nn.Module):
+    """Three centres for each class, in one layer, and a matrix with the classes last."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body, self.centres = tiny(4), nn.Linear(4, 3 * classes)
+        self.matrix = nn.Parameter(torch.randn(4, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.body(x)
+        return self.centres(features).unflatten(1, (-1, 3)).amax(2) + features @ self.matrix
+
+
+def test_a_head_without_a_row_for_each_class_starts_fresh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For other emotions nothing of it is taken over by a place that means another one, and it is said; else all is."""
+    method = replace(METHOD, build=OddHead)
+    track = track_of(write_folder(tmp_path / "seven"))
+    path = Run(method, track, STILL, Options(device="cpu"), tmp_path / "first").fit()
+    source = unpack(*_packed(path))
+    torch.manual_seed(5)
+    network = OddHead(4)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    capsys.readouterr()
+    start_from(path, method, network, FOUR, track)
+    heads = {"centres.weight", "centres.bias", "matrix"}
+    told = "centres.bias, centres.weight, matrix does not hold one row for each emotion"
+    assert f"deep_emotion: {told}, so it starts fresh" in capsys.readouterr().err
+    for name, tensor in network.state_dict().items():
+        assert torch.allclose(tensor.float(), (before if name in heads else source)[name].float(), atol=1e-6), name
+    network = OddHead(7)
+    start_from(path, method, network, SEVEN, track)
+    assert torch.allclose(network.matrix, source["matrix"])
+    assert capsys.readouterr().err == ""
+
+
+def test_weights_of_another_option_are_no_start(first: Path, tmp_path: Path) -> None:
+    """A grid's cell may have built a network of the same shapes that computes something else."""
+    tensors, record = read_tensors(first)
+    write_tensors(first, tensors, record | {"settings": {"method": "deep_emotion", "lr": 0.1, "tokens": False}})
+    given = (METHOD, METHOD.build(7), SEVEN, track_of(tmp_path))
+    with pytest.raises(UserError, match="of a grid's cell with tokens False, and this network has no options"):
+        start_from(first, *given)
+    assert start_from(first, *given, settings={"tokens": False, "lr": 1.0})["earlier"]
 
 
 def test_shipped_is_the_track_s_own_file_or_else_fer2013_s(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +23,7 @@ from fer_bench.cards import Recipe, Track
 from fer_bench.datasets import load_dataset
 from fer_bench.errors import UserError
 from fer_bench.methods import METHODS
-from fer_bench.methods.base import Batches, Method, Stage
+from fer_bench.methods.base import Batches, Criterion, Method, Stage
 from fer_bench.train import Options, Run, TrainingError, main
 from fer_bench.weights import read_tensors
 from tests.helpers import write_folder
@@ -107,6 +109,31 @@ STAGED = replace(
 )
 
 
+class Drawing(nn.Module):
+    """As others' code does: a second stage that starts anew at random, and a loss that draws from NumPy and Python."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.body, self.head = tiny(classes), nn.Linear(classes, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def renew(self, _batches: Batches) -> None:
+        self.head.reset_parameters()
+
+    def loss(self, inputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
+        part = np.random.beta(1, 1) * random.random()
+        return part * criterion(self(inputs), targets) + (1 - part) * criterion(self(inputs.flip(3)), targets)
+
+
+DRAWING = replace(
+    METHODS["deep_emotion"],
+    build=Drawing,
+    stages=(Stage("first", 0.7, loss=Drawing.loss), Stage("second", 0.3, loss=Drawing.loss, prepare=Drawing.renew)),
+)
+
+
 @pytest.fixture
 def track(tmp_path: Path) -> Track:
     """A track over a tiny folder of learnable pictures."""
@@ -122,6 +149,7 @@ def run(track: Track, out: Path, method: Method = TINY, recipe: Recipe = RECIPE,
     ("method", "recipe", "killed_in"),
     [
         *itertools.product((TINY, STAGED), (RECIPE, AVERAGED), (1, 3)),
+        *itertools.product((DRAWING,), (RECIPE,), (1, 2, 3)),
         (METHODS["patch_cam"], replace(AVERAGED, epochs=2), 1),
     ],
 )

@@ -47,6 +47,14 @@ def test_what_half_cannot_hold_stays_float() -> None:
     assert unpack(packed, note)["mask"].tolist() == [[1e6, 1e6], [1e6, 1e6]]
 
 
+@pytest.mark.parametrize("side", [3, 300])
+def test_what_is_not_finite_stays_as_it_is(side: int) -> None:
+    """An attention's mask of -inf has no scale; of any size it comes back, and costs no training at its last step."""
+    mask = torch.full((side, side), -torch.inf).triu(1)
+    packed, note = pack({"mask": mask, "weight": torch.ones(2, 2)})
+    assert torch.equal(unpack(packed, note)["mask"], mask)
+
+
 def test_tied_tensors_are_written_each(tmp_path: Path) -> None:
     """A network whose two layers share a weight can be trained, kept and loaded again."""
     network = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))

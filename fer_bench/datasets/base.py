@@ -139,6 +139,20 @@ class FaceSet:
         chosen = self.take(np.flatnonzero(labels >= 0))
         return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes)
 
+    def noted(self, emotions: Sequence[str], who: str) -> FaceSet:
+        """Itself, with a note, also told on standard error, on pictures of other emotions, which `restrict` takes away.
+
+        who: begins that note, as "NAME does not know" does. Emotions without a picture are no loss.
+        """
+        counts = Counter(self.emotions[label] for label in self.labels.tolist())
+        gone = {emotion: counts[emotion] for emotion in self.emotions if emotion not in emotions and counts[emotion]}
+        if not gone:
+            return self
+        told = ", ".join(f"{count:,} of {emotion}" for emotion, count in gone.items())
+        note = f"{who} {' or '.join(gone)}: pictures of the {self.split} split are left out ({told})"
+        tell(f"{self.name}: {note}.")
+        return replace(self, notes=(*self.notes, note))
+
     def picture_hashes(self) -> list[bytes]:
         """16 bytes per picture, over its pixels alone: equal for equal pictures."""
         pictures = np.ascontiguousarray(self.images)

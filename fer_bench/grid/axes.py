@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import functools
-import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from fer_bench.cards import Augmentation, Recipe
 from fer_bench.errors import UserError
-from fer_bench.methods import METHODS, Method
-from fer_bench.networks import built
+from fer_bench.methods import METHODS
+from fer_bench.methods.options import FIELDS, method_options
 
 Axes = dict[str, Any]
 """Axis -> list of values or {kind of range: [low, high]}; and `random` -> {"samples": N, "seed": S}."""
 
-RECIPE_FIELDS = {name: kind for name, kind in get_type_hints(Recipe).items() if name not in ("name", "augmentation")}
-AUGMENTATION_FIELDS = {f"augmentation.{name}": kind for name, kind in get_type_hints(Augmentation).items()}
-RUN_FIELDS = {"seed": int, "limit": int, "limit_validation": int}
-FIELDS = {"method": str, "recipe": str, **RUN_FIELDS, **RECIPE_FIELDS, "augmentation": bool, **AUGMENTATION_FIELDS}
-SETTLED = ("size",)
-"""What a network may take and its card settles: pictures have the card's side, and no other network could take them."""
 ELSEWHERE = {"early_stopping": "patience, 0 for none", "learning_rate": "lr"}
 """What other programs call a field -> ours."""
 GIVEN = ("track", "device", "out", "engine")
@@ -149,31 +140,6 @@ def _drawn(file: Path, space: Axes, random: Any) -> Iterator[dict[str, Any]]:
                 point[name] = int(value) if "integers" in space[name] else float(f"{value:.{DIGITS}g}")
         for one in seeds:
             yield point | one
-
-
-@functools.cache
-def method_options(method: Method) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """What builds a method's network, and what that takes beside the number of classes: name -> default.
-
-    The registered builder where it has keywords of its own; else the network's class, where that class called with the
-    number of classes alone gives the very same network; else the builder with nothing to vary. SETTLED is left out.
-    """
-    own = _keywords(method.build)
-    if own:
-        return method.build, own
-    network = built(method.card.name, method.build, 2)
-    try:
-        same = repr(type(network)(2)) == repr(network)
-    except Exception:  # a class of torchvision's, say, that needs more than the number of classes
-        same = False
-    return (type(network), _keywords(type(network))) if same else (method.build, {})
-
-
-def _keywords(build: Callable[..., Any]) -> dict[str, Any]:
-    parameters = list(inspect.signature(build).parameters.values())[1:]
-    plain = (bool, int, float, str)
-    own = [p for p in parameters if p.name not in FIELDS and p.name not in SETTLED]
-    return {p.name: p.default for p in own if isinstance(p.default, plain)}
 
 
 def _shared(own: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import functools
 import hashlib
 import json
 import sys
@@ -23,8 +22,9 @@ from fer_bench.datasets import load_dataset
 from fer_bench.datasets.stream import to_stream
 from fer_bench.errors import DataError, UserError
 from fer_bench.files import OutputError, atomic_write, make_folder, track_folder
-from fer_bench.grid.axes import FIELDS, RECIPE_FIELDS, RUN_FIELDS, Axes, combinations, method_options, read_axes
+from fer_bench.grid.axes import Axes, combinations, read_axes
 from fer_bench.methods import METHODS, Method
+from fer_bench.methods.options import RECIPE_FIELDS, RUN_FIELDS, builder, own_options
 from fer_bench.protocols import RECIPES, recipe_for
 from fer_bench.weights import run_folder
 
@@ -210,14 +210,13 @@ def cell_of(
     """The run that settings describe. Raises UserError where the recipe or the network refuses a value."""
     method = METHODS[settings["method"]]
     base = recipe_for(settings.get("recipe", recipe), method.card)
-    own = {name: value for name, value in settings.items() if name not in FIELDS}
+    own = own_options(settings)
     try:
         given = {name: getattr(options, name) for name in ("epochs", "patience") if getattr(options, name) is not None}
         changed = replace(base, **given | {name: settings[name] for name in RECIPE_FIELDS if name in settings})
         augmentation = _augmentation(settings, base.augmentation)
-        build = method.build
+        build = builder(method, own)
         if own:
-            build = functools.partial(method_options(method)[0], **own)
             # Refuse a value that the network does not take before anything is trained: its shapes are enough for that.
             with contextlib.suppress(RuntimeError), torch.device("meta"):
                 build(2)

@@ -47,7 +47,8 @@ class Stage:
     parameters: Callable[[nn.Module], Iterable[nn.Parameter]] = not_frozen
     """The parameters this stage trains; all others are held fixed."""
     prepare: Callable[[nn.Module, Batches], None] | None = None
-    """Called once when the stage starts (not on resume), under no_grad and in eval mode."""
+    """Called once when the stage starts (not on resume), under no_grad and in eval mode. What it draws at random from
+    torch, NumPy or `random` is seeded by the run's seed and the epoch, as in `loss`."""
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,12 @@ def recipe_for(name: str | None, card: MethodCard) -> Recipe:
 
     Raises UnknownNameError for an unknown recipe, UserError where the method's paper gives none.
     """
+    name = name or card.recipe
     if name == "paper":
         if card.paper_recipe is None:
             raise UserError(f"{card.name} has no recipe of its own in its paper; use --recipe common-v1.")
         return card.paper_recipe
     try:
-        return RECIPES[name or card.recipe]
+        return RECIPES[name]
     except UnknownNameError as error:
         raise UnknownNameError(f"{str(error).removesuffix('.')}, and of a method's own paper: paper.") from None
