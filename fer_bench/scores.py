@@ -71,7 +71,7 @@ class ScoreFile:
         atomic_write(self.growing, lambda file: file.writelines(text.encode() for text in chain([header], kept)))
         if self.run is not None:  # after the rows of another run are gone: if this is cut off here, none are mistaken
             atomic_write(self.beside, json.dumps(self.run, indent=1).encode())
-        with self._growing():
+        with self._writing():
             self._file = open(self.growing, "a", encoding="utf-8", newline="")  # noqa: SIM115 (closed by __exit__)
         return self
 
@@ -81,18 +81,18 @@ class ScoreFile:
             text = _csv_text(["" if row[name] is None else row[name] for name in self.names] for row in rows)
         else:
             text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with self._growing():
+        with self._writing():
             self._file.write(text)
             self._file.flush()
 
-    def _growing(self) -> contextlib.AbstractContextManager[None]:
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
         return naming(self.growing, "; once it can be, the same command with --resume goes on from what is there")
 
     def __enter__(self) -> ScoreFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        with self._growing() if kind is None else contextlib.suppress(OSError):  # a full disk has been said by then
+        with self._writing() if kind is None else contextlib.suppress(OSError):  # a full disk has been said by then
             self._file.close()
         if kind is None and self.path != self.growing:
             self._to_parquet()

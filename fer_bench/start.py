@@ -19,8 +19,8 @@ from fer_bench.distributed import Processes
 from fer_bench.errors import DataError, UserError
 from fer_bench.files import label, track_folder
 from fer_bench.history import HASH, by_hash
-from fer_bench.methods.base import Method
-from fer_bench.methods.options import own_options
+from fer_bench.methods.base import METHODS, Method
+from fer_bench.methods.options import method_options, own_options
 from fer_bench.protocols import seen_test
 from fer_bench.records import full_epochs
 from fer_bench.weights import OWN, WeightsError, find, read_tensors, record_of, sha256, unpack
@@ -133,9 +133,9 @@ def start_from(
     if record["method"] != method.card.name:
         raise UserError(f"{path}: these weights are {record['method']}'s; {method.card.name} cannot start from them.")
     theirs, ours = own_options(record.get("settings")), own_options(settings)
-    if theirs != ours:
+    if theirs != ours and {**(usual := method_options(METHODS[method.card.name])[1]), **theirs} != {**usual, **ours}:
         told = [", ".join(f"{key} {value}" for key, value in of.items()) or "no options" for of in (theirs, ours)]
-        raise UserError(f"{path}: these weights are of a grid's cell with {told[0]}, and this network has {told[1]}.")
+        raise UserError(f"{path}: these weights are of a network with {told[0]}, and this one has {told[1]}.")
     known, state = tuple(record["emotions"]), unpack(tensors, record["packing"])
     if known != emotions:
         names, others = per_class(method, len(known))

@@ -163,9 +163,25 @@ def test_weights_of_another_option_are_no_start(first: Path, tmp_path: Path) -> 
     tensors, record = read_tensors(first)
     write_tensors(first, tensors, record | {"settings": {"method": "deep_emotion", "lr": 0.1, "tokens": False}})
     given = (METHOD, METHOD.build(7), SEVEN, track_of(tmp_path))
-    with pytest.raises(UserError, match="of a grid's cell with tokens False, and this network has no options"):
+    with pytest.raises(UserError, match="of a network with tokens False, and this one has no options"):
         start_from(first, *given)
     assert start_from(first, *given, settings={"tokens": False, "lr": 1.0})["earlier"]
+
+
+def test_an_option_at_its_usual_value_is_no_other_network(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell that names what the method is built with anyway may start from its shipped weights, and no other cell."""
+
+    def build(classes: int, tokens: bool = True) -> nn.Module:
+        return METHOD.build(classes)
+
+    method = replace(METHOD, build=build)
+    monkeypatch.setitem(METHODS._entries, "deep_emotion", method)
+    given = (first, method, build(7), SEVEN, track_of(tmp_path))
+    assert start_from(*given, settings={"tokens": True})["earlier"]
+    with pytest.raises(UserError, match="with no options, and this one has tokens False"):
+        start_from(*given, settings={"tokens": False})
 
 
 def test_shipped_is_the_track_s_own_file_or_else_fer2013_s(
