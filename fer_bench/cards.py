@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from fer_bench.emotions import EMOTIONS
 
@@ -150,9 +151,15 @@ class Recipe:
     """Alpha of mixup's Beta distribution (Zhang et al., ICLR 2018), one draw per batch; 0 switches it off."""
     ema: float = 0.0
     """Decay per step of a running mean of the weights, which is then what is validated and kept; 0 switches it off."""
+    teachers: tuple[str, ...] = ()
+    """Methods whose networks, as trained on the same track, say what each training picture may show; see `teachers`."""
+    teaching: float = 0.0
+    """Share of the loss that is against the mean of their probabilities, the rest being against the label; 0 asks
+    none of them."""
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "teachers", tuple(self.teachers))
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):  # it is part of a folder's and of a row's name
             told = "lower case letters, digits, dots, underscores and dashes, and begins with a letter or digit"
             raise ValueError(f"a recipe's name is {told}, not {self.name!r}")
@@ -171,10 +178,17 @@ class Recipe:
                 raise ValueError(f"{name} must be finite and must not be negative, not {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must lie in [0, 1), not {self.ema}")
+        if not 0 <= self.teaching <= 1 or (self.teaching and not self.teachers):
+            raise ValueError(f"teaching must lie in [0, 1], and above 0 needs teachers, not {self.teaching}")
+
+    def values(self) -> dict[str, Any]:
+        """Everything above as JSON has it; of teachers only where they are asked, so that older runs go on."""
+        values = asdict(self) | {"teachers": list(self.teachers)}
+        return values if self.teaching else {k: v for k, v in values.items() if k not in ("teachers", "teaching")}
 
     def hash(self) -> str:
-        """12 hex digits over everything above; mixup and ema count only where they are on, being younger."""
-        values = {key: value for key, value in asdict(self).items() if value or key not in ("mixup", "ema")}
+        """12 hex digits over `values`; mixup and ema count only where they are on, being younger."""
+        values = {key: value for key, value in self.values().items() if value or key not in ("mixup", "ema")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -136,7 +136,8 @@ def trained_text(row: NamedTuple) -> str:
             told += f", {short(pictures)} pictures{' in all' if again else ''}"
             told += f", {row.budget_fraction:.1f} × its recipe's" if again and row.budget_fraction >= 1.05 else ""
     start = row.pretrained if len(row.pretrained) <= LONGEST else row.pretrained[: LONGEST - 1].rstrip() + "…"
-    return ("◔ " if row.short else "") + told + (f"; {start}" if start else "")
+    taught = f"; taught by {row.teachers:.0f} network{'' if row.teachers == 1 else 's'}" if row.teachers else ""
+    return ("◔ " if row.short else "") + told + taught + (f"; {start}" if start else "")
 
 
 def markdown_table(

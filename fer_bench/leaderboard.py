@@ -127,7 +127,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "verified": result.verified,
         "external": result.external,
         "shared_emotions_only": result.shared_emotions_only,
-        "pretrained": trained.pretrained or "",
+        "pretrained": trained.pretrained or "", "teachers": len(trained.teachers or ()),
         "earlier_epochs": full_epochs(earlier.epochs, earlier.pictures_seen, before) if earlier else None,
         "earlier_pictures": earlier.pictures_seen if earlier else None,
         "earlier_split": before or None,

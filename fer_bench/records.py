@@ -58,6 +58,8 @@ class Trained:
 
     awei's guide is as ImageNet's VGG16 came where no stage "guide" is among them, else it was fine-tuned.
     """
+    teachers: list[str] | None = None
+    """Whose answers were part of the target (knowledge distillation), as in `Earlier.weights`; None for nobody's."""
 
 
 def budget_share(trained: Trained, split: float | None) -> float | None:

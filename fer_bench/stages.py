@@ -170,9 +170,13 @@ def augmented(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def mixed(criterion: Criterion, part: float) -> Criterion:
-    """The criterion for a batch of which every picture is `part` itself and the rest the one that mirrors its place."""
-    return lambda scores, targets: part * criterion(scores, targets) + (1 - part) * criterion(scores, targets.flip(0))
+def mixed(criterion: Criterion, part: float, mirrored: Criterion | None = None) -> Criterion:
+    """The criterion for a batch of which every picture is `part` itself and the rest the one that mirrors its place.
+
+    mirrored: the criterion for the latter, where it is another.
+    """
+    other = mirrored or criterion
+    return lambda scores, targets: part * criterion(scores, targets) + (1 - part) * other(scores, targets.flip(0))
 
 
 class RunningMean(AveragedModel):

@@ -20,13 +20,13 @@ def terms(rows: Iterable[tuple[Mapping, Mapping]]) -> list[str]:
     """A line for each of the terms that hold for weights beside MIT's: whose they are, then what they are.
 
     rows: entries of weights/index.json, each with what its weight file says of itself. The terms are those of every
-    data set that they were trained on, in the runs before as well; of FER2013 for the sets that have its pictures; and
-    of weights of others that training started from. None where the project drew all pictures itself.
+    data set that they, the runs before and their teachers were trained on; of FER2013 for the sets that have its
+    pictures; and of weights of others that training started from. None where the project drew all pictures itself.
     """
     lines: dict[str, None] = {}
     for entry, record in rows:
         trained = record.get("trained") or {}
-        before = (trained.get("earlier") or {}).get("weights", ())
+        before = [*(trained.get("earlier") or {}).get("weights", ()), *(trained.get("teachers") or ())]
         for track in (entry["track"], *(row.split("/")[1] for row in before)):
             lines |= dict.fromkeys(_of_pictures(track))
         if trained.get("pretrained"):

@@ -17,7 +17,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from fer_bench.errors import TrainingError, UserError
 from fer_bench.files import OutputError, atomic_write
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import count_parameters
-from fer_bench.methods.base import Criterion, Method, Stage
+from fer_bench.methods.base import Method, Stage
 from fer_bench.missing import methods_of
 from fer_bench.networks import built, check_answers, first_answer, trained_by
 from fer_bench.one_by_one import NO_MEMORY, check_all, train_each
@@ -43,8 +43,9 @@ from fer_bench.progress import Progress
 from fer_bench.protocols import TRACKS, recipe_for, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.side_by_side import train_side_by_side
-from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, mixed, only_trainable, seeded, staged
+from fer_bench.stages import RunningMean, StageLoss, augmented, batches_of, only_trainable, seeded, staged
 from fer_bench.start import check_alike, check_standing, source_of, splits_of, standing, start_file, start_from
+from fer_bench.teachers import teachers_of
 from fer_bench.transforms import to_input
 from fer_bench.weights import as_begun, pack, read_tensors, run_folder, sha256, unpack, write_tensors
 
@@ -66,12 +67,11 @@ class Run:
 
         settings: what a grid says of this cell, for the record. processes: those that train this network together.
         """
-        self.settings, self.processes, self.begun = settings, processes, time.monotonic()
+        self.settings, self.processes, self.out, self.begun = settings, processes, out, time.monotonic()
         self.start = start_file(options.start_from, method, track, recipe.name)
-        self.own = recipe
         changes = {"epochs": options.epochs, "patience": options.patience}
         self.recipe = replace(recipe, **{key: value for key, value in changes.items() if value is not None})
-        self.method, self.track, self.options = method, track, options
+        self.method, self.track, self.options, self.own = method, track, options, recipe
         self.spec, self.device = method.card.input, processes.device(best_device(options.device))
         processes.check_batch(self.recipe.batch_size)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16_pays(self.device))
@@ -79,6 +79,7 @@ class Run:
         self.train_set, self.validation_set = splits_of(track, options.stream, options.limit, options.limit_validation)
         self.emotions = self.train_set.emotions
         self.source = source_of(self.train_set, self.device, processes.local_world)
+        self.teachers = teachers_of(self.recipe, track, self.emotions, self.source, self.device, out)
         seeded(options.seed)
         network = built(method.card.name, method.build, len(self.emotions))
         network = processes.synchronised(network, self.device)
@@ -95,9 +96,10 @@ class Run:
             self.state |= start_from(self.start, method, self.network, self.emotions, track, settings)
         # A checkpoint may only be resumed by the very same run.
         self.identity = {
-            "method": method.card.name, "track": track.name, "recipe": asdict(self.recipe), "seed": options.seed,
+            "method": method.card.name, "track": track.name, "recipe": self.recipe.values(), "seed": options.seed,
             "data": self.train_set.content_hash(), "validation": self.validation_set.content_hash(),
             **({} if self.start is None else {"start": sha256(self.start)}),
+            **({"teachers": self.teachers.rows} if self.recipe.teaching else {}),
         }  # fmt: skip
 
     def fit(self) -> Path:
@@ -107,8 +109,8 @@ class Run:
         replaced, and where several processes do not have the same data. Stopped by KeyboardInterrupt or SystemExit, it
         writes the last full epoch before it ends.
         """
-        sizes = len(self.train_set), len(self.validation_set)
         settings = {"--resume": self.options.resume, "--max-minutes": self.options.max_minutes is None}
+        sizes = len(self.train_set), len(self.validation_set)
         check_alike(self.identity, self.track, sizes, settings, self.processes)
         with (
             forbid_split(self.track.test),
@@ -142,6 +144,8 @@ class Run:
             processes.wait()  # until all have looked at what stands there
             if processes.is_first:
                 last.unlink(missing_ok=True)  # another run's, which must not be resumed with this one's best weights
+        with processes.first_alone():
+            self.teachers.ask(self.source, self.track, self.identity["data"], self.out, self.autocast)
         minutes, before = self.options.max_minutes, len(state["curve"])
         deadline = math.inf if minutes is None else self.begun + minutes * 60
         name, stages = self.method.card.name, {} if state["stages"] is None else state["stages"]
@@ -214,10 +218,9 @@ class Run:
         recipe, processes, number = self.recipe, self.processes, len(self.state["curve"])
         index, epochs = self.state["stage_epoch"], self.epochs[self.state["stage"]]
         seed = seeded(self.options.seed, self.state, processes.rank)  # dropout and whatever else a network draws
-        generator = torch.Generator().manual_seed(seed)
+        generator, draws = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
         batches = batches_of(len(self.source), recipe.batch_size, processes, generator)
         cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        draws = np.random.default_rng(seed)
         clipped = [p for group in optimizer.param_groups for p in group["params"]]
         total, begun = torch.zeros((), device=self.device), time.monotonic()
         late = deadline < math.inf and processes.decides(begun > deadline)  # then even an epoch of one step is cut
@@ -225,15 +228,14 @@ class Run:
         for step, (images, labels) in enumerate(self.source.batches([batch.mine for batch in batches]), start=1):
             batch = batches[step - 1]
             inputs = augmented(images, batch.runs, batch.count, self.spec, recipe.augmentation, generator)
-            criterion: Criterion = cross_entropy
-            if recipe.mixup:
-                part = float(draws.beta(recipe.mixup, recipe.mixup))
-                inputs, criterion = part * inputs + (1 - part) * inputs.flip(0), mixed(cross_entropy, part)
+            part = float(draws.beta(recipe.mixup, recipe.mixup)) if recipe.mixup else None
+            inputs = inputs if part is None else part * inputs + (1 - part) * inputs.flip(0)
             factor = rate(recipe, index * len(batches) + step - 1, epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * stage.rate * factor
             with self.autocast:
                 inputs = inputs.contiguous(memory_format=torch.channels_last)
+                criterion = self.teachers.criterion(cross_entropy, batch.mine, part)
                 loss = batch.weight * loss_of(inputs, labels, criterion)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -309,19 +311,20 @@ class Run:
         limited = self.options.limit is not None or self.options.limit_validation is not None
         hasty = state["ended"] == "patience" and not 0 < self.own.patience <= recipe.patience  # the user's, not its own
         whole = state["ended"] != "max-minutes" and recipe.epochs >= self.own.epochs and not limited and not hasty
-        done = len(state["curve"]) - (state["ended"] == "max-minutes")  # an epoch cut short is none
         looked = f", {len(self.validation_set)} pictures" if self.options.limit_validation is not None else ""
         record = {
             "method": card.name, "track": self.track.name, "recipe": recipe.name, "seed": self.options.seed,
             "emotions": list(self.emotions), "input": card.input.to_dict(), "packing": packing,
             "parameters": self.parameters, "accuracy_loss": full - compact,
             "trained": {
-                "track": self.track.name, "epochs": max(1, done), "budget_epochs": self.own.epochs,
+                "track": self.track.name, "budget_epochs": self.own.epochs,
+                "epochs": max(1, len(state["curve"]) - (state["ended"] == "max-minutes")),  # one cut short is none
                 "pictures_seen": state["pictures"], "train_pictures": len(self.train_set),
                 "best_epoch": state["best_epoch"], "selection": f"{self.track.validation} accuracy{looked}",
                 "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
                 "pretrained": state["pretrained"], "earlier": state["earlier"], "stages": state["stages"],
+                "teachers": self.teachers.rows,
             },
             "data": self.identity["data"], "protocol": self.track.hash(), "recipe_hash": recipe.hash(),
         }  # fmt: skip

@@ -60,7 +60,7 @@ def test_without_a_checkout_of_ours_none_is_asked(checkout: Path) -> None:
 
 @pytest.mark.slow
 def test_every_row_that_went_on_can_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The weights that the board's rows went on from, and those that these went on from, are all to be had."""
+    """The weights that rows went on from, those that these went on from, and their teachers' are all to be had."""
     shallow = subprocess.run(
         ["git", "rev-parse", "--is-shallow-repository"], cwd=PROJECT, capture_output=True, text=True
     )
@@ -70,8 +70,7 @@ def test_every_row_that_went_on_can_be_made_again(tmp_path: Path, monkeypatch: p
     named = {
         name
         for row in read_results(PROJECT / "leaderboard")
-        if row.trained.earlier
-        for name in row.trained.earlier.weights
+        for name in [*(row.trained.earlier.weights if row.trained.earlier else ()), *(row.trained.teachers or ())]
     }
     assert named
     for name in sorted(named):

@@ -21,7 +21,7 @@ LAYERS = (
     {"seeds"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},
-    {"missing", "one_by_one", "side_by_side", "judged"},
+    {"missing", "one_by_one", "side_by_side", "judged", "teachers"},
     {"train", "explain", "robustness", "hub"},
     {"classifiers", "faithfulness", "sweep", "costs", "standing"},
     {"evaluate", "scoring"},

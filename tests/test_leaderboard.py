@@ -270,6 +270,11 @@ def test_explanations_stand_in_a_table_of_their_own():
         ({"epochs": 12, "complete": False, "pictures_seen": 344_508}, "| ◔ 12 of 60 epochs, 345k pictures |"),
         ({"epochs": 34}, "| 34 of 60 epochs (stopped early), 1.72M pictures |"),
         ({"pretrained": "VGG16 | ImageNet"}, "| 60 epochs, 1.72M pictures; VGG16 &#124; ImageNet |"),
+        ({"teachers": ["a/fer2013/r-s0 (1)"]}, "| 60 epochs, 1.72M pictures; taught by 1 network |"),
+        (
+            {"teachers": ["a/fer2013/r-s0 (1)", "b/fer2013/r-s0 (2)"], "pretrained": "VGG16"},
+            "| 60 epochs, 1.72M pictures; taught by 2 networks; VGG16 |",
+        ),
         ({"epochs": None, "complete": False}, "| ◔ not stated |"),
         (
             {"epochs": 2, "train_pictures": 7_000, "complete": False, "pictures_seen": 14_000},

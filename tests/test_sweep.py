@@ -327,7 +327,7 @@ def test_without_ray_tune_auto_is_one_process(monkeypatch: pytest.MonkeyPatch) -
     [
         ("p0-tokens-pca", 4), ("p1-skip-guide", 3), ("p2-se-augmentation", 4), ("p3-transformer", 3),
         ("p4-augmentation", 2), ("p4-table3", 24), ("reference-ablation", 8),
-        ("common-v1", 3),
+        ("common-v1", 3), ("distillation", 4),
     ],
 )  # fmt: skip
 def test_the_shipped_sweeps(name: str, cells: int) -> None:
@@ -342,7 +342,7 @@ def test_the_shipped_sweeps(name: str, cells: int) -> None:
 
 def test_every_shipped_sweep_is_tested() -> None:
     """No file lies in leaderboard/sweeps that the test above does not know."""
-    assert len(list(SWEEPS.glob("*.yaml"))) == 8
+    assert len(list(SWEEPS.glob("*.yaml"))) == 9
 
 
 def test_the_networks_of_table_3() -> None:

@@ -150,7 +150,9 @@ def _training(home: DatasetCard, entry: dict, trained: dict) -> str:
         before = epochs_before(earlier["epochs"], earlier["pictures_seen"], size)
         text += f"It went on from {', which went on from '.join(earlier['weights'])}: {before} before. "
     first = "The first of these runs" if earlier else "It"
-    return text + f"{first} started from " + (f"pretrained weights: {start}." if start else "random weights.")
+    text += f"{first} started from " + (f"pretrained weights: {start}." if start else "random weights.")
+    teachers = trained.get("teachers")
+    return text + (f" Part of its target was the mean answer of {', '.join(teachers)}." if teachers else "")
 
 
 def _made_up_for(trained: Mapping) -> bool:

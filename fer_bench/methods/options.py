@@ -13,7 +13,9 @@ from fer_bench.cards import Augmentation, Recipe
 from fer_bench.methods.base import Method
 from fer_bench.networks import built
 
-RECIPE_FIELDS = {name: kind for name, kind in get_type_hints(Recipe).items() if name not in ("name", "augmentation")}
+LISTED = ("name", "augmentation", "teachers")
+"""Fields of a recipe that are no single value."""
+RECIPE_FIELDS = {name: kind for name, kind in get_type_hints(Recipe).items() if name not in LISTED}
 AUGMENTATION_FIELDS = {f"augmentation.{name}": kind for name, kind in get_type_hints(Augmentation).items()}
 RUN_FIELDS = {"seed": int, "limit": int, "limit_validation": int}
 FIELDS = {"method": str, "recipe": str, **RUN_FIELDS, **RECIPE_FIELDS, "augmentation": bool, **AUGMENTATION_FIELDS}

@@ -1,9 +1,12 @@
 """The recipes. `common-v1` is the same for every method; a paper's own stands on the method's card.
 
-`light-v1` and `strong-v1` are what two of the project's own reference networks are trained with; any method may be.
+`light-v1` and `strong-v1` are what two of the project's own reference networks are trained with, and `distilled-v1`
+learns from six networks at once; any method may be trained with them.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from fer_bench.cards import Augmentation, MethodCard, Recipe
 from fer_bench.errors import UserError
@@ -59,7 +62,17 @@ STRONG_V1 = Recipe(
 )
 """For networks with millions of parameters and an accelerator: a long schedule, everything that fights over-fitting."""
 
-for _recipe in (COMMON_V1, LIGHT_V1, STRONG_V1):
+DISTILLED_V1 = replace(
+    COMMON_V1,
+    name="distilled-v1",
+    label_smoothing=0.0,
+    ema=0.999,
+    teachers=("resnet18", "sep_resnet18", "sep_se_residual", "reference_small", "small_cnn", "patch_cam"),
+    teaching=0.8,
+)
+"""common-v1 with the answers of six other methods' networks as four fifths of the target, and a mean of the weights."""
+
+for _recipe in (COMMON_V1, LIGHT_V1, STRONG_V1, DISTILLED_V1):
     RECIPES.add(_recipe.name, _recipe)
 
 

