@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,11 +21,11 @@ MENDS = {
 
 
 def write_cards(
-    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Sequence[str]] | None = None
+    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Mapping[str, str]] | None = None
 ) -> Path:
     """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path.
 
-    weights: method -> the tracks with weights of its card's recipe; left out where None.
+    weights: method -> track with weights -> recipe of those that are meant where none is named; left out where None.
     """
     plain = {
         card.name: {
@@ -39,11 +39,11 @@ def write_cards(
             "input": card.input.to_dict(),
             "cam_layer": card.cam_layer,
             "recipe": card.recipe,
-            "paper_recipe": None if card.paper_recipe is None else asdict(card.paper_recipe),
+            "paper_recipe": None if card.paper_recipe is None else card.paper_recipe.values(),
             "reported": [asdict(reported) for reported in card.reported],
             "shipped": card.shipped,
             "parameters": {str(classes): count for classes, count in card.parameters},
-            **({} if weights is None else {"weights": list(weights[card.name])}),
+            **({} if weights is None else {"weights": dict(weights[card.name])}),
         }
         for card in cards
     }

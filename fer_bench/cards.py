@@ -58,6 +58,10 @@ class InputSpec:
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
+RECIPE_HELP = "weights of this recipe; default: those shipped that read best on validation, in --runs the card's own"
+"""What commands that take weights say of --recipe."""
+
+
 @dataclass(frozen=True)
 class Why:
     """Why ours differs from a reported figure by more than two points: what an experiment showed, no guess."""

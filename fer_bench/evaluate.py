@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fer_bench import __version__
 from fer_bench.card_files import write_cards
-from fer_bench.cards import Track
+from fer_bench.cards import RECIPE_HELP, Track
 from fer_bench.classifiers import published
 from fer_bench.comparison import tracks_in
 from fer_bench.costs import cost, for_passes, measure_costs
@@ -30,7 +30,7 @@ from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import OutputError, atomic_write, commit
-from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
+from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, usual_recipe, weights_for
 from fer_bench.judged import (
     OWN,
     as_trained,
@@ -185,7 +185,7 @@ def evaluate(
 
     Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
     weight file or a network that raises, which costs its own row only. methods: a `Model` stands for itself, and no
-    weights are looked for. strict: missing data is a `Lacking`. recipe: None is the one that each method's card names.
+    weights are looked for. strict: missing data is a `Lacking`. recipe: None is as for `weights_for`.
     runs: a training output folder whose weights come first; a line on standard error says where others are judged.
     robustness, explanation: measure these too (`completed`), of one picture at a time and so not with a `tta`
     (`infer.logits`), whose result is another row. Raises UserError, before anything is measured, where `runs` is no
@@ -286,8 +286,8 @@ def write_table(out: Path) -> int:
     """Write methods.json and the table with its figures. Exit code: 0, or 1 where a file in `out` is broken."""
     cards = [METHODS[name].card for name in METHODS]
     try:
-        weights = {card.name: [track for track in TRACKS if find(card.name, track, card.recipe)] for card in cards}
-        write_cards(out, cards, weights)
+        usual = {card.name: {t: usual_recipe(card.name, TRACKS[t]) for t in TRACKS} for card in cards}
+        write_cards(out, cards, {m: {t: how for t, how in of.items() if find(m, t, how)} for m, of in usual.items()})
         for path in write_leaderboard(out):
             print(path)
     except UserError as error:
@@ -326,7 +326,7 @@ def main(argv: list[str] | None = None) -> int:
         "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
     )
     parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
-    parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
+    parser.add_argument("--recipe", help=RECIPE_HELP)
     parser.add_argument("--seed", type=not_negative, help="default: 0; of --costs and --figures: all that stand")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")

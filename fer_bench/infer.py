@@ -260,6 +260,10 @@ def network_of(method: str, record: dict, path: Path) -> nn.Module:
 
 def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, path: Path) -> None:
     """Put the tensors of a weight file, compact or full, into a network, strictly; WeightsError where they differ."""
+    streams = record.get("packing", {}).get("streams", {})
+    begun = {name: (stream["seed"], stream["bound"]) for name, stream in streams.items()}
+    if begun != getattr(network, "seeded_tensors", {}) and "packing" in record:
+        raise WeightsError(f"{path}: these weights are of another version of the network; train it anew.")
     try:
         network.load_state_dict(unpack(tensors, record["packing"]) if "packing" in record else tensors, strict=True)
     except (RuntimeError, KeyError) as error:
@@ -267,16 +271,30 @@ def set_weights(network: nn.Module, tensors: dict[str, Tensor], record: dict, pa
         raise WeightsError(f"{path}: the weights do not fit the network ({reason}).") from None
 
 
+def usual_recipe(method: str, track: Track, seed: int = 0) -> str:
+    """The recipe that is meant where none is named.
+
+    That of the shipped weights of the track (else of the track it is trained on) that read best on validation; the one
+    that the method's card names where none are shipped, or none better.
+    """
+    own = METHODS[method].card.recipe
+    for name in (track.name, track.trained_on):
+        wanted = {"method": method, "track": name, "seed": seed}
+        if rows := [row for row in read_index().values() if wanted.items() <= row.items()]:
+            return max(rows, key=lambda row: (row.get("validation") or 0.0, row["recipe"] == own))["recipe"]
+    return own
+
+
 def weights_for(
     method: str, track: Track, recipe: str | None = None, seed: int = 0, runs: Path | None = None
 ) -> Path | None:
     """The weight file of a method for a track: its own where there is one, else that of the track it is trained on.
 
-    recipe: None is the one that the method's card names. What `runs`, a training output folder, holds comes before all
-    that is shipped. Raises WeightsError where it is no folder.
+    recipe: None is `usual_recipe`, and in `runs` the one that the method's card names. What `runs`, a training output
+    folder, holds comes before all that is shipped. Raises WeightsError where it is no folder.
     """
-    recipe, names = recipe or METHODS[method].card.recipe, (track.name, track.trained_on)
-    found = [run_for(method, track, recipe, seed, runs), *(find(method, name, recipe, seed) for name in names)]
+    shipped, names = recipe or usual_recipe(method, track, seed), (track.name, track.trained_on)
+    found = [run_for(method, track, recipe, seed, runs), *(find(method, name, shipped, seed) for name in names)]
     return next((path for path in found if path is not None), None)
 
 
@@ -296,7 +314,7 @@ def run_for(method: str, track: Track, recipe: str | None, seed: int, runs: Path
 
 def pinned(method: str, track: Track, recipe: str | None = None, seed: int = 0) -> dict | None:
     """The index's entry of weights that `weights_for` would give and that are published on the Hub, or None."""
-    index, recipe = read_index(), recipe or METHODS[method].card.recipe
+    index, recipe = read_index(), recipe or usual_recipe(method, track, seed)
     entries = (index.get(index_key(method, name, recipe, seed)) for name in (track.name, track.trained_on))
     return next((entry for entry in entries if entry and entry.get("hub")), None)
 
@@ -346,14 +364,16 @@ def load(
 ) -> Model:
     """A method with the weights of a track, ready to predict.
 
-    recipe: None is the one on the method's card, common-v1 for nearly all.
+    recipe: None is that of the shipped weights that read best on the track's validation split, and with `runs` the one
+    on the method's card, common-v1 for nearly all.
     Weights are looked for in `runs` (a training output folder) and nowhere else where that is given, else in weights/,
     in the cache and, where the index pins a copy of them, on the Hub. Transfer tracks (`rendered`, `folder:PATH`) take
     those of the track they were trained on. Raises UnknownNameError for an unknown method, track or, without
     `runs`, recipe; WeightsError, with the command that gets them or with what `runs` holds, where there are no weights.
     """
-    recipe = recipe or METHODS[name].card.recipe  # an unknown method is said before missing weights are
+    METHODS[name]  # an unknown one is said before missing weights are
     wanted = track_named(track)
+    recipe = recipe or (usual_recipe(name, wanted, seed) if runs is None else METHODS[name].card.recipe)
     folder = None if runs is None else Path(runs)
     path = (weights_for if folder is None else run_for)(name, wanted, recipe, seed, folder)
     if path is None and folder is not None:

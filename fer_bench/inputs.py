@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from fer_bench.cards import RECIPE_HELP
 from fer_bench.faces import HEIC_MEND, HEIC_SUFFIXES, PICTURE_SUFFIXES
 from fer_bench.files import files_below, label
 from fer_bench.video import is_clip
@@ -49,7 +50,7 @@ def weights_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the options that say whose weights answer, as `infer.load` takes them; returns their group."""
     weights = parser.add_argument_group("weights")
     weights.add_argument("--track", default="fer2013", help="whose weights; default: fer2013")
-    weights.add_argument("--recipe", help="default: the one on each method's card")
+    weights.add_argument("--recipe", help=RECIPE_HELP)
     weights.add_argument("--seed", type=int, default=0)
     weights.add_argument("--runs", type=Path, metavar="DIR", help="take them from this training output folder")
     weights.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")

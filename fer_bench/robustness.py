@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
+from fer_bench.cards import RECIPE_HELP
 from fer_bench.datasets import FaceSet, load_dataset
 from fer_bench.emotions import shared
 from fer_bench.errors import UserError
@@ -283,7 +284,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--method", nargs="+", default=["small_cnn"], metavar="NAME", help="default: small_cnn")
     parser.add_argument("--track", default="rendered", help="a track, folder:PATH or csv:PATH; default: rendered")
     parser.add_argument("--pictures", type=int, default=PICTURES, metavar="N", help="at most; default: %(default)s")
-    parser.add_argument("--recipe", help="weights of this recipe; default: the one on each method's card")
+    parser.add_argument("--recipe", help=RECIPE_HELP)
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="take the weights from this training output folder")
     parser.add_argument("--device", default="auto")

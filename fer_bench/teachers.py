@@ -25,6 +25,7 @@ from fer_bench.datasets.stream import InMemory, Source
 from fer_bench.errors import UserError
 from fer_bench.files import track_folder
 from fer_bench.infer import Model, load, logits, pinned, weights_for
+from fer_bench.methods import METHODS
 from fer_bench.methods.base import Criterion
 from fer_bench.protocols import seen_test
 from fer_bench.stages import mixed
@@ -133,14 +134,15 @@ def teachers_of(
         )
     models = []
     for name in recipe.teachers:
-        own = weights_for(name, track, runs=runs if runs.is_dir() else None)
-        if own is None and pinned(name, track) is None:
+        how = METHODS[name].card.recipe
+        own = weights_for(name, track, how, runs=runs if runs.is_dir() else None)
+        if own is None and pinned(name, track, how) is None:
             train = f"--method {name} --track {shlex.quote(track.name)} --out {shlex.quote(str(runs))}"
             raise WeightsError(
                 f"{recipe.name} learns from {name}, which has no weights for {track.name}; train them first: "
                 f"python -m fer_bench.train {train}"
             )
-        model = load(name, track.name, device=str(device), runs=runs if own and runs in own.parents else None)
+        model = load(name, track.name, how, device=str(device), runs=runs if own and runs in own.parents else None)
         if seen := seen_test(model.record, track):
             raise UserError(f"{recipe.name} learns from {name}: its {seen}; give a recipe without it.")
         if model.emotions != tuple(emotions):

@@ -355,6 +355,7 @@ def add(path: Path, folder: Path | None = None, replace: bool = False) -> Path:
             raise WeightsError(f"{target} stays: its weights read {text}; give --replace to have these all the same.")
         atomic_write(target, path.read_bytes())
         entry = {**row, "file": target.name, "bytes": target.stat().st_size, "sha256": sha256(target)}
+        entry["validation"] = given
         before = index.get(key, {})
         pin = before if before.get("sha256") == entry["sha256"] else {}
         index[key] = entry | {name: pin.get(name) for name in ("hub", "revision")}

@@ -20,12 +20,24 @@ from fer_bench.cards import InputSpec, Recipe, Track
 from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError
-from fer_bench.infer import Model, full_precision, load, logits
+from fer_bench.infer import Model, full_precision, load, logits, usual_recipe
 from fer_bench.methods import METHODS, build
+from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.train import Options, Run
 from fer_bench.transforms import to_input
-from fer_bench.weights import WeightsError, add, read_tensors, write_tensors
+from fer_bench.weights import (
+    WeightsError,
+    add,
+    index_key,
+    pack,
+    read_index,
+    read_tensors,
+    record_of,
+    weights_folder,
+    write_index,
+    write_tensors,
+)
 from tests.helpers import picture, write_folder
 
 
@@ -302,6 +314,69 @@ def test_a_recipe_that_does_not_exist_is_not_to_be_trained() -> None:
         load("resnet18", recipe="paper")
     with pytest.raises(WeightsError, match="python -m fer_bench.train --method small_cnn --track fer2013 --recipe str"):
         load("small_cnn", recipe="strong-v1", seed=7)
+
+
+def test_without_a_recipe_the_weights_are_those_that_read_best_on_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the track's own rows; the card's where none is better, where there are none, and in --runs."""
+    monkeypatch.setenv("FER_BENCH_WEIGHTS", str(tmp_path))
+
+    def enter(track: str, seed: int, **read: float | None) -> None:
+        for recipe, value in read.items():
+            row = {"method": "reference_tiny", "track": track, "recipe": recipe.replace("_", "-"), "seed": seed}
+            name = "-".join(map(str, row.values()))
+            (tmp_path / name).write_bytes(b"x")
+            entry = {**row, "file": name, "bytes": 1, "sha256": "0" * 64, "hub": None, "revision": None}
+            index[index_key(**row)] = entry if value is None else entry | {"validation": value}
+        write_index(index, tmp_path)
+
+    def usual(track: str, seed: int = 0) -> str:
+        return usual_recipe("reference_tiny", track_named(track), seed)
+
+    index: dict[str, dict] = {}
+    assert usual("fer2013") == "light-v1"  # none is shipped
+    enter("fer2013", 0, common_v1=0.5, light_v1=0.6, strong_v1=0.7)
+    enter("fer2013", 1, common_v1=0.9)
+    enter("ferplus", 0, common_v1=0.6, light_v1=0.6)
+    enter("rafdb", 0, common_v1=None, light_v1=None)  # from before it was kept
+    told = {"fer2013": "strong-v1", "rendered": "strong-v1", "ferplus": "light-v1", "rafdb": "light-v1"}
+    assert {track: usual(track) for track in told} == told
+    assert usual("fer2013", 1) == "common-v1"
+    assert infer.weights_for("reference_tiny", track_named("fer2013")).name == "reference_tiny-fer2013-strong-v1-0"
+    own = infer.weights_for("reference_tiny", track_named("fer2013"), "light-v1")
+    assert own.name == "reference_tiny-fer2013-light-v1-0"
+    with pytest.raises(WeightsError, match="strong-v1-0: this is not a readable safetensors file"):
+        load("reference_tiny")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(WeightsError, match=r"holds no weights of reference_tiny for fer2013 \(light-v1, seed 0\)"):
+        load("reference_tiny", runs=tmp_path / "runs")
+
+
+def test_what_is_added_says_how_it_read_on_validation(trained: tuple[Path, str], tmp_path: Path) -> None:
+    """The index has the figure by which `usual_recipe` chooses."""
+    runs, track = trained
+    source = load("deep_emotion", track, runs=runs)
+    add(source.path, tmp_path)
+    (entry,) = read_index(tmp_path).values()
+    assert entry["validation"] == source.record["trained"]["selected_value"]
+
+
+def test_every_shipped_row_says_how_it_read_on_validation() -> None:
+    """What its weight file says."""
+    for entry in read_index().values():
+        record = record_of(weights_folder() / entry["file"])
+        assert entry["validation"] == record["trained"]["selected_value"], entry["file"]
+
+
+def test_weights_of_another_start_are_refused(tmp_path: Path) -> None:
+    """A tensor that is kept as its update from a seeded start fits no network that starts it elsewhere."""
+    network = build("awei_plain").eval()
+    packed, packing = pack(network.state_dict(), network.seeded_tensors)
+    infer.set_weights(network, packed, {"packing": packing}, tmp_path / "a.safetensors")
+    packing["streams"]["fc1.weight"]["bound"] /= 2
+    with pytest.raises(WeightsError, match=r"a\.safetensors: these weights are of another version of the network"):
+        infer.set_weights(network, packed, {"packing": packing}, tmp_path / "a.safetensors")
 
 
 def test_weights_of_another_network_are_refused(trained: tuple[Path, str]) -> None:

@@ -13,6 +13,7 @@ from fer_bench.hub import contents
 from fer_bench.hub.client import HubError, Sent, There, Tree, checked_repo, fetch, pinned, send
 from fer_bench.hub.contents import listing, model_tree, results_tree, space_tree, write_tree
 from fer_bench.hub.folders import fetch_results
+from fer_bench.infer import usual_recipe
 from fer_bench.methods import METHODS
 from fer_bench.protocols import recipe_for, track_named
 from fer_bench.registry import UnknownNameError
@@ -141,7 +142,8 @@ def _home(name: str) -> str:
 
 def _push(options: argparse.Namespace) -> int:
     card = METHODS[options.method].card  # an unknown method or track is said before missing weights are
-    track, recipe = _home(options.track), options.recipe or card.recipe
+    track = _home(options.track)
+    recipe = options.recipe or usual_recipe(options.method, track_named(track), options.seed)
     key = index_key(options.method, track, recipe, options.seed)
     entry = read_index().get(key)
     if entry is None:

@@ -7,6 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from fer_bench.cards import RECIPE_HELP
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.files import OutputError
 from fer_bench.registry import UnknownNameError
@@ -62,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     one.add_argument("-o", "--out", type=Path, required=True, metavar="DIR", help="a folder that is new or empty")
     one.add_argument("--track", help="whose weights; default: fer2013")
-    one.add_argument("--recipe", help="weights of this recipe; default: the one on the method's card")
+    one.add_argument("--recipe", help=RECIPE_HELP)
     one.add_argument("--seed", type=int, help="of the weights; default: 0")
     one.add_argument("--runs", type=Path, metavar="DIR", help="take the weights from this training output folder")
 

@@ -179,33 +179,36 @@ def _commands(result: Result, card: dict, split: float) -> str:
     if result.external or not card:
         return "**How to run it:** it was submitted; its manifest in `leaderboard/submissions` says how."
     name, home, track = result.method, shlex.quote(result.trained.track), shlex.quote(result.track)
-    usual = card.get("recipe", "common-v1")
-    how = ("" if result.recipe == usual else f" --recipe {result.recipe}") + (
+    own = card.get("recipe", "common-v1")
+    weights = card.get("weights")  # a list of tracks in files from before there was more than one recipe to mean
+    meant = weights.get(result.trained.track, own) if isinstance(weights, dict) else own  # where none is named
+    how = ("" if result.recipe == own else f" --recipe {result.recipe}") + (
         f" --seed {result.seed}" if result.seed else ""
     )
     folder = _runs(result)
-    runs = "" if card.get("shipped") and not how else f" --runs {folder}"
+    ready = card.get("shipped") and result.recipe == meant and not result.seed
+    asked, runs = ("", "") if ready else (how, f" --runs {folder}")
     whose = "" if result.trained.track == "fer2013" else f" --track {home}"
     paper = card.get("paper_recipe")
     tta = "" if result.tta == "none" else f" --tta {result.tta}"
     lines = [
         f"python -m fer_bench.train --method {name} --track {home}{how}{_training_options(result, split)}"
         + ("" if folder == "runs" else f" --out {folder}"),
-        f"python -m fer_bench.evaluate --method {name} --track {track}{how}{tta}{runs}",
-        f"python -m fer_bench.predict face.jpg -o scores.csv --method {name}{whose}{how}{runs}",
+        f"python -m fer_bench.evaluate --method {name} --track {track}{asked}{tta}{runs}",
+        f"python -m fer_bench.predict face.jpg -o scores.csv --method {name}{whose}{asked}{runs}",
     ]
     if paper and result.recipe != "paper":
         lines.insert(1, f"python -m fer_bench.train --method {name} --track {home} --recipe paper")
-    own = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
+    note = f"Its paper's own recipe is {paper['epochs']} epochs of {plain(paper['optimizer'])}. " if paper else ""
     earlier = result.trained.earlier
     if earlier:
-        own += "`--start-from` takes what the run before, which is named above, wrote"
-        own += ". " if "/" in _start(earlier) else ", by its hash: the repository's history holds it. "
-    own += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
-    which = "" if result.recipe == usual else f', recipe="{result.recipe}"'
+        note += "`--start-from` takes what the run before, which is named above, wrote"
+        note += ". " if "/" in _start(earlier) else ", by its hash: the repository's history holds it. "
+    note += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
+    which = "" if ready or result.recipe == own else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
     which += f', runs="{folder}"' if runs else ""
     python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'
     python += 'print(model.predict_faces("face.jpg"))'
     shell = "\n".join(lines)
-    return f"**How to run it.** {own}\n\n```bash\n{shell}\n```\n\n```python\n{python}\n```"
+    return f"**How to run it.** {note}\n\n```bash\n{shell}\n```\n\n```python\n{python}\n```"

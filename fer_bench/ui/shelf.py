@@ -87,16 +87,17 @@ def _shipped() -> dict[str, str]:
     return {
         name: entry["sha256"]
         for name, entry in entries.items()
-        if entry and (entry["hub"] or find(name, TRACK, METHODS[name].card.recipe, 0))
+        if entry and (entry["hub"] or find(name, TRACK, entry["recipe"], 0))
     }
 
 
 def _key(name: str) -> str:
     """Of a method's weights in the index. Raises UnknownNameError."""
-    from fer_bench.methods import METHODS
+    from fer_bench.infer import usual_recipe
+    from fer_bench.protocols import track_named
     from fer_bench.weights import index_key
 
-    return index_key(name, TRACK, METHODS[name].card.recipe, 0)
+    return index_key(name, TRACK, usual_recipe(name, track_named(TRACK)), 0)
 
 
 def best(found: Sequence[Choice], count: int = 5) -> list[str]:

@@ -118,6 +118,19 @@ def test_a_full_run_needs_no_further_options() -> None:
         assert command(text, "train") == "python -m fer_bench.train --method a --track fer2013"
 
 
+def test_the_row_that_is_meant_without_a_recipe_needs_none() -> None:
+    """What reads best on validation is loaded without --recipe, though training has to name it; the card's is not."""
+    card = {"shipped": True, "recipe": "common-v1", "weights": {"fer2013": "distilled-v1"}}
+    text = method_card(made("a", recipe="distilled-v1"), card)
+    assert "fer_bench.train --method a --track fer2013 --recipe distilled-v1\n" in text
+    assert "fer_bench.evaluate --method a --track fer2013\n" in text
+    assert 'fer_bench.load("a", track="fer2013")' in text
+    other = method_card(made("a"), card)
+    assert "fer_bench.train --method a --track fer2013\n" in other
+    assert "fer_bench.evaluate --method a --track fer2013 --runs runs\n" in other
+    assert 'fer_bench.load("a", track="fer2013", runs="runs")' in other
+
+
 def test_a_row_of_several_views_says_so() -> None:
     """A row with test-time augmentation is told as one and evaluated as one; the others say nothing of it."""
     text = method_card(made("a", tta="flip"), {"shipped": True})
