@@ -428,7 +428,8 @@ def test_a_table_of_own_pictures_says_what_was_trained_on():
 def test_shipped_weights_need_no_training(tmp_path):
     """Where methods.json names the tracks with weights, a method is judged at once there and on what transfers from it,
     whatever has been run; one without weights is trained first, though it is to be shipped."""
-    tracks = {"small_cnn": ["fer2013", "ferplus"], "minaee": [], "awei": ["rendered"]}
+    how = {"fer2013": "common-v1", "ferplus": "strong-v1"}
+    tracks = {"small_cnn": how, "minaee": {}, "awei": {"rendered": "common-v1"}}
     write_cards(tmp_path, [card(name) for name in tracks], tracks)
     cards = read_cards(tmp_path)
     for track, at_once in (("fer2013", {"small_cnn"}), ("rendered", {"small_cnn", "awei"}), ("fer2013-4", set())):
