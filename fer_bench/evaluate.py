@@ -40,6 +40,7 @@ from fer_bench.judged import (
     failure,
     judgeable,
     no_weights,
+    overlapping,
     recorded,
     scorable,
     widened,
@@ -197,11 +198,8 @@ def evaluate(
         track = as_trained(track_named(name), ours, recipe, seed, runs)
         ready, missing, untrained = [], [], []
         for method in methods:
-            here = (
-                isinstance(method, Model)
-                or weights_for(method, track, recipe, seed, runs)
-                or pinned(method, track, recipe, seed)
-            )
+            asked = method, track, recipe, seed
+            here = isinstance(method, Model) or weights_for(*asked, runs) or pinned(*asked)
             (ready if here else missing).append(method)
         if missing:
             untrained = [no_weights(missing, track, recipe, seed, runs)]
@@ -238,7 +236,7 @@ def evaluate(
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, track.name)
                     skipped += filter(None, in_train[1:])
-                scored = widened(faces, model, track)
+                scored = widened(overlapping(faces, model), model, track)
                 answers = judge(model, scored, track, in_train[0] if own else None, 64, verified, bar, tta)
                 for more in dict.fromkeys([(False, False), (robustness, explanation)]):
                     result = completed(answers.result, model, scored, out, *more, bar)

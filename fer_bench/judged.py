@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import shlex
@@ -12,16 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fer_bench.cards import InputSpec, Track
-from fer_bench.datasets import DATASETS, FaceSet, duplicated_in, load_dataset
+from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, load_dataset
+from fer_bench.datasets.base import original_hash, tell
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, Failure, UserError
 from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
 from fer_bench.networks import check_network
-from fer_bench.protocols import RECIPES, recipe_for, track_named
+from fer_bench.protocols import RECIPES, TRACKS, recipe_for, track_named
 from fer_bench.weights import WeightsError, mend_of, record_of, same_track
 
 OWN = "own"
@@ -95,6 +98,38 @@ def widened(faces: FaceSet, model: Model, track: Track) -> FaceSet:
     return faces.restrict(in_order((*faces.emotions, *model.emotions)), lacking=True)
 
 
+def overlapping(faces: FaceSet, model: Model) -> FaceSet:
+    """One's own pictures, with a note on those that the model's weights were trained or selected on.
+
+    Where these were those of a track of the project, and its pictures are here: else that is not known, which the note
+    says. The first is said on standard error too. Pictures of a data set stay as they are.
+    """
+    home = model.record["track"]
+    if faces.originals is None or home not in TRACKS:
+        return faces
+    try:
+        seen = _seen(home, str(data_folder(TRACKS[home].dataset)))
+    except DataError:
+        note = f"whether weights of {home} have seen some of these pictures is not known, as its pictures are not here"
+        return replace(faces, notes=(*faces.notes, note))
+    found = sum(digest in seen for digest in faces.originals)
+    if not found:
+        return faces
+    note = (
+        f"{found:,} of the {len(faces):,} pictures are among those that weights of {home} were trained or selected on"
+    )
+    tell(f"{faces.name} ({faces.split}): {note}")
+    return replace(faces, notes=(*faces.notes, note))
+
+
+@functools.lru_cache(maxsize=4)
+def _seen(track: str, _folder: str) -> frozenset[bytes]:
+    """What `original_hash` gives of a track's training and validation pictures. Raises DataError for missing data."""
+    home = TRACKS[track]
+    splits = [load_dataset(home.dataset, split) for split in (home.train, home.validation)]
+    return frozenset(original_hash(Image.fromarray(image)) for faces in splits for image in faces.images)
+
+
 def duplicates_in_train(faces: FaceSet, track: Track, trained_on: str | None = None) -> tuple[np.ndarray | None, str]:
     """bool (N,), which test pictures also stand in the training split; and why that is not known, or "".
 
@@ -147,7 +182,9 @@ def no_weights(missing: list[str], track: Track, recipe: str | None, seed: int, 
     target, mend = mend_of(track, here, runs)
     chosen += f" --track {shlex.quote(target)}" + (f" --recipe {shlex.quote(recipe)}" if recipe else "")
     chosen += (f" --seed {seed}" if seed else "") + (f" --out {shlex.quote(str(runs))}" if runs else "")
-    return f"{told}; {mend}: python -m fer_bench.train {chosen}"
+    transfer = f"{track.name}-transfer"
+    shipped = f"; or judge {TRACKS[transfer].trained_on}'s on it: --track {transfer}" if transfer in TRACKS else ""
+    return f"{told}; {mend}: python -m fer_bench.train {chosen}{shipped}"
 
 
 def check_recipe(methods: list[str], tracks: list[str], recipe: str, seed: int = 0, runs: Path | None = None) -> None:

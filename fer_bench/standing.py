@@ -24,6 +24,7 @@ from fer_bench.results import (
     track_folder,
     write_result,
 )
+from fer_bench.weights import OWN, same_track
 
 KEPT = "accuracy_without_duplicates"
 """The one figure that saved answers do not give: they do not tell which pictures also stand in train."""
@@ -43,15 +44,20 @@ def standing(result: Result, out: Path) -> Result | None:
 
 def guard(model: Model, track: Track, out: Path, tta: str, trying: bool, foreign: bool = False) -> None:
     """Refuse, where a user is `trying` weights of their own runs, to put their row into the place of a verified one,
-    and to put that of a `foreign` model, whose name anyone may have given it, into the place of another model's.
+    to put that of a `foreign` model, whose name anyone may have given it, into the place of another model's, and to put
+    that of weights of one track into the place of another's, as where one's own pictures are judged with both.
 
     Raises UserError where `out` holds a row of the same track, method, recipe and seed, of other weights: it would be
     gone, with its robustness and explanation, and could not be compared with the new one.
     """
     path = result_path(out, track.name, model.name, model.record["recipe"], model.record["seed"], tta)
-    if not (trying or foreign) or not path.is_file():
+    own = track.name.partition(":")[0] in OWN
+    if not (trying or foreign or own) or not path.is_file():
         return
     before = read_result(path)
+    if own and not foreign and not same_track(before.trained.track, model.record["trained"]["track"]):
+        told = f"{before.trained.track}, and these are of {model.record['trained']['track']}"
+        raise UserError(f"{path} is a row of weights of {told}; give another folder to --out, so that both stay.")
     if foreign and before.weights.sha256 != model.record["sha256"]:
         raise UserError(
             f"{path} is a row of another model; name this one, NAME=MODEL, or give another folder to --out."

@@ -14,7 +14,7 @@ from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.evaluate import judge, main
 from fer_bench.infer import load
-from fer_bench.protocols import TRACKS
+from fer_bench.protocols import TRACKS, track_named
 from fer_bench.results import (
     Result,
     ResultError,
@@ -130,6 +130,22 @@ def test_a_verified_row_is_not_replaced_by_a_try(board: Path) -> None:
         guard(other, TRACKS["rendered"], board, "none", True)
     write_result(before, board)
     guard(other, TRACKS["rendered"], board, "none", True)
+
+
+def test_a_row_of_other_training_pictures_stays(board: Path) -> None:
+    """One's own pictures judged with shipped weights and then with those trained on them: both rows have one place."""
+    _, before = record(board)
+    model = load("deep_emotion_parallel", "rendered")
+    track = track_named("folder:/my/faces")
+    write_result(replace(before, track=track.name, protocol=track.hash()), board)
+    again = replace(model, record=model.record | {"sha256": "0" * 64})
+    guard(again, track, board, "none", False)  # trained on, from the same pictures
+    trained = model.record["trained"] | {"track": track.name}
+    mine = replace(model, record=model.record | {"sha256": "0" * 64, "track": track.name, "trained": trained})
+    for trying in (True, False):
+        with pytest.raises(UserError, match=r"is a row of weights of fer2013, and these are of folder:/my/faces; give"):
+            guard(mine, track, board, "none", trying)
+    guard(mine, track, board, "flip", True)  # there is no such row
 
 
 def test_a_run_of_ones_own_leaves_the_verified_row(

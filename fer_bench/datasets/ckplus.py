@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import numpy as np
 from fer_bench.cards import DatasetCard
 from fer_bench.datasets import lists, splits
 from fer_bench.datasets.base import DATASETS, Dataset, FaceSet, check_allowed
+from fer_bench.datasets.own import is_emotion
 from fer_bench.emotions import EIGHT, canonical
 from fer_bench.errors import DataError
 
@@ -73,10 +75,13 @@ def load_ckplus_random(root: Path | None, split: str) -> FaceSet:
 def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) -> FaceSet:
     frames = lists.inside(root, "cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
     labels = lists.inside(root, "Emotion", "Emotion_labels/Emotion")
-    cropped = lists.inside(root, "CK+48", "CK+48/CK+48")
-    absent: list[str] = []
+    cropped = lists.inside(root, "CK+48/CK+48", "CK+48") or (root if root and _has_emotions(root) else None)
+    absent: list[tuple[str, str]] = []
     if frames and labels:
         samples, people, absent, notes = _official(frames, labels)
+        notes += lists.check_listed(
+            CARD, frames, "labelled sequences with frames", len(people) - len(absent), SEQUENCES
+        )
         emotions, side = EIGHT, SIDE
     elif cropped:
         samples, people, emotions, side = _ck48(cropped), [], POSED, SIDE_48
@@ -86,25 +91,34 @@ def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) ->
         raise lists.not_here(card, root, LAYOUT)
     if by_subject:
         # With everybody who has a label, so that frames that are missing move nobody to another side.
-        mask = splits.by_subject([*(sample.subject for sample in samples), *people], split)[: len(samples)]
+        mask = splits.by_subject([*(sample.subject for sample in samples), *people], split)
+        its = {who for who, inside in zip(people, mask[len(samples) :], strict=True) if inside}
+        mask = mask[: len(samples)]
     else:
         mask = splits.random_frames([sample.id for sample in samples], split)
+        its = set(people)  # frames that are not there are in no split yet
+    lacking = tuple(line for who, line in absent if who in its)
+    for line in lacking:
+        print(f"skipped {line}", file=sys.stderr)
     chosen = [sample for sample, wanted in zip(samples, mask, strict=True) if wanted]
     faceless: list[str] = []
     cut = functools.partial(lists.largest_face, faceless=faceless) if side == SIDE else lists.whole
     faces = lists.decode(card.name, split, chosen, emotions, side, "L", cut)
     person = {sample.id: sample.subject for sample in chosen}
     return replace(
-        faces, skipped=(*absent, *faces.skipped), notes=notes + lists.no_face(faceless, split),
+        faces, skipped=(*lacking, *faces.skipped), notes=notes + lists.no_face(faceless, split),
         subjects=np.array([person[name] for name in faces.ids]),
     )  # fmt: skip
 
 
-def _official(frames: Path, labels: Path) -> tuple[list[lists.Sample], list[str], list[str], tuple[str, ...]]:
-    """(first and last frames, the subject of every labelled sequence, a line per sequence without frames, notes)."""
+def _official(
+    frames: Path, labels: Path
+) -> tuple[list[lists.Sample], list[str], list[tuple[str, str]], tuple[str, ...]]:
+    """(first and last frames, the subject of every labelled sequence, of each without frames the subject and a line
+    on it, notes)."""
     samples: list[lists.Sample] = []
     people: list[str] = []
-    absent: list[str] = []
+    absent: list[tuple[str, str]] = []
     find = lists.Names()
     for person in lists.folders_in(labels):
         for take in lists.folders_in(person):
@@ -120,7 +134,8 @@ def _official(frames: Path, labels: Path) -> tuple[list[lists.Sample], list[str]
             pictures = lists.pictures_in(folder) if folder else []
             if len(pictures) <= LAST:
                 where = frames / person.name / take.name
-                absent.append(f"{where}: {len(pictures)} frame(s) where {LAST + 1} are needed (listed in {listed})")
+                needed = f"{len(pictures)} frame(s) where {LAST + 1} are needed"
+                absent.append((people[-1], f"{where}: {needed} (listed in {listed})"))
                 continue
             for picture, shown in [(pictures[0], "neutral"), *((last, emotion) for last in pictures[-LAST:])]:
                 samples.append(lists.Sample(picture.stem.upper(), shown, picture, listed, people[-1]))
@@ -141,14 +156,21 @@ def _label(path: Path) -> str:
     return LABELS[int(number)]
 
 
+def _has_emotions(root: Path) -> bool:
+    """Whether folders of most of the posed emotions lie in this one, as in an unpacked CK+48 without a name above."""
+    return sum(is_emotion(folder.name) for folder in lists.folders_in(root)) > len(POSED) // 2
+
+
 def _ck48(root: Path) -> list[lists.Sample]:
     """The pictures of the emotion folders. DataError for a folder that is no emotion and a name without a subject."""
     samples: dict[str, lists.Sample] = {}
     for folder in lists.folders_in(root):
+        if folder.name == "__MACOSX":  # what a Mac puts into a .zip beside the files
+            continue
         try:
             emotion = canonical(folder.name)
         except ValueError as error:
-            raise DataError(f"{folder}: {error}; get CK+48 again.") from None
+            raise DataError(f"{folder}: {error}; take this folder away, or get CK+48 again.") from None
         for picture in lists.pictures_in(folder):
             match = _FRAME.match(picture.stem)
             if match is None:

@@ -48,6 +48,7 @@ PROTOTYPES: Mapping[str, tuple[frozenset[int], ...]] = {
     "sadness": (frozenset((1, 4, 15)), frozenset((6, 15))),
     "surprise": (frozenset((1, 2, 5)), frozenset((1, 2, 26))),
 }
+PEOPLE = 27
 PER_EMOTION = 20
 """Frames of each clip and emotion, at most."""
 LAYOUT = "Videos_LeftCamera/LeftVideoSN001_comp.avi and ActionUnit_Labels/SN001/SN001_au1.txt"
@@ -76,7 +77,8 @@ def emotion_of(intensities: Mapping[int, int]) -> str | None:
 def load_disfa(root: Path | None, split: str) -> FaceSet:
     """One split by subject: uint8 (N, 96, 96, 3), seven emotions.
 
-    Raises DataError, naming file and line and mend, where data or a label file is missing or a label is out of range.
+    Raises DataError, naming file and line and mend, where data, a label file or one of the 27 people is missing or a
+    label is out of range.
     Clips that are absent or cannot be read, and frames that are not there or show no face, are named in `skipped`.
     """
     check_allowed(split)
@@ -85,6 +87,7 @@ def load_disfa(root: Path | None, split: str) -> FaceSet:
     people = [one for one in lists.folders_in(labels) if re.fullmatch(r"SN\d{3}", one.name.upper())] if labels else []
     if films is None or not people:
         raise lists.not_here(CARD, root, LAYOUT)
+    notes = lists.check_listed(CARD, labels, "people with labels", len(people), PEOPLE)
     mask = splits.by_subject([one.name.upper() for one in people], split)
     images, numbers, ids, skipped = [], [], [], []
     for person, inside in zip(people, mask, strict=True):
@@ -119,7 +122,7 @@ def load_disfa(root: Path | None, split: str) -> FaceSet:
     if not images:
         why = f"; the first that failed: {skipped[0].rstrip('.')}" if skipped else ""
         raise DataError(f"{films}: the {split} split has no readable frame with an emotion{why}; get DISFA again.")
-    notes = ("emotions are derived from action units, as fer_bench.datasets.disfa says",)
+    notes += ("emotions are derived from action units, as fer_bench.datasets.disfa says",)
     faces = stack(images, clips.SIDE)
     return FaceSet(
         "disfa", split, SEVEN, faces, np.array(numbers, np.int64), tuple(ids), tuple(skipped), notes,

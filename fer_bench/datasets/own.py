@@ -93,7 +93,9 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
         except ValueError:
             strangers.append(folder.name)
             continue
-        for file in pictures_below(folder, others):
+        pictures = pictures_below(folder, others)
+        _check_below(folder, emotion, pictures, None if base == path else split)
+        for file in pictures:
             place = place_of(file, real)
             if place in known and known[place] != emotion:
                 raise DataError(
@@ -120,6 +122,28 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     tell_notes(f"folder:{path}", split, notes)
     return base, files, emotions, notes
+
+
+def _check_below(folder: Path, emotion: str, pictures: Sequence[str], split: str | None) -> None:
+    """Raise DataError for a folder in an emotion's that is named after another emotion, or after another split.
+
+    Its pictures would get a label, or stand in a split, that its name says they do not have. split: that of the
+    folder; None where it is in none.
+    """
+    start = len(str(folder)) + 1
+    for inner in sorted({os.path.dirname(file[start:]) for file in pictures} - {""}):
+        for depth, name in enumerate(parts := inner.split(os.sep), start=1):
+            place = label(folder.joinpath(*parts[:depth]))
+            if is_emotion(name) and canonical(name) != emotion:
+                raise DataError(
+                    f"{place}: a folder of {canonical(name)} lies in that of {emotion}; move it out beside it, or give "
+                    "it a name that is no emotion's."
+                )
+            if (named := split_named(name)) is not None and named != split:
+                raise DataError(
+                    f"{place}: the {named} split lies in an emotion's folder; put the emotions into the splits "
+                    f"({label(name)}/{label(folder.name)}), or give it a name that is no split's."
+                )
 
 
 def no_folder(path: Path) -> DataError:
@@ -263,11 +287,18 @@ def _deeper(path: Path, is_split: bool = False) -> str:
     level = [path]
     for _ in range(DEPTH):
         level = [folder for above in level for folder in _folders(above)][:MOST]
-        for folder in level:
-            below = [inner for inner in _folders(folder) if split_named(inner.name)]
-            if any(map(_has_emotions, (folder, *below))):
-                place = label(folder)
-                return f"move what is in {place} up into it" if is_split else f"give {place}, which has them"
+        found = [
+            folder for folder in level
+            if any(map(_has_emotions, (folder, *(inner for inner in _folders(folder) if split_named(inner.name)))))
+        ]  # fmt: skip
+        if len(found) > 1:
+            several = f"{len(found):,} folders in it have them, the first {label(found[0])}"
+            return (
+                f"{several}: list all pictures in a CSV, and who is who in its column subject where each is a person's"
+            )
+        if found:
+            place = label(found[0])
+            return f"move what is in {place} up into it" if is_split else f"give {place}, which has them"
     return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -17,8 +18,8 @@ from fer_bench.files import label
 
 _MORE_PATHS = ("filename", "file_path", "image_path", "img_path", "image_name")
 COLUMNS = {
-    "path": ("path", "filepath", "file", "image", "file_name", *_MORE_PATHS),
-    "emotion": ("emotion", "label"),
+    "path": ("path", "filepath", "file", "image", "file_name", *_MORE_PATHS, "img", "pth"),
+    "emotion": ("emotion", "label", "expression", "class"),
     "split": ("split", "usage", "set", "subset", "partition"),
     "subject": ("subject", "person", "identity", "subject_id", "person_id"),
 }
@@ -27,7 +28,10 @@ SEPARATORS = ",;\t"
 """What stands between them: spreadsheets write a semicolon where the comma is the decimal point."""
 SEP = re.compile(r'"?sep=(\\t|[^\w"\r\n])"?\1*[\r\n]*', re.IGNORECASE)
 """Excel's own line ahead of the header: what stands between the columns, repeated where it was saved again."""
-OFFICIAL = "FER2013's own file goes into a folder fer2013 that $FER_BENCH_DATA holds, and --track is fer2013 then"
+OFFICIAL = (
+    "FER2013's own file goes into a folder fer2013 that $FER_BENCH_DATA holds, and --track is fer2013 then; of another "
+    "table of pixels save each row as a picture"
+)
 """The mend for a table that holds the pixels."""
 NAMELESS = "unnamed "
 """How the subject of a row that names none begins; its line follows."""
@@ -57,7 +61,8 @@ def load_csv(path: Path, split: str) -> FaceSet:
     table = read_table(path, unread)
     rows = [row for row in table if row.split == split]
     if not rows:
-        raise DataError(f"{path}: no rows of the {split} split; a column split with the value {split} marks them.")
+        divide = f"or divide them: python -m fer_bench.datasets split {shlex.quote(label(path))} -o my.csv"
+        raise DataError(f"{path}: no rows of the {split} split; mark them by {split} in a column split, {divide}")
     subjects = [row.subject or f"{NAMELESS}{row.line}" for row in rows] if any(row.subject for row in rows) else None
     notes = (f"columns of the CSV that were not read: {', '.join(unread)}",) if unread else ()
     notes += _about_people(rows, table, split)
@@ -71,6 +76,7 @@ def read_table(path: Path, unread: list[str] | None = None) -> list[Row]:
     rows: list[Row] = []
     listed: dict[str, tuple[int, str]] = {}  # where a picture really lies -> its line and split
     real: dict[str, str] = {}
+    people: dict[str, str] = {}  # in lower case -> as it is written first: S01 and s01 are one
     try:
         if not path.is_file():
             raise no_table(path)
@@ -83,7 +89,7 @@ def read_table(path: Path, unread: list[str] | None = None) -> list[Row]:
                         f"{path}, line {row.line}: {row.picture} is listed twice{both}; keep one row per picture (line "
                         f"{other} has it too)."
                     )
-                rows.append(row)
+                rows.append(row._replace(subject=people.setdefault(row.subject.casefold(), row.subject)))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: this is not a readable UTF-8 CSV file ({error}); save it as one.") from None
     except OSError as error:
@@ -118,13 +124,13 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
     """
     lines = iter(lines)
     first, separator, top = _top(lines)
-    reader = csv.reader(chain([first], lines), delimiter=separator)
+    reader = csv.reader(chain([first], lines), delimiter=separator, skipinitialspace=True)
     header = [column.strip().lower() for column in next(reader, [])]
     column = _columns(header)
     if "path" not in column or "emotion" not in column:
         how = f" with {separator!r} between them, as line 1 says" if top > 1 else ""
         official = {"emotion", "pixels", "usage"} <= set(header)
-        mend = f"; {OFFICIAL}" if official else ""
+        mend = f"; {OFFICIAL}" if official else f" ({'; '.join(' or '.join(COLUMNS[c]) for c in ('path', 'emotion'))})"
         raise DataError(
             f"{path}, line {top}: the columns must be path and emotion{how}, not {', '.join(header) or 'none'}{mend}."
         )
@@ -174,7 +180,8 @@ def _top(lines: Iterator[str]) -> tuple[str, str, int]:
 
 
 def _header(line: str, separator: str) -> list[str]:
-    return [cell.strip().lower() for cell in next(csv.reader([line], delimiter=separator), [])]
+    read = csv.reader([line], delimiter=separator, skipinitialspace=True)
+    return [cell.strip().lower() for cell in next(read, [])]
 
 
 def _separator(line: str) -> str:

@@ -63,14 +63,12 @@ def load_tfeid(root: Path | None, split: str) -> FaceSet:
             f"{root}: its pictures' names start with {len(people):,} different persons where TFEID has {PEOPLE}, so "
             "they cannot be split by subject; restore the original names (f01_....jpg)."
         )
+    notes = lists.check_listed(CARD, root, "people", len(people), PEOPLE)
     mask = splits.by_subject([sample.subject for sample in samples], split)
     chosen = [sample for sample, wanted in zip(samples, mask, strict=True) if wanted]
     faceless: list[str] = []
     cut = functools.partial(lists.largest_face, faceless=faceless)
     faces = lists.decode("tfeid", split, chosen, EIGHT, SIDE, cut=cut)
-    notes: tuple[str, ...] = ()
-    if len(people) < PEOPLE:
-        notes += (f"{len(people)} of the {PEOPLE} people; this copy lacks {PEOPLE - len(people)}",)
     if strangers:
         notes += (f"{strangers:,} picture(s) whose folder and name tell no emotion were left out",)
     person = {sample.id: sample.subject for sample in chosen}

@@ -207,15 +207,24 @@ def test_two_labels_for_one_sequence(tree: Path) -> None:
     assert str(path.parent) in str(caught.value)
 
 
-def test_missing_frames_and_broken_pictures_are_reported(tree: Path) -> None:
-    """A sequence without frames and a torn picture are named and left out, and nobody changes sides for it."""
+def test_missing_frames_and_broken_pictures_are_reported(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sequence without frames and a torn picture are named and left out, and nobody changes sides for it; a copy
+    with so few sequences is one that has to be asked for."""
     sides = {split: people(load_dataset("ckplus", split, tree).ids) for split in SPLITS}
     first, second, *_ = sorted(sides["train"])
     for path in (tree / "cohn-kanade-images" / first / "001").glob("*.png"):
         path.unlink()
     torn = tree / "cohn-kanade-images" / second / "001" / f"{second}_001_00000006.png"
     torn.write_bytes(b"\x89PNG\r\n\x1a\n torn")
+    with pytest.raises(DataError, match="11 of the 12 official labelled sequences with frames; .* FER_BENCH_PARTIAL=1"):
+        load_dataset("ckplus", "train", tree)
+    monkeypatch.setenv("FER_BENCH_PARTIAL", "1")
+    capsys.readouterr()
     faces = load_dataset("ckplus", "train", tree)
+    assert f"skipped {faces.skipped[0]}\n" in capsys.readouterr().err
+    assert load_dataset("ckplus", "test", tree).skipped == ()
     assert people(faces.ids) == sides["train"] - {first}
     absent, broken = faces.skipped
     assert f"{first}/001: 0 frame(s) where 4 are needed" in absent.replace("\\", "/")
@@ -225,6 +234,28 @@ def test_missing_frames_and_broken_pictures_are_reported(tree: Path) -> None:
     assert {split: people(load_dataset("ckplus", split, tree).ids) for split in SPLITS if split != "train"} == {
         split: side for split, side in sides.items() if split != "train"
     }
+
+
+@pytest.mark.parametrize("where", ["CK+48/CK+48", "CK+48", "."])
+def test_ck48_is_found_as_it_was_unpacked(cropped: Path, where: str) -> None:
+    """Once or twice in a folder of its name, or in none; what a Mac puts beside the folders of emotions is no emotion."""
+    whole = load_dataset("ckplus", "test", cropped)
+    place = cropped / "emotions"
+    (cropped / "CK+48").rename(place)
+    (place / "__MACOSX").mkdir()
+    (place / "__MACOSX" / "._S010_004_00000017.png").write_bytes(b"x")
+    if where == ".":
+        for folder in place.iterdir():
+            folder.rename(cropped / folder.name)
+        place.rmdir()
+    else:
+        (cropped / where).parent.mkdir(exist_ok=True)
+        place.rename(cropped / where)
+    found = load_dataset("ckplus", "test", cropped)
+    assert found.content_hash() == whole.content_hash()
+    (cropped / where / "Natural").mkdir()
+    with pytest.raises(DataError, match="Natural: unknown emotion .*; take this folder away, or get CK"):
+        load_dataset("ckplus", "test", cropped)
 
 
 @pytest.mark.parametrize("lost", ["cohn-kanade-images", "Emotion"])

@@ -35,6 +35,22 @@ def film(root: Path, subject: str, seed: int, count: int = 4) -> Path:
     return write_avi(root / "Videos_LeftCamera" / f"LeftVideo{subject}_comp.avi", frames)
 
 
+@pytest.fixture(autouse=True)
+def a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copies here have a few of the 27 people, which is to be asked for."""
+    monkeypatch.setenv("FER_BENCH_PARTIAL", "1")
+
+
+def test_a_part_of_the_people_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of the other sets: whole it is not; where a part is asked for, a note says how many are there."""
+    monkeypatch.delenv("FER_BENCH_PARTIAL")
+    with pytest.raises(DataError, match=r"3 of the 27 official people with labels; .* or set FER_BENCH_PARTIAL=1 to"):
+        load_dataset("disfa", "test", root)
+    monkeypatch.setenv("FER_BENCH_PARTIAL", "1")
+    notes = load_dataset("disfa", "train", root).notes
+    assert notes[0] == "3 of the 27 official people with labels; this copy lacks 24"
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three people: at rest, with a trace of a smile, smiling, afraid."""

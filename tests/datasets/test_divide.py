@@ -176,3 +176,38 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "file").touch()
     assert split(folder, tmp_path / "file" / "my.csv") == 1
     assert f"{tmp_path / 'file' / 'my.csv'} cannot be written: " in capsys.readouterr().err
+
+
+def test_copies_go_to_one_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files that are the same, byte for byte, are drawn as one, and how many there are is told."""
+    folder = write_folder(tmp_path / "faces", per_class=20, emotions=("anger", "fear"), splits=False)
+    assert split(folder, tmp_path / "once.csv") == 0
+    once = {row["path"]: row["split"] for row in rows_of(tmp_path / "once.csv")}
+    for picture in sorted(folder.rglob("*.png")):
+        shutil.copy(picture, picture.with_name(f"again_{picture.name}"))
+    capsys.readouterr()
+    assert split(folder, tmp_path / "twice.csv") == 0
+    told = capsys.readouterr()
+    assert "40 of the 80 pictures are copies of others, byte for byte" in told.out + told.err
+    assert "than their original" not in told.out + told.err
+    twice = {row["path"]: row["split"] for row in rows_of(tmp_path / "twice.csv")}
+    assert len(twice) == 80
+    pairs = {path: (side, twice[path.replace("/again_", "/")]) for path, side in twice.items() if "again_" in path}
+    assert all(one == other for one, other in pairs.values())
+    assert Counter(once.values()) == Counter(twice[path] for path in once)  # the shares stay
+
+
+def test_what_is_wrong_with_copies_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture under two emotions, and one of train that a test split which was there has too."""
+    folder = write_folder(tmp_path / "faces", per_class=20, emotions=("anger", "fear"), splits=False)
+    shutil.copy(folder / "anger" / "3.png", folder / "fear" / "copy.png")
+    assert split(folder, tmp_path / "my.csv") == 0
+    told = "".join(capsys.readouterr())
+    assert "1 of them stand under another emotion than their original, such as" in told
+    own = write_folder(tmp_path / "splits", per_class=20, emotions=("anger", "fear"))
+    shutil.rmtree(own / "validation")
+    shutil.copy(own / "test" / "anger" / "1.png", own / "train" / "anger" / "copy.png")
+    assert split(own, tmp_path / "own.csv") == 0
+    told = "".join(capsys.readouterr())
+    assert "1 of them stand in another split than their original, such as" in told
+    assert f"{own / 'test' / 'anger' / '1.png'}" in told

@@ -274,6 +274,48 @@ def test_a_path_that_is_too_high_is_told_the_right_one(split: str, deeper: str, 
     assert len(load_dataset(f"folder:{tmp_path / 'a' / deeper}", "test")) == 2
 
 
+def test_a_folder_for_each_person_has_no_one_path(tmp_path: Path) -> None:
+    """The first person's would be all that is judged: a CSV is named, and the column that says who is who."""
+    for person in ("S00", "S01", "S02"):
+        for emotion in ("happy", "sad"):
+            draw(tmp_path / person / emotion / "1.png")
+    text = refusal(f"folder:{tmp_path}")
+    assert f"; 3 folders in it have them, the first {tmp_path / 'S00'}: list all pictures in a CSV" in text
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("inner", "says"),
+    [
+        ("angry/happy", "angry/happy: a folder of happiness lies in that of anger; move it out beside it, or give"),
+        ("angry/take/Sad", "angry/take/Sad: a folder of sadness lies in that of anger; move it out beside it, or"),
+        ("angry/test", "angry/test: the test split lies in an emotion's folder; put the emotions into the splits"),
+        ("sad/a/Train", "sad/a/Train: the train split lies in an emotion's folder; put the emotions into the splits"),
+    ],
+)
+def test_what_lies_in_an_emotions_folder_is_not_called_otherwise(
+    inner: str, says: str, streamed: bool, tmp_path: Path
+) -> None:
+    """A folder of another emotion or of a split would lose what its name says: nothing is read, and the mend is said."""
+    for emotion in ("angry", "sad"):
+        draw(tmp_path / emotion / "1.png")
+        draw(tmp_path / emotion / f"{emotion}ly".replace("angryly", "anger").replace("sadly", "sad") / "2.png")
+    assert len(load_dataset(f"folder:{tmp_path}")) == 4
+    draw(tmp_path / inner / "2.png")
+    with pytest.raises(DataError, match="lies in") as refused:
+        list_folder(tmp_path, "test") if streamed else load_dataset(f"folder:{tmp_path}")
+    assert f"{tmp_path}/{says}" in str(refused.value)
+
+
+def test_a_splits_own_name_below_its_emotions_is_no_other_split(tmp_path: Path) -> None:
+    """test/angry/test/1.png is of the test split, whatever is read; test/angry/train/1.png is not said to be."""
+    for name in ("train/angry", "train/sad", "test/angry/test", "test/sad"):
+        draw(tmp_path / name / "1.png")
+    assert len(load_dataset(f"folder:{tmp_path}", "test")) == 2
+    draw(tmp_path / "test/sad/train/1.png")
+    assert "the train split lies in an emotion's folder" in refusal(f"folder:{tmp_path}", "test")
+
+
 def test_a_split_whose_emotions_lie_deeper(tmp_path: Path) -> None:
     """No other path would give all splits: what to move is said."""
     for name in ("train/faces/happy", "train/faces/sad", "test/happy", "test/sad"):

@@ -56,7 +56,8 @@ def test_a_csv_without_splits_is_all_test(tmp_path: Path) -> None:
     draw(tmp_path / "a.png")
     name = table(tmp_path / "a.csv", "path,emotion", "a.png,sad")
     assert refusal(name, "train") == (
-        f"{tmp_path / 'a.csv'}: no rows of the train split; a column split with the value train marks them."
+        f"{tmp_path / 'a.csv'}: no rows of the train split; mark them by train in a column split, "
+        f"or divide them: python -m fer_bench.datasets split {tmp_path / 'a.csv'} -o my.csv"
     )
 
 
@@ -89,6 +90,32 @@ def test_people_in_a_column(column: str, tmp_path: Path) -> None:
     name = table(tmp_path / "a.csv", f"path,emotion,{column}", "a.png,sad,Ann", "b.png,sad,Bob", "c.png,joy,7")
     faces = load_dataset(name)
     assert (faces.ids, faces.subjects.tolist(), faces.notes) == (("a.png", "c.png"), ["Ann", "7"], ())
+
+
+def test_people_are_told_apart_in_any_case(tmp_path: Path) -> None:
+    """S01 and s01 are one person, who is then on two sides; the name is as it was written first."""
+    for name in "abc":
+        draw(tmp_path / f"{name}.png")
+    lines = ("a.png,sad,S01,test", "b.png,sad,s01,test", "c.png,joy,s01,train")
+    faces = load_dataset(table(tmp_path / "a.csv", "path,emotion,subject,split", *lines))
+    assert faces.subjects.tolist() == ["S01", "S01"]
+    assert faces.notes[0].startswith("1 of the 1 people of the test split are in train too")
+
+
+def test_blanks_after_commas_are_no_part_of_what_is_quoted(tmp_path: Path) -> None:
+    """As some programs write their tables."""
+    draw(tmp_path / "a.png")
+    faces = load_dataset(table(tmp_path / "a.csv", '"path", "emotion"', '"a.png", "Angry"'))
+    assert (faces.ids, faces.emotions) == (("a.png",), ("anger",))
+
+
+@pytest.mark.parametrize("header", ["img,expression", "pth,class", "image_path,label"])
+def test_columns_as_others_call_them(header: str, tmp_path: Path) -> None:
+    """And a table without any of them is told which names are known."""
+    draw(tmp_path / "a.png")
+    assert len(load_dataset(table(tmp_path / "a.csv", header, "a.png,anger"))) == 1
+    text = refusal(table(tmp_path / "b.csv", f"my_{header}", "a.png,anger"))
+    assert "img or pth; emotion or label or expression or class)" in text
 
 
 def test_pictures_that_name_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,12 +186,12 @@ def test_a_first_line_of_excels_names_the_separator(
         (
             ("sep=;", "path;mood"),
             "line 2",
-            "path and emotion with ';' between them, as line 1 says, not path, mood.",
+            "path and emotion with ';' between them, as line 1 says, not path, mood",
         ),
-        (("sep=;", "path,emotion"), "line 2", "with ';' between them, as line 1 says, not path,emotion."),
-        (("sep=;",), "line 2", "with ';' between them, as line 1 says, not none."),
-        (("sep=", "path,emotion"), "line 1", "the columns must be path and emotion, not sep=."),
-        (("sep=a", "pathaemotion"), "line 1", "the columns must be path and emotion, not sep=a."),
+        (("sep=;", "path,emotion"), "line 2", "with ';' between them, as line 1 says, not path,emotion"),
+        (("sep=;",), "line 2", "with ';' between them, as line 1 says, not none"),
+        (("sep=", "path,emotion"), "line 1", "the columns must be path and emotion, not sep="),
+        (("sep=a", "pathaemotion"), "line 1", "the columns must be path and emotion, not sep=a"),
     ],
 )
 def test_lines_are_counted_from_excels_own(lines: tuple[str, ...], where: str, what: str, tmp_path: Path) -> None:
