@@ -238,7 +238,7 @@ def test_missing_frames_and_broken_pictures_are_reported(
 
 @pytest.mark.parametrize("where", ["CK+48/CK+48", "CK+48", "."])
 def test_ck48_is_found_as_it_was_unpacked(cropped: Path, where: str) -> None:
-    """Once or twice in a folder of its name, or in none; what a Mac puts beside the folders of emotions is no emotion."""
+    """Once or twice in a folder of its name, or in none; what a Mac puts beside the emotions' folders is no emotion."""
     whole = load_dataset("ckplus", "test", cropped)
     place = cropped / "emotions"
     (cropped / "CK+48").rename(place)

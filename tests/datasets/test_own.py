@@ -296,7 +296,7 @@ def test_a_folder_for_each_person_has_no_one_path(tmp_path: Path) -> None:
 def test_what_lies_in_an_emotions_folder_is_not_called_otherwise(
     inner: str, says: str, streamed: bool, tmp_path: Path
 ) -> None:
-    """A folder of another emotion or of a split would lose what its name says: nothing is read, and the mend is said."""
+    """A folder of another emotion or of a split would lose what its name says: it is refused, and the mend is said."""
     for emotion in ("angry", "sad"):
         draw(tmp_path / emotion / "1.png")
         draw(tmp_path / emotion / f"{emotion}ly".replace("angryly", "anger").replace("sadly", "sad") / "2.png")
