@@ -1,7 +1,9 @@
-"""RAF-DB, the basic set of seven emotions (Li, Deng and Du, CVPR 2017), from its official folders.
+"""RAF-DB, the basic set of seven emotions (Li, Deng and Du, CVPR 2017), from its official folders or sorted by label.
 
     basic/EmoLabel/list_patition_label.txt      "train_00001.jpg 5", labels 1..7 in RAF's own order
     basic/Image/aligned/train_00001_aligned.jpg 100 x 100 pixels
+
+    DATASET/train/5/train_00001_aligned.jpg     the same pictures as they go round on Kaggle, 5 being the label
 
 Train and test are official. There is no official validation split: it is the tenth of train that `splits.a_tenth`
 chooses by the sample's name (train_00001), 1,255 of the 12,271 pictures, the same ones in every copy. Training uses
@@ -10,6 +12,7 @@ the other 11,016.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +28,8 @@ LABELS = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutr
 OFFICIAL = {"train": 12_271, "test": 3_068}
 SIDE = 100
 LIST = "EmoLabel/list_patition_label.txt"
-LAYOUT = f"basic/{LIST} and basic/Image/aligned/*.jpg"
+LAYOUT = f"basic/{LIST} and basic/Image/aligned/*.jpg, or DATASET/train/1 to 7 and DATASET/test/1 to 7"
+_SORTED = re.compile(r"(train|test)_\d+(?=_aligned$|$)", re.IGNORECASE)
 
 CARD = DatasetCard(
     name="rafdb",
@@ -41,17 +45,23 @@ CARD = DatasetCard(
 def load_rafdb(root: Path | None, split: str) -> FaceSet:
     """One split of RAF-DB's basic set: uint8 (N, 100, 100, 3), seven emotions.
 
-    root: the folder that holds `basic`, or `basic` itself. Raises DataError where it is missing, where a line of its
-    list is wrong, and where more than one in a hundred of its pictures is missing; fewer are named in `skipped`.
+    root: the folder that holds `basic` (DATASET), or that folder itself. Raises DataError where it is missing, where a
+    line of its list or a picture's name is wrong, and where more than one in a hundred of its pictures is missing;
+    fewer are named in `skipped`.
     """
     check_allowed(split)
     labels = lists.inside(root, f"basic/{LIST}", LIST)
     aligned = lists.inside(root, "basic/Image/aligned", "Image/aligned")
-    if labels is None or aligned is None:
+    by_label = lists.inside(root, "DATASET/train", "train")
+    if labels is not None and aligned is not None:
+        source, every = labels, _listed(labels, aligned)
+    elif by_label is not None and lists.inside(by_label, "1"):
+        source, every = by_label.parent, _sorted(by_label.parent)
+    else:
         raise lists.not_here(CARD, root, LAYOUT)
     part = "test" if split == "test" else "train"
-    samples = [sample for sample in _listed(labels, aligned) if sample.id.startswith(part)]
-    notes = lists.check_listed(CARD, labels, f"{part} pictures", len(samples), OFFICIAL[part])
+    samples = [sample for sample in every if sample.id.startswith(part)]
+    notes = lists.check_listed(CARD, source, f"{part} pictures", len(samples), OFFICIAL[part])
     if part == "train":
         held = a_tenth([sample.id for sample in samples])
         wanted = split == "validation"
@@ -77,6 +87,25 @@ def _listed(labels: Path, aligned: Path) -> list[lists.Sample]:
         path = aligned / f"{stem}_aligned.{suffix}"
         samples[stem] = lists.Sample(stem, LABELS[int(label) - 1], path, where)
     return list(samples.values())
+
+
+def _sorted(root: Path) -> list[lists.Sample]:
+    """Every picture of the folders train/1 to test/7, in the official list's order; DataError for a name or a folder
+    that is none of RAF-DB's, and for a picture under two labels."""
+    samples: dict[str, lists.Sample] = {}
+    for part in OFFICIAL:
+        for folder in lists.folders_in(lists.inside(root, part) or root / part):
+            if folder.name not in set("1234567"):
+                raise DataError(f"{folder}: the folders must be 1 to 7, RAF-DB's labels; take this one away.")
+            for picture in lists.pictures_in(folder):
+                match = _SORTED.match(picture.stem)
+                if match is None or match[1].lower() != part:
+                    raise DataError(f"{picture}: its name must read like {part}_00001_aligned.jpg; get RAF-DB again.")
+                name = match[0].lower()
+                if name in samples:
+                    raise DataError(f"{picture}: the same picture is also {samples[name].path}; get RAF-DB again.")
+                samples[name] = lists.Sample(name, LABELS[int(folder.name) - 1], picture)
+    return [samples[name] for name in sorted(samples, key=lambda one: (one.startswith("test"), one))]
 
 
 DATASETS.add("rafdb", Dataset(CARD, load_rafdb))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,38 @@ def test_a_fixed_tenth_of_train_validates(tree: Path) -> None:
     assert list(validation.ids) == HELD
     assert sorted([*train.ids, *validation.ids]) == sorted(TRAIN)
     assert 0 < len(validation) < len(train)
+
+
+@pytest.mark.parametrize("top", ["DATASET", "."])
+def test_pictures_sorted_by_label_are_the_same_set(tree: Path, top: str) -> None:
+    """As they go round on Kaggle: RAF's numbers as folders, the official names, the same splits and content."""
+    official = {split: load_dataset("rafdb", split, tree) for split in ("train", "validation", "test")}
+    for name, label in (TRAIN | TEST).items():
+        picture = tree / "basic/Image/aligned" / f"{name}_aligned.jpg"
+        folder = tree / top / name.partition("_")[0] / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.rename(folder / picture.name)
+    shutil.rmtree(tree / "basic")
+    for split, faces in official.items():
+        found = load_dataset("rafdb", split, tree)
+        assert (found.ids, found.content_hash()) == (faces.ids, faces.content_hash())
+    first = next((tree / top / "test").glob("*/*.jpg"))
+    other = tree / top / "test" / ("1" if first.parent.name != "1" else "2") / first.name
+    shutil.copy(first, other)
+    with pytest.raises(DataError, match=r"the same picture is also .*; get RAF-DB again"):
+        load_dataset("rafdb", "test", tree)
+    other.rename(other.with_name("train_00001_aligned.jpg"))
+    with pytest.raises(DataError, match=r"its name must read like test_00001_aligned\.jpg"):
+        load_dataset("rafdb", "test", tree)
+    other.with_name("train_00001_aligned.jpg").unlink()
+    (tree / top / "train" / "8").mkdir()
+    with pytest.raises(DataError, match=r"the folders must be 1 to 7, RAF-DB's labels; take this one away"):
+        load_dataset("rafdb", "train", tree)
+    (tree / top / "train" / "8").rmdir()
+    for picture in [*(tree / top / "train" / "3").iterdir(), *(tree / top / "train" / "4").iterdir()]:
+        picture.unlink()
+    with pytest.raises(DataError, match="official train pictures; this is not a whole copy"):
+        load_dataset("rafdb", "train", tree)
 
 
 def test_the_card_counts_the_official_list() -> None:
