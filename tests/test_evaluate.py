@@ -329,7 +329,14 @@ def test_leaks_within_ones_own_folder_are_counted(tmp_path: Path, capsys: pytest
     assert main(command(tmp_path, tmp_path / "out")) == 0
     (path,) = (tmp_path / "out" / "results").glob("*/deep_emotion/*.json")
     assert read_result(path).data.duplicates_in_train == 1
-    assert main(["--method", "deep_emotion", "--track", name, "--out", str(tmp_path / "out")]) == 0
+    shipped = ["--method", "deep_emotion", "--track", name, "--out"]
+    before = path.read_bytes()
+    assert main([*shipped, str(tmp_path / "out")]) == 1
+    told = f"{path} is a row of weights of {name}, and these are of fer2013; give another folder to --out"
+    assert told in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert main([*shipped, str(tmp_path / "shipped")]) == 0
+    (path,) = (tmp_path / "shipped" / "results").glob("*/deep_emotion/*.json")
     assert read_result(path).data.duplicates_in_train is None  # of the shipped weights, which saw FER2013
 
 
