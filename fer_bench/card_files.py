@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,11 +21,12 @@ MENDS = {
 
 
 def write_cards(
-    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Mapping[str, str]] | None = None
+    root: Path | str, cards: Iterable[MethodCard], weights: Mapping[str, Mapping[str, Sequence[str]]] | None = None
 ) -> Path:
     """Write what the table and the app need of the methods' cards to `<root>/methods.json`; returns its path.
 
-    weights: method -> track with weights -> recipe of those that are meant where none is named; left out where None.
+    weights: method -> track with weights -> their recipes, first that of those that are meant where none is named; left
+    out where None.
     """
     plain = {
         card.name: {
@@ -43,7 +44,7 @@ def write_cards(
             "reported": [asdict(reported) for reported in card.reported],
             "shipped": card.shipped,
             "parameters": {str(classes): count for classes, count in card.parameters},
-            **({} if weights is None else {"weights": dict(weights[card.name])}),
+            **({} if weights is None else {"weights": {track: list(how) for track, how in weights[card.name].items()}}),
         }
         for card in cards
     }

@@ -30,7 +30,7 @@ from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import OutputError, atomic_write, commit
-from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, usual_recipe, weights_for
+from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
 from fer_bench.judged import (
     OWN,
     as_trained,
@@ -41,6 +41,7 @@ from fer_bench.judged import (
     judgeable,
     no_weights,
     overlapping,
+    recipes_here,
     recorded,
     scorable,
     widened,
@@ -66,7 +67,7 @@ from fer_bench.results import (
 from fer_bench.robustness import SUITE, measure_robustness
 from fer_bench.standing import guard, recompute, standing
 from fer_bench.transforms import PASSES
-from fer_bench.weights import find, same_track
+from fer_bench.weights import same_track
 
 
 @dataclass(frozen=True)
@@ -284,8 +285,7 @@ def write_table(out: Path) -> int:
     """Write methods.json and the table with its figures. Exit code: 0, or 1 where a file in `out` is broken."""
     cards = [METHODS[name].card for name in METHODS]
     try:
-        usual = {card.name: {t: usual_recipe(card.name, TRACKS[t]) for t in TRACKS} for card in cards}
-        write_cards(out, cards, {m: {t: how for t, how in of.items() if find(m, t, how)} for m, of in usual.items()})
+        write_cards(out, cards, {card.name: recipes_here(card.name) for card in cards})
         for path in write_leaderboard(out):
             print(path)
     except UserError as error:

@@ -20,12 +20,12 @@ from fer_bench.datasets import DATASETS, FaceSet, data_folder, duplicated_in, lo
 from fer_bench.datasets.base import original_hash, tell
 from fer_bench.emotions import canonical, in_order
 from fer_bench.errors import DataError, Failure, UserError
-from fer_bench.infer import Model, not_in, pinned, run_for, weights_for
+from fer_bench.infer import Model, not_in, pinned, run_for, usual_recipe, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.metrics import NOT_LOGITS, are_probabilities, restrict_logits
 from fer_bench.networks import check_network
 from fer_bench.protocols import RECIPES, TRACKS, recipe_for, track_named
-from fer_bench.weights import WeightsError, mend_of, record_of, same_track
+from fer_bench.weights import WeightsError, find, mend_of, record_of, same_track
 
 OWN = "own"
 """What stands for the track and the recipe of a network that was trained elsewhere, with nothing known of how."""
@@ -218,6 +218,17 @@ def check_runs(methods: list[str], tracks: list[str], recipe: str | None, seed: 
     if all(run_for(method, track, recipe, seed, runs) is None for method, track in asked):
         method, track = asked[0]
         raise WeightsError(not_in(runs, method, track, recipe or METHODS[method].card.recipe, seed))
+
+
+def recipes_here(method: str) -> dict[str, list[str]]:
+    """Track -> the recipes of the method's weights for it that are here, seed 0, first that of `usual_recipe`."""
+    found: dict[str, list[str]] = {}
+    for name in TRACKS:
+        usual = usual_recipe(method, TRACKS[name])
+        names = dict.fromkeys((usual, METHODS[method].card.recipe, "paper", *RECIPES))
+        if here := [recipe for recipe in names if find(method, name, recipe)]:
+            found[name] = here
+    return found
 
 
 def failure(what: str, error: Exception) -> Failure:

@@ -21,6 +21,7 @@ from fer_bench.emotions import SEVEN
 from fer_bench.errors import UserError
 from fer_bench.faces import UnreadablePictureError
 from fer_bench.infer import Model, full_precision, load, logits, usual_recipe
+from fer_bench.judged import recipes_here
 from fer_bench.methods import METHODS, build
 from fer_bench.protocols import track_named
 from fer_bench.registry import UnknownNameError
@@ -367,6 +368,14 @@ def test_every_shipped_row_says_how_it_read_on_validation() -> None:
     for entry in read_index().values():
         record = record_of(weights_folder() / entry["file"])
         assert entry["validation"] == record["trained"]["selected_value"], entry["file"]
+
+
+def test_the_recipes_whose_weights_are_here() -> None:
+    """By track, first the one that is meant where none is named; a method without weights has none."""
+    found = recipes_here("reference_small")
+    assert found == {"fer2013": ["distilled-v1", "common-v1"], "ferplus": ["strong-v1", "common-v1"]}
+    assert recipes_here("deep_emotion")["fer2013-4"] == ["common-v1", "paper"]
+    assert recipes_here("vgg16") == {}
 
 
 def test_weights_of_another_start_are_refused(tmp_path: Path) -> None:

@@ -410,7 +410,7 @@ def test_methods_without_a_result_are_listed_with_the_command(root):
 
 def test_the_commands_for_methods_without_a_result_write_to_this_board(tmp_path):
     """A board in another folder than evaluate's own names it, quoted for a shell."""
-    write_cards(tmp_path / "my board", [card("minaee")], {"minaee": []})
+    write_cards(tmp_path / "my board", [card("minaee")], {"minaee": {}})
     r.write_result(made("a"), tmp_path / "my board")
     text = lb.write_leaderboard(tmp_path / "my board")[0].read_text()
     assert f"evaluate --method minaee --track fer2013 --out '{tmp_path / 'my board'}' --runs runs" in text
@@ -428,8 +428,8 @@ def test_a_table_of_own_pictures_says_what_was_trained_on():
 def test_shipped_weights_need_no_training(tmp_path):
     """Where methods.json names the tracks with weights, a method is judged at once there and on what transfers from it,
     whatever has been run; one without weights is trained first, though it is to be shipped."""
-    how = {"fer2013": "common-v1", "ferplus": "strong-v1"}
-    tracks = {"small_cnn": how, "minaee": {}, "awei": {"rendered": "common-v1"}}
+    how = {"fer2013": ["common-v1"], "ferplus": ["strong-v1", "common-v1"]}
+    tracks = {"small_cnn": how, "minaee": {}, "awei": {"rendered": ["common-v1"]}}
     write_cards(tmp_path, [card(name) for name in tracks], tracks)
     cards = read_cards(tmp_path)
     for track, at_once in (("fer2013", {"small_cnn"}), ("rendered", {"small_cnn", "awei"}), ("fer2013-4", set())):

@@ -181,13 +181,15 @@ def _commands(result: Result, card: dict, split: float) -> str:
     name, home, track = result.method, shlex.quote(result.trained.track), shlex.quote(result.track)
     own = card.get("recipe", "common-v1")
     weights = card.get("weights")  # a list of tracks in files from before there was more than one recipe to mean
-    meant = weights.get(result.trained.track, own) if isinstance(weights, dict) else own  # where none is named
-    how = ("" if result.recipe == own else f" --recipe {result.recipe}") + (
-        f" --seed {result.seed}" if result.seed else ""
-    )
+    shipped = weights.get(result.trained.track) if isinstance(weights, dict) else None
+    meant, *others = shipped or [own]  # the first where none is named
+    seed = f" --seed {result.seed}" if result.seed else ""
+    how = ("" if result.recipe == own else f" --recipe {result.recipe}") + seed
     folder = _runs(result)
     ready = card.get("shipped") and result.recipe == meant and not result.seed
-    asked, runs = ("", "") if ready else (how, f" --runs {folder}")
+    kept = card.get("shipped") and result.recipe in others and not result.seed  # to be named
+    asked = "" if ready else f" --recipe {result.recipe}{seed}" if kept else how
+    runs = "" if ready or kept else f" --runs {folder}"
     whose = "" if result.trained.track == "fer2013" else f" --track {home}"
     paper = card.get("paper_recipe")
     tta = "" if result.tta == "none" else f" --tta {result.tta}"
@@ -205,7 +207,7 @@ def _commands(result: Result, card: dict, split: float) -> str:
         note += "`--start-from` takes what the run before, which is named above, wrote"
         note += ". " if "/" in _start(earlier) else ", by its hash: the repository's history holds it. "
     note += "Only `evaluate` takes several views; what stands below it answers for a picture as it is. " if tta else ""
-    which = "" if ready or result.recipe == own else f', recipe="{result.recipe}"'
+    which = "" if ready or (result.recipe == own and not kept) else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
     which += f', runs="{folder}"' if runs else ""
     python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'

@@ -120,7 +120,7 @@ def test_a_full_run_needs_no_further_options() -> None:
 
 def test_the_row_that_is_meant_without_a_recipe_needs_none() -> None:
     """What reads best on validation is loaded without --recipe, though training has to name it; the card's is not."""
-    card = {"shipped": True, "recipe": "common-v1", "weights": {"fer2013": "distilled-v1"}}
+    card = {"shipped": True, "recipe": "common-v1", "weights": {"fer2013": ["distilled-v1"]}}
     text = method_card(made("a", recipe="distilled-v1"), card)
     assert "fer_bench.train --method a --track fer2013 --recipe distilled-v1\n" in text
     assert "fer_bench.evaluate --method a --track fer2013\n" in text
@@ -129,6 +129,17 @@ def test_the_row_that_is_meant_without_a_recipe_needs_none() -> None:
     assert "fer_bench.train --method a --track fer2013\n" in other
     assert "fer_bench.evaluate --method a --track fer2013 --runs runs\n" in other
     assert 'fer_bench.load("a", track="fer2013", runs="runs")' in other
+
+
+def test_a_row_whose_weights_are_shipped_beside_the_meant_ones_names_its_recipe() -> None:
+    """They are here, so that nothing has to be trained; without the recipe's name others would answer."""
+    card = {"shipped": True, "recipe": "common-v1", "weights": {"fer2013": ["distilled-v1", "common-v1"]}}
+    text = method_card(made("reference_small"), card)
+    assert "fer_bench.train --method reference_small --track fer2013\n" in text
+    assert "fer_bench.evaluate --method reference_small --track fer2013 --recipe common-v1\n" in text
+    assert 'fer_bench.load("reference_small", track="fer2013", recipe="common-v1")' in text
+    other = method_card(made("reference_small", seed=2), card)  # is not said to be here
+    assert "fer_bench.evaluate --method reference_small --track fer2013 --seed 2 --runs runs\n" in other
 
 
 def test_a_row_of_several_views_says_so() -> None:
