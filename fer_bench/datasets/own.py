@@ -267,6 +267,12 @@ NUMBERED = {
 """Names of folders that copies of a data set go round under, and the emotions that it means by them."""
 
 
+def numbers_told() -> str:
+    """The mend where an emotion is given as a number: what numbers mean in the data sets that are known for it."""
+    known = (f"{of}'s {ks[0]} to {ks[-1]} are {', '.join(emotions)}" for ks, (of, emotions) in NUMBERED.items())
+    return f"; a number names none, since data sets number them differently: write names ({'; '.join(known)})"
+
+
 def _numbered(names: list[str]) -> str:
     """The mend where the folders are numbered, else "". What a number means is the data set's: it is never guessed."""
     numbers = sorted(name for name in names if name.isdecimal())

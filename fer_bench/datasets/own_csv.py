@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_bench.datasets.base import SPLITS, FaceSet, check_allowed
-from fer_bench.datasets.own import decode_files, no_table, place_of, split_named, tell_notes
+from fer_bench.datasets.own import decode_files, no_table, numbers_told, place_of, split_named, tell_notes
 from fer_bench.emotions import canonical
 from fer_bench.errors import DataError
 from fer_bench.files import label
@@ -151,7 +151,8 @@ def read_rows(lines: Iterable[str], path: Path, unread: list[str] | None = None)
         try:
             shown = canonical(row[column["emotion"]])
         except ValueError as error:
-            raise DataError(f"{where}: {error}.") from None
+            told = numbers_told() if row[column["emotion"]].isdecimal() else ""
+            raise DataError(f"{where}: {error}{told}.") from None
         named = row[column["split"]] if "split" in column else "test"
         split = split_named(named)
         if split is None:

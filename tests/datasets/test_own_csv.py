@@ -274,6 +274,8 @@ def test_missing_pictures_are_skipped_and_named(tmp_path: Path) -> None:
     [
         (("path,emotion", "a.png,sad", "a.png,hungry"), "line 3", "unknown emotion 'hungry'; the emotions are anger"),
         (("path,emotion", "", "", "b.png,"), "line 4", "unknown emotion ''"),
+        (("path,label", "a.png,3"), "line 2", "a number names none, since data sets number them differently: write"),
+        (("path,label", "a.png,3"), "line 2", "RAF-DB's 1 to 7 are surprise, fear, disgust, happiness, sadness, ang"),
         (("path,mood", "a.png,sad"), "line 1", "the columns must be path and emotion, not path, mood"),
         (("name,emotion", "a.png,sad"), "line 1", "the columns must be path and emotion, not name, emotion"),
         (("path|emotion", "a.png|sad"), "line 1", "the columns must be path and emotion, not path|emotion"),
