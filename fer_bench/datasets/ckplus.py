@@ -75,7 +75,9 @@ def load_ckplus_random(root: Path | None, split: str) -> FaceSet:
 def _load(card: DatasetCard, root: Path | None, split: str, by_subject: bool) -> FaceSet:
     frames = lists.inside(root, "cohn-kanade-images", "extended-cohn-kanade-images/cohn-kanade-images")
     labels = lists.inside(root, "Emotion", "Emotion_labels/Emotion")
-    cropped = lists.inside(root, "CK+48/CK+48", "CK+48") or (root if root and _has_emotions(root) else None)
+    cropped = lists.inside(root, "CK+48/CK+48", "CK+48") or (
+        root if root and root.is_dir() and _has_emotions(root) else None
+    )
     absent: list[tuple[str, str]] = []
     if frames and labels:
         samples, people, absent, notes = _official(frames, labels)
