@@ -3,8 +3,8 @@
 A recipe names its teachers (Hinton et al., Distilling the Knowledge in a Neural Network, 2015; several, whose answers
 are averaged, as there in section 5). They answer once, to each training picture as it is and to its mirror image, and
 what they said is kept beside the runs, so that a resumed run, another method and every cell of a sweep do not ask them
-again. They have learnt from the same training split and nothing else, and are chosen by the same validation split; the
-test split is out of reach meanwhile, as in all of training.
+again. Those of `distilled-v1` have learnt from the same training split and nothing else, and were chosen by the same
+validation split; the test split is out of reach meanwhile, as in all of training.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from fer_bench.files import track_folder
 from fer_bench.infer import Model, load, logits, pinned, weights_for
 from fer_bench.methods import METHODS
 from fer_bench.methods.base import Criterion
+from fer_bench.progress import clock
 from fer_bench.protocols import seen_test
 from fer_bench.stages import mixed
 from fer_bench.weights import WeightsError, read_tensors, write_tensors
@@ -68,7 +70,13 @@ class Teachers:
             known = tensors.get("answers") if record.get("asked") == whose else None
         if known is None or known.shape != (len(source), len(self.models[0].emotions)):
             print(f"asking {len(self.models)} teachers about {len(source):,} training pictures", file=sys.stderr)
-            known = torch.cat([self._asked(images, half) for images in _in_order(source)])
+            parts, begun = [], time.monotonic()
+            for images in _in_order(source):
+                parts.append(self._asked(images, half))
+                if len(parts) == 1 and len(source) > BATCH:  # minutes on a CPU, of which nothing else would be seen
+                    left = (time.monotonic() - begun) * (len(source) / BATCH - 1)
+                    print(f"about {clock(left)} until they have answered", file=sys.stderr)
+            known = torch.cat(parts)
             write_tensors(path, {"answers": known}, {"asked": whose, "teachers": self.rows})
         self.answers = known.to(self.models[0].device)
         for model in self.models:

@@ -258,6 +258,13 @@ def test_ck48_is_found_as_it_was_unpacked(cropped: Path, where: str) -> None:
         load_dataset("ckplus", "test", cropped)
 
 
+def test_a_root_that_is_not_there_is_missing_data(tmp_path: Path) -> None:
+    """As one that is empty: what it must hold is said."""
+    for root in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(DataError, match=r"CK\+ is not in .*: it must hold"):
+            load_dataset("ckplus", "test", root)
+
+
 @pytest.mark.parametrize("lost", ["cohn-kanade-images", "Emotion"])
 @pytest.mark.parametrize("name", ["ckplus", "ckplus-random"])
 def test_what_is_missing_is_named(tree: Path, tmp_path: Path, lost: str, name: str) -> None:
