@@ -21,7 +21,8 @@ from PIL import Image
 
 from fer_bench.datasets.base import FaceSet, check_allowed, original_hash, tell
 from fer_bench.datasets.lists import room
-from fer_bench.emotions import EMOTIONS, SEVEN, canonical, in_order
+from fer_bench.datasets.numbers import numbered
+from fer_bench.emotions import EMOTIONS, canonical, in_order
 from fer_bench.errors import DataError, UserError
 from fer_bench.faces import (
     HEIC_MEND,
@@ -117,7 +118,7 @@ def list_pictures(path: Path, split: str) -> tuple[Path, list[str], list[str], t
     if not files:
         seen = f" (it has {', '.join(map(_stranger, strangers[:5]))})" if strangers else ""
         mend = _near_miss(split, strangers) or f"e.g. {base.name}/happy/1.jpg"
-        mend = _numbered(strangers) or _deeper(base, base != path) or mend
+        mend = numbered(strangers) or _deeper(base, base != path) or mend
         mend = _emotions_beside({} if base == path else {split: base}, beside) or mend
         raise DataError(f"{base}: no pictures in sub-folders named after emotions{seen}; {mend}.")
     tell_notes(f"folder:{path}", split, notes)
@@ -246,7 +247,7 @@ def _split_folder(path: Path, split: str) -> tuple[Path, list[str]]:
         divide = f"python -m fer_bench.datasets split {shlex.quote(label(path))} -o my.csv"
         add = f"add a sub-folder {split} beside those that are there, or divide them: {divide}"
         mend = _near_miss(split, others) or (add if found else f"divide the pictures: {divide}")
-        mend = _emotions_beside(found, others) or ("" if found else _numbered(others) or _deeper(path)) or mend
+        mend = _emotions_beside(found, others) or ("" if found else numbered(others) or _deeper(path)) or mend
         raise DataError(f"{path}: no {split} split; {mend}.")
     return path, []
 
@@ -258,30 +259,6 @@ def _emotions_beside(found: dict[str, Path], names: list[str]) -> str:
         return ""
     taken = ", ".join(folder.name for folder in found.values())
     return f"{taken} is taken for a split and {', '.join(emotions[:3])} left out: put them into test, or rename {taken}"
-
-
-NUMBERED = {
-    tuple("0123456"): ("FER2013", SEVEN),
-    tuple("1234567"): ("RAF-DB", ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")),
-}
-"""Names of folders that copies of a data set go round under, and the emotions that it means by them."""
-
-
-def numbers_told() -> str:
-    """The mend where an emotion is given as a number: what numbers mean in the data sets that are known for it."""
-    known = (f"{of}'s {ks[0]} to {ks[-1]} are {', '.join(emotions)}" for ks, (of, emotions) in NUMBERED.items())
-    return f"; a number names none, since data sets number them differently: write names ({'; '.join(known)})"
-
-
-def _numbered(names: list[str]) -> str:
-    """The mend where the folders are numbered, else "". What a number means is the data set's: it is never guessed."""
-    numbers = sorted(name for name in names if name.isdecimal())
-    if len(numbers) < 2:
-        return ""
-    known, emotions = NUMBERED.get(tuple(numbers), ("", ()))
-    pairs = ", ".join(f"{number} {emotion}" for number, emotion in zip(numbers, emotions, strict=bool(known)))
-    hint = f"if it is {known}'s numbering, {pairs}" if known else "its data set's description says which is which"
-    return f"a number names no emotion: rename each of these folders to its emotion ({hint})"
 
 
 DEPTH, MOST = 3, 1000

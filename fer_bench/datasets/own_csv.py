@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fer_bench.datasets.base import SPLITS, FaceSet, check_allowed
-from fer_bench.datasets.own import decode_files, no_table, numbers_told, place_of, split_named, tell_notes
+from fer_bench.datasets.numbers import numbers_told
+from fer_bench.datasets.own import decode_files, no_table, place_of, split_named, tell_notes
 from fer_bench.emotions import canonical
 from fer_bench.errors import DataError
 from fer_bench.files import label

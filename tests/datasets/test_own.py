@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from fer_bench.cards import Recipe, Track
-from fer_bench.datasets import duplicated_in, fer2013, lists, load_dataset, own, rafdb
+from fer_bench.datasets import duplicated_in, fer2013, lists, load_dataset, rafdb
 from fer_bench.datasets.base import tell
 from fer_bench.datasets.lists import Names
+from fer_bench.datasets.numbers import NUMBERED
 from fer_bench.datasets.stream import list_folder, to_stream
 from fer_bench.errors import DataError
 from fer_bench.faces import HEIC_MEND, PICTURE_SUFFIXES
@@ -345,8 +346,8 @@ def test_numbered_folders_are_to_be_named(numbers: range, order: str, tmp_path: 
 
 def test_the_order_of_numbered_folders_is_the_data_sets() -> None:
     """What is shown of RAF-DB and FER2013 is what their own loaders read."""
-    assert own.NUMBERED[tuple("1234567")][1] == rafdb.LABELS
-    assert own.NUMBERED[tuple("0123456")][1] == fer2013.CARD.emotions
+    assert NUMBERED[tuple("1234567")][1] == rafdb.LABELS
+    assert NUMBERED[tuple("0123456")][1] == fer2013.CARD.emotions
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
