@@ -21,9 +21,9 @@ RECALL, F1, OF = "recall_", "f1_", "pictures_of_"
 """Columns `recall_<emotion>`, `recall_<emotion>_low` and `recall_<emotion>_high`, `f1_<emotion>`, and how many pictures
 are of it."""
 TRAINED_WITH = (
-    "Not all corruptions are new to all methods: common-v1, distilled-v1, light-v1 and strong-v1 turn training "
-    "pictures mildly and change their light and contrast, and common-v1, distilled-v1 and strong-v1 lay grey boxes "
-    "over some, as *occlusion* does; a paper's own recipe may do none of it."
+    "Not all corruptions are new to all methods: common-v1, distilled-v1, light-v1, strong-v1 and votes-v1 turn "
+    "training pictures mildly and change their light and contrast, and common-v1, distilled-v1, strong-v1 and votes-v1 "
+    "lay grey boxes over some, as *occlusion* does; a paper's own recipe may do none of it."
 )
 """What every table of robustness says of training."""
 

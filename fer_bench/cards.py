@@ -158,8 +158,10 @@ class Recipe:
     teachers: tuple[str, ...] = ()
     """Methods whose networks, as trained on the same track, say what each training picture may show; see `teachers`."""
     teaching: float = 0.0
-    """Share of the loss that is against the mean of their probabilities, the rest being against the label; 0 asks
-    none of them."""
+    """Share of the loss that is against the mean of their probabilities; 0 asks none of them."""
+    votes: float = 0.0
+    """Share of the loss that is against how the raters' votes on each picture are spread (`FaceSet.votes`; Barsoum et
+    al. 2016, section 3). What this and `teaching` leave is against the label."""
     augmentation: Augmentation = field(default_factory=lambda: Augmentation(flip=False))
 
     def __post_init__(self) -> None:
@@ -184,11 +186,14 @@ class Recipe:
             raise ValueError(f"ema must lie in [0, 1), not {self.ema}")
         if not 0 <= self.teaching <= 1 or (self.teaching and not self.teachers):
             raise ValueError(f"teaching must lie in [0, 1], and above 0 needs teachers, not {self.teaching}")
+        if not 0 <= self.votes <= 1 or self.teaching + self.votes > 1 + 1e-9:
+            raise ValueError(f"votes must lie in [0, 1], and with teaching make 1 at most, not {self.votes}")
 
     def values(self) -> dict[str, Any]:
-        """Everything above as JSON has it; of teachers only where they are asked, so that older runs go on."""
+        """Everything above as JSON has it; teachers and votes only where they are asked, so that older runs go on."""
         values = asdict(self) | {"teachers": list(self.teachers)}
-        return values if self.teaching else {k: v for k, v in values.items() if k not in ("teachers", "teaching")}
+        unasked = {*(() if self.teaching else ("teachers", "teaching")), *(() if self.votes else ("votes",))}
+        return {key: value for key, value in values.items() if key not in unasked}
 
     def hash(self) -> str:
         """12 hex digits over `values`; mixup and ema count only where they are on, being younger."""

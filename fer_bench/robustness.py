@@ -7,9 +7,9 @@ scaled with the picture's side, so that a face is as blurred at 224 pixels as at
 are not among theirs; faces meet them.
 
 Theirs are never trained on; of these, a milder kind of some is part of what training does to its pictures: rotation
-(8 to 12 degrees at most; severity 5 is 30), brightness, darkness and contrast in common-v1, distilled-v1, light-v1 and
-strong-v1, and grey boxes, which is what occlusion is, in common-v1, distilled-v1 and strong-v1. A paper's own recipe
-may do none of it. Noise, blur, motion, JPEG and few pixels are in none.
+(8 to 12 degrees at most; severity 5 is 30), brightness, darkness and contrast in common-v1, distilled-v1, light-v1,
+strong-v1 and votes-v1, and grey boxes, which is what occlusion is, in common-v1, distilled-v1, strong-v1 and votes-v1.
+A paper's own recipe may do none of it. Noise, blur, motion, JPEG and few pixels are in none.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Run:
         self.train_set, self.validation_set = splits_of(track, options.stream, options.limit, options.limit_validation)
         self.emotions = self.train_set.emotions
         self.source = source_of(self.train_set, self.device, processes.local_world)
-        self.teachers = teachers_of(self.recipe, track, self.emotions, self.source, self.device, out)
+        self.teachers = teachers_of(self.recipe, track, self.train_set, self.source, self.device, out)
         seeded(options.seed)
         network = built(method.card.name, method.build, len(self.emotions))
         network = processes.synchronised(network, self.device)

@@ -305,13 +305,13 @@ def test_the_table_says_what_the_recipes_train_with() -> None:
         assert 0 < a.brightness < CORRUPTIONS["brightness"].levels[-1]
         assert 0 < a.contrast < 1 - CORRUPTIONS["contrast"].levels[-1]
     boxes = {name for name, a in augmentations.items() if a.erase}
-    assert boxes == {"common-v1", "distilled-v1", "strong-v1"}
+    assert boxes == {"common-v1", "distilled-v1", "strong-v1", "votes-v1"}
     papers = [METHODS[name].card.paper_recipe for name in METHODS]
     assert any(recipe is not None and recipe.augmentation == Augmentation(flip=False) for recipe in papers)
     for text in (TRAINED_WITH, robustness.__doc__):
         told = " ".join(text.split())
-        assert "common-v1, distilled-v1, light-v1 and strong-v1" in told
-        named = "common-v1, distilled-v1 and strong-v1"
+        assert "common-v1, distilled-v1, light-v1, strong-v1 and votes-v1" in told
+        named = "common-v1, distilled-v1, strong-v1 and votes-v1"
         assert re.search(rf"{named} lay grey boxes|grey boxes, .* in {named}\.", told)
         assert re.search(r"paper's own recipe may do none of it", told)
         assert {name for name in augmentations if name in told} == set(augmentations)

@@ -62,7 +62,7 @@ def test_the_loss_is_shared_between_labels_and_teachers() -> None:
     assert untaught.criterion(cross_entropy, rows) is cross_entropy
     plain = 0.6 * cross_entropy(scores, targets) + 0.4 * cross_entropy(scores, targets.flip(0))
     assert torch.isclose(untaught.criterion(cross_entropy, rows, 0.6)(scores, targets), plain)
-    with pytest.raises(UserError, match=r"scores \(2, 3\) where its teachers answered \(4, 3\)"):
+    with pytest.raises(UserError, match=r"scores \(2, 3\) where its target is \(4, 3\)"):
         taught.criterion(cross_entropy, rows)(scores[:2], targets[:2])
 
 
@@ -97,10 +97,10 @@ def train_labels_turned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every run from now on gets its training labels turned by one. Returns a list that grows with each."""
     original, taken = teachers.teachers_of, []
 
-    def turned(recipe, track, emotions, source, device, runs):
+    def turned(recipe, track, train, source, device, runs):
         taken.append(len(source))
-        source.labels.add_(1).remainder_(len(emotions))
-        return original(recipe, track, emotions, source, device, runs)
+        source.labels.add_(1).remainder_(len(train.emotions))
+        return original(recipe, track, train, source, device, runs)
 
     monkeypatch.setattr("fer_bench.train.teachers_of", turned)
     return taken
@@ -155,7 +155,7 @@ def test_who_cannot_teach_is_one_sentence(schooled: Path, tmp_path: Path) -> Non
     four = write_folder(tmp_path / "four", emotions=FOUR)
     with pytest.raises(UserError, match=r"taught learns from deep_emotion, .* not anger, happiness, sadness"):
         Run(METHODS["reference_tiny"], track_named(f"folder:{four}"), TAUGHT, Options(device="cpu"), schooled)
-    with pytest.raises(UserError, match="taught learns from what other networks answer.*give --no-stream"):
+    with pytest.raises(UserError, match="taught learns from other networks. answers.*give --no-stream"):
         learn(tmp_path / "seven", schooled, stream=True)
     with pytest.raises(UserError, match=r"from vgg13, which has no weights for folder:.* --method vgg13 --track"):
         learn(tmp_path / "seven", schooled, replace(TAUGHT, teachers=("vgg13",)))
@@ -168,7 +168,7 @@ def test_teachers_that_have_seen_the_test_split_are_refused(monkeypatch: pytest.
     source = teachers.InMemory(torch.zeros(4, 48, 48, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
     recipe = replace(TAUGHT, teachers=("reference_tiny",))
     with pytest.raises(UserError, match="learns from reference_tiny: its weights of a saw"):
-        teachers_of(recipe, track_named("fer2013"), (), source, torch.device("cpu"), tmp_path)
+        teachers_of(recipe, track_named("fer2013"), None, source, torch.device("cpu"), tmp_path)
 
 
 def test_a_recipe_without_a_share_has_no_teachers(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_recipe_without_a_share_has_no_teachers(tmp_path: Path) -> None:
     assert not {"teachers", "teaching"} & nobody.values().keys()
     assert RECIPES["common-v1"].hash() == "fab6bccefa1b"
     assert TAUGHT.hash() != replace(TAUGHT, teachers=("small_cnn",)).hash()
-    found = teachers_of(nobody, track_named("fer2013"), (), object(), torch.device("cpu"), tmp_path)
+    found = teachers_of(nobody, track_named("fer2013"), None, object(), torch.device("cpu"), tmp_path)
     assert found.models == ()
     assert found.rows is None
     for wrong in ({"teaching": 1.1}, {"teaching": -0.1}, {"teachers": ()}):

@@ -34,6 +34,7 @@ class FaceSet:
     intensity: float32 (N,), 0..1, strength of the expression (`rendered` only).
     subjects: unicode or int (N,), whom each picture shows, where several show the same person and it is known who.
     originals: N x 16 bytes, over what each file holds (`original_hash`), where splits may differ in size or mode.
+    votes: float32 (N, K), rows of sum 1, how the raters' votes are spread over `emotions` (`ferplus` only).
     """
 
     name: str
@@ -49,6 +50,7 @@ class FaceSet:
     intensity: np.ndarray | None = field(default=None, repr=False)
     subjects: np.ndarray | None = field(default=None, repr=False)
     originals: tuple[bytes, ...] | None = field(default=None, repr=False)
+    votes: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         emotions = tuple(map(canonical, self.emotions))
@@ -70,6 +72,8 @@ class FaceSet:
             raise ValueError(f"subjects must be an array of {count}, one for each image")
         if self.originals is not None and len(self.originals) != count:
             raise ValueError(f"{count} images and {len(self.originals)} originals do not agree")
+        if self.votes is not None and getattr(self.votes, "shape", None) != (count, len(self.emotions)):
+            raise ValueError(f"votes must be an array of {count} x {len(self.emotions)}, a share for each emotion")
         if count and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < len(self.emotions):
             raise ValueError(f"labels must lie in 0..{len(self.emotions) - 1}")
         if len(set(self.ids)) != count:
@@ -97,6 +101,7 @@ class FaceSet:
             intensity=None if self.intensity is None else self.intensity[index],
             subjects=None if self.subjects is None else self.subjects[index],
             originals=None if self.originals is None else tuple(self.originals[i] for i in index),
+            votes=None if self.votes is None else self.votes[index],
         )
 
     def limit(self, count: int | None) -> FaceSet:
@@ -120,6 +125,7 @@ class FaceSet:
     def restrict(self, emotions: Sequence[str], lacking: bool = False) -> FaceSet:
         """Only the pictures of these emotions, labels renumbered to their canonical order; none given is all.
 
+        Votes are then not kept, for some are for emotions that are gone.
         Raises DataError where the data set does not know one of them. lacking: allows that, with a note that is also
         told on standard error: the validation split of one's own pictures may be small.
         """
@@ -137,7 +143,7 @@ class FaceSet:
         number = np.array([kept.index(e) if e in kept else -1 for e in self.emotions], dtype=np.int64)
         labels = number[self.labels]
         chosen = self.take(np.flatnonzero(labels >= 0))
-        return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes)
+        return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes, votes=None)
 
     def noted(self, emotions: Sequence[str], who: str) -> FaceSet:
         """Itself, with a note, also told on standard error, on pictures of other emotions, which `restrict` takes away.

@@ -99,7 +99,7 @@ def load_ferplus(root: Path | None, split: str) -> FaceSet:
         _check_count(raw, split, root)
     except NoLabelsError:
         raw, notes = read_voted(root, split), (BY_NAME,)
-    kept, labels = majority(_votes(raw, root))
+    kept, labels = majority(votes := _votes(raw, root))
     index, expected = np.flatnonzero(kept), FERPLUS_COUNTS[split]
     ids, labels = tuple(raw.ids[i] for i in index), labels[index]
     # The number kept says whether the votes are FER+'s; the labels say whether each stands beside its own picture.
@@ -110,7 +110,8 @@ def load_ferplus(root: Path | None, split: str) -> FaceSet:
             f"{root}: the FER+ majority rule keeps {len(index):,} {split} pictures where it must keep {expected:,}"
             f"{compared}; the votes and the pictures do not belong together, get fer2013new.csv and FER2013 again."
         )
-    return FaceSet("ferplus", split, EIGHT, raw.images[index], labels, ids, raw.skipped, notes)
+    spread = spread_of(votes[index])
+    return FaceSet("ferplus", split, EIGHT, raw.images[index], labels, ids, raw.skipped, notes, votes=spread)
 
 
 def load_clean(root: Path | None, split: str) -> FaceSet:
@@ -184,6 +185,16 @@ def majority(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kept = (counts.max(1) * 2 > counts.sum(1)) & (top < 8)
     number = np.array([EIGHT.index(name) for name in VOTES[:8]] + [0, 0], dtype=np.int64)
     return kept, number[top]
+
+
+def spread_of(votes: np.ndarray) -> np.ndarray:
+    """How votes are spread over EIGHT, float32 (N, 8), rows that sum to 1: votes of 1 and for no emotion are dropped.
+
+    votes: int (N, 10) in the order of `VOTES`, of pictures that `majority` keeps. (Barsoum et al., 2016, section 3: the
+    target of their cross-entropy loss.)
+    """
+    counts = np.where(votes <= 1, 0, votes)[:, [VOTES.index(name) for name in EIGHT]]
+    return (counts / counts.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _check_count(raw: Raw, split: str, root: Path | None) -> tuple[str, ...]:

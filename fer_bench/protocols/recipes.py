@@ -1,7 +1,7 @@
 """The recipes. `common-v1` is the same for every method; a paper's own stands on the method's card.
 
-`light-v1` and `strong-v1` are what two of the project's own reference networks are trained with, and `distilled-v1`
-learns from six networks at once; any method may be trained with them.
+`light-v1` and `strong-v1` are what two of the project's own reference networks are trained with; `distilled-v1` learns
+from six networks at once, `votes-v1` from all raters of a picture. Any method may be trained with them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ DISTILLED_V1 = replace(
 )
 """common-v1 with the answers of six other methods' networks as four fifths of the target, and a mean of the weights."""
 
-for _recipe in (COMMON_V1, LIGHT_V1, STRONG_V1, DISTILLED_V1):
+VOTES_V1 = replace(COMMON_V1, name="votes-v1", label_smoothing=0.0, ema=0.999, votes=1.0)
+"""common-v1 with how FER+'s ten raters are divided as the target, in place of what most of them say, and a mean of the
+weights. (Barsoum et al. 2016, the cross-entropy loss of their section 3.)"""
+
+for _recipe in (COMMON_V1, LIGHT_V1, STRONG_V1, DISTILLED_V1, VOTES_V1):
     RECIPES.add(_recipe.name, _recipe)
 
 
