@@ -147,7 +147,7 @@ class Cost:
     macs: int | None = None
     """Multiply-accumulates for one picture."""
     latency_ms: float | None = None
-    """Median for one face, with one thread of a CPU."""
+    """The quickest answer to one face, with one thread of a CPU. Records of before December 2026 may have the median."""
     latency_ratio: float | None = None
     """Latency divided by that of resnet18, timed in the same run."""
     checkpoint_bytes: int | None = None

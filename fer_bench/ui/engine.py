@@ -136,8 +136,8 @@ class Answer:
     """The emotion that the overlay is about."""
     overlay: Image.Image
     """RGB, (SIDE, SIDE)."""
-    milliseconds: float
-    """Of the network's forward pass on this face, without detection and overlay."""
+    empty: bool = False
+    """Whether nothing in the face raised the score of `explained`, so that the overlay is the bare face."""
 
     @property
     def emotion(self) -> str:
@@ -178,14 +178,12 @@ def _answer(
     for model in models:
         face = picture if box is None else crop(picture, box, model.input_spec.margin)
         images = stack([face], model.input_spec.size)
-        start = time.perf_counter()
         outputs = logits(model, images)
-        milliseconds = 1000 * (time.perf_counter() - start)
         wanted = target if target in model.emotions else None
         explanation = explain(model, images, cam, wanted)
         scores = dict(zip(model.emotions, softmax(outputs)[0].tolist(), strict=True))
         shown = overlay(_centred(face), explanation.maps[0], opacity, side=SIDE)
-        found.append(Answer(model.name, scores, explanation.targets[0], shown, milliseconds))
+        found.append(Answer(model.name, scores, explanation.targets[0], shown, not explanation.maps[0].any()))
     return found
 
 

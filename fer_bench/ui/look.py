@@ -74,6 +74,7 @@ footer .divider, footer > :not(button):not(a) {display: none}
 .fer-bar .rail {height: 10px; border-radius: 5px; background: var(--border-color-primary); overflow: hidden}
 .fer-bar .fill {height: 100%; background: var(--c); border-radius: 5px}
 .fer-bar .number {text-align: right; font-variant-numeric: tabular-nums}
+label:has(input[type=radio]:focus-visible) {outline: 2px solid var(--body-text-color); outline-offset: 2px}
 .fer-small {font-size: .8rem; opacity: .9; margin-top: 8px; line-height: 1.4}
 .fer-note + .fer-note {margin-top: 6px !important}
 .fer-note {padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary);
@@ -142,8 +143,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f} %"
 
 
-def verdict(answers: Sequence[Answer]) -> str:
-    """What meets the eye first: whether the methods agree, and if not, who says what."""
+def verdict(answers: Sequence[Answer], faceless: bool = False) -> str:
+    """What meets the eye first: whether the methods agree, and if not, who says what.
+
+    faceless: no face was found, and the middle of the picture was taken; that is said before anything else.
+    """
+    none = "No face was found. Of the picture's middle square, " if faceless else ""
     camps: dict[str, list[Answer]] = {}
     for item in answers:
         camps.setdefault(item.emotion, []).append(item)
@@ -151,7 +156,8 @@ def verdict(answers: Sequence[Answer]) -> str:
     if len(ordered) == 1:
         emotion, members = ordered[0]
         mean = sum(a.scores[emotion] for a in members) / len(members)
-        who = f"{members[0].method} says" if len(members) == 1 else f"All {len(members)} methods say"
+        every = "all" if faceless else "All"
+        who = f"{none}{members[0].method} says" if len(members) == 1 else f"{none}{every} {len(members)} methods say"
         sure = f", {percent(mean)} sure" + (" on average" if len(members) > 1 else "")
         return f'<div class="fer-verdict" role="status"><h2>{escape(who)} <b>{escape(emotion)}</b>{sure}.</h2></div>'
     parts = ", ".join(
@@ -159,7 +165,8 @@ def verdict(answers: Sequence[Answer]) -> str:
     )
     boxes = "".join(_camp(emotion, members) for emotion, members in ordered)
     return (
-        f'<div class="fer-verdict split" role="status"><h2>They disagree: {escape(parts)}.</h2>'
+        f'<div class="fer-verdict split" role="status"><h2>{escape(f"{none}they" if faceless else "They")} disagree: '
+        f"{escape(parts)}.</h2>"
         f'<div class="fer-split">{boxes}</div></div>'
     )
 
@@ -182,7 +189,9 @@ def cards(answers: Sequence[Answer], known: Mapping[str, Choice], cam: str, bars
 
 
 def _card(item: Answer, known: Mapping[str, Choice], cam: str, bars: int, alone: bool) -> str:
-    top = sorted(item.scores.items(), key=lambda pair: -pair[1])[:bars]
+    ordered = sorted(item.scores.items(), key=lambda pair: -pair[1])
+    # What the map is about has its bar, too: a vivid map of an emotion at 1 % is no evidence.
+    top = ordered[:bars] + [pair for pair in ordered[bars:] if pair[0] == item.explained]
     lines = "".join(
         f'<div class="fer-bar"><span>{escape(emotion)}</span><div class="rail"><div class="fill" '
         f'style="--c:{COLOURS[emotion]};width:{100 * score:.1f}%"></div></div>'
@@ -194,14 +203,17 @@ def _card(item: Answer, known: Mapping[str, Choice], cam: str, bars: int, alone:
     if choice and choice.accuracy is not None:
         tested = f"right on {100 * choice.accuracy:.1f} ± {100 * choice.half_width:.1f} % of FER2013's test pictures"
         tested += ", short training" if choice.short else ""
+    heat = f"Heat: {CAMS[cam]}{for_emotion(cam, item.explained)}"
     alt = f"The face with {CAMS[cam]} of {item.method}{for_emotion(cam, item.explained)}"
+    if item.empty:
+        nothing = f"nothing in this face raised {item.explained}" if for_emotion(cam, "it") else "nothing stands out"
+        heat, alt = f"No heat: {nothing} ({CAMS[cam]})", f"The face; {nothing} ({CAMS[cam]} of {item.method})"
     name = escape(item.method).replace("_", "_<wbr>")  # where a narrow card may break it
     chip = '<span class="chip">disagrees</span>' if alone else ""
     return (
         f'<article class="fer-card{" alone" if alone else ""}"><img src="{data_uri(item.overlay)}" alt="{escape(alt)}">'
         f'<div class="inside">{chip}<h3>{name}</h3><div class="what">{escape(item.emotion)}</div>{lines}'
-        f'<div class="fer-small">Heat: {escape(CAMS[cam] + for_emotion(cam, item.explained))}<br>'
-        f"{item.milliseconds:.1f} ms · {escape(tested)}</div></div></article>"
+        f'<div class="fer-small">{escape(heat)}<br>{escape(tested[0].upper() + tested[1:])}</div></div></article>'
     )
 
 

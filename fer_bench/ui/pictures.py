@@ -21,19 +21,33 @@ if TYPE_CHECKING:
     from fer_bench.scoring import Prepared
 
 Face = tuple[str, int]
-"""Its picture's name and its number there, from 1; 0 where none was found and the picture is used whole."""
+"""Its picture's name and its number there, from 1; 0 where none was found and the middle square is used."""
 WAITING = (
     '<div class="fer-empty"><h2>Choose some pictures.</h2><p>Every face in them appears here with its answers, '
     "and a table to download.</p></div>"
 )
-NO_FACE = " · no face found"
-"""Ends the caption of a picture that was answered for as a whole."""
+NO_FACE = "No face found · "
+"""Begins the caption of a picture whose middle square was answered for."""
 MOST_PICTURES = 200
 """At once, so that one visitor cannot hold the queue."""
 MOST_FACES = 500
 """Of one question; the picture in which they are reached is the last. Those of one picture: `engine.MOST_FACES`."""
 TOGETHER = 64
 """Faces that wait for the networks together."""
+NAMED = """() => {
+  document.querySelectorAll('#files [aria-label="common.upload"]').forEach((one) => {
+    one.ariaLabel = one.title = 'Add pictures';
+  });
+  const name = () => document.querySelectorAll('#gallery .thumbnail-item').forEach((one) => {
+    const said = one.querySelector('.caption-label')?.innerText.trim();
+    if (said) one.ariaLabel = said;
+  });
+  name();
+  setTimeout(name, 500);
+}"""
+"""Gradio names the gallery's buttons "Thumbnail 1 of 3", so that a screen reader would never say an answer, and the
+button that adds files by a key of its translations. The gallery is drawn a moment after its value came.
+"""
 THUMBNAIL = 320
 """Side of a face in the gallery, in pixels."""
 
@@ -54,7 +68,7 @@ def gallery_of(rows: Sequence[dict], faces: dict[Face, Image.Image]) -> list[tup
         else:
             ordered = sorted(votes.items(), key=lambda vote: -len(vote[1]))
             said = "; ".join(f"{emotion}: {', '.join(methods)}" for emotion, methods in ordered)
-        caption = f"{said} · {name}{f', face {number}' if several[name] > 1 else ''}{'' if number else NO_FACE}"
+        caption = f"{'' if number else NO_FACE}{said} · {name}{f', face {number}' if several[name] > 1 else ''}"
         items.append((faces[name, number], caption))
     return items
 
@@ -64,7 +78,7 @@ def summary(faces: Collection[Face]) -> str:
     pictures, without = len({name for name, _ in faces}), sum(not number for _, number in faces)
     text = f"{look.count(pictures, 'picture')} read"
     if without:
-        text += f"; {without}, in which no face was found, {'was' if without == 1 else 'were'} used whole"
+        text += f"; of {without}, in which no face was found, the middle square was used"
     return f"{text}."
 
 
@@ -197,6 +211,12 @@ def build(root: Path) -> gr.Dropdown:
     one_at_a_time = {"concurrency_limit": 1, "concurrency_id": "networks"}
     button.click(
         run, [files, methods], [message, gallery, table], api_visibility="private", **one_at_a_time, **AS_IT_IS
+    ).then(None, None, None, js=NAMED)
+    # The faces of pictures go with them, and with other pictures what was wrong with the ones before.
+    unqueued = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    files.clear(lambda: (WAITING, *nothing), None, [message, gallery, table], **unqueued)
+    files.upload(lambda: (WAITING, *nothing), None, [message, gallery, table], **unqueued).then(
+        None, None, None, js=NAMED
     )
 
     # What programs call: the same scores as JSON.

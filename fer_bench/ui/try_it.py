@@ -53,6 +53,16 @@ SHOW_ANSWERS = f"""() => {{
 """On a phone the answers stand below the pickers (elsewhere beside): this brings them to the eye, or what comes before
 them: that no face was found, or several to choose from.
 """
+SHOW_VERDICT = """() => {
+  if (innerWidth < 700) document.querySelector('.fer-verdict')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+}"""
+"""On a phone what a chosen face or map changes is far below the picker."""
+ONE_GROUP = """() => {
+  const face = document.querySelector('#face fieldset') ?? document.querySelector('#face');
+  face?.setAttribute('aria-label', 'Which face?');
+  document.querySelectorAll('#face input[type=radio]').forEach((one) => (one.name = 'face'));
+}"""
+"""Gradio gives each radio button a name of its own, and then the arrow keys do not go from one to the next."""
 SHOWN = 900
 """Longest side of the picture with boxes, in pixels."""
 ON_PAGE = (340, 360)
@@ -115,7 +125,7 @@ def path_of(given: dict[str, Any] | None) -> str | None:
 def found_in(faces: list[Face], found: int | None = None) -> str:
     """What the detector found, in a sentence. found: how many faces, where `faces` are only the largest of them."""
     if not faces:
-        return "No face was found, so the middle of the picture is used. If it shows no face, the answers mean nothing."
+        return "No face was found, so the middle square is used. If it shows no face, the answers mean nothing."
     if found is not None and found > len(faces):
         return f"{found} faces were found, of which the {len(faces)} largest are marked; choose one below."
     return ONE_FACE if len(faces) == 1 else f"{len(faces)} faces were found; choose one below."
@@ -219,7 +229,7 @@ def build(root: Path) -> gr.Dropdown:
         try:
             answers, problems = engine.answer(picture, box, methods, cam, wanted, opacity)
             note = look.note(found_in(faces, len(every))) + "".join(look.note(text, bad=True) for text in problems)
-            html = look.verdict(answers) + look.cards(answers, known, check_cam(cam))
+            html = look.verdict(answers, faceless=not faces) + look.cards(answers, known, check_cam(cam))
         except (UserError, KeyError) as error:  # no method is chosen, say: the chosen face is not forgotten for that
             note, html = look.note(str(error), bad=True), ""
         several = len(faces) > 1
@@ -277,7 +287,9 @@ def build(root: Path) -> gr.Dropdown:
     }  # fmt: skip
     picture.change(again, [picture, refused, *settings], [*outputs, picture, refused], **asking).then(
         None, None, None, js=SHOW_ANSWERS
-    )
+    ).then(None, None, None, js=ONE_GROUP)
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
-        change(show, [picture, face, *settings], outputs, trigger_mode="always_last", **asking)
+        changed = change(show, [picture, face, *settings], outputs, trigger_mode="always_last", **asking)
+        if change in (face.input, cam.change, target.change):  # of methods several are chosen one after the other
+            changed.then(None, None, None, js=SHOW_VERDICT)
     return methods

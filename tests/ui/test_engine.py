@@ -105,7 +105,7 @@ def test_answers_are_those_of_the_shared_inference() -> None:
         np.testing.assert_allclose([answer.scores[e] for e in model.emotions], expected, atol=1e-5)
         assert answer.explained == answer.emotion
         assert answer.overlay.size == (engine.SIDE, engine.SIDE)
-        assert answer.milliseconds > 0
+        assert not answer.empty
 
 
 def test_the_target_changes_the_overlay_not_the_answer() -> None:

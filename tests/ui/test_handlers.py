@@ -51,9 +51,12 @@ def test_pictures_of_another_kind_than_the_chosen_one_do_not_stay(visitor: Calla
 def test_what_was_read_names_pictures_without_a_face() -> None:
     """The line above the gallery counts the pictures, and those in which no face was found."""
     assert pictures.summary([("a.png", 1), ("a.png", 2)]) == "1 picture read."
-    told = "3 pictures read; 2, in which no face was found, were used whole."
+    told = "3 pictures read; of 2, in which no face was found, the middle square was used."
     assert pictures.summary([("a.png", 1), ("b.png", 0), ("c.png", 0)]) == told
-    assert pictures.summary([("b.png", 0)]) == "1 picture read; 1, in which no face was found, was used whole."
+    assert (
+        pictures.summary([("b.png", 0)])
+        == "1 picture read; of 1, in which no face was found, the middle square was used."
+    )
 
 
 def test_a_broken_picture_after_a_good_one_is_named(visitor: Callable, faces: dict) -> None:
