@@ -17,11 +17,11 @@ CAMS: dict[str, str] = {
 
 WHAT_A_CAM_SHOWS = (
     "The warm areas are where the network's last picture-like layers held what raised the score of this emotion "
-    "(EigenCAM's alone are what stands out in those layers, the same for every emotion). "
-    "Yellow is strongest, and each map is scaled to its own strongest spot, so that a faint reason looks as vivid as a "
-    "good one. The map is coarse, a few cells across the whole face, and it does not say why: warmth on the mouth does not mean "
-    "that the network understands smiles. It is a hint at where to look, not a proof, and it is drawn just as "
-    "confidently when the answer is wrong."
+    "(EigenCAM's alone are what stands out in those layers, the same for every emotion). Yellow is strongest, and "
+    "each map is scaled to its own strongest spot, so that a faint reason looks as vivid as a good one. The map is "
+    "coarse, a few cells across the whole face, and it does not say why: warmth on the mouth does not mean that the "
+    "network understands smiles. It is a hint at where to look, not a proof, and it is drawn just as confidently when"
+    " the answer is wrong."
 )
 
 

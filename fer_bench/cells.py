@@ -99,7 +99,7 @@ def epochs_text(row: NamedTuple) -> str:
     """ "12 of 60 epochs", and after earlier runs " after 20 on ferplus and fer2013". The row must have epochs.
 
     Epochs of a part of the training split are no fraction of the recipe's: "4 epochs of 1,000 pictures, not 60 of
-    28,678".
+    28,678". "(cut off)" is said of a run whose rate was still on its way; others came to their schedule's end.
     """
     part = row.train_pictures < row.split_pictures
     epochs = full_epochs(row.epochs, row.pictures_seen, row.train_pictures)
@@ -108,7 +108,7 @@ def epochs_text(row: NamedTuple) -> str:
     if part or not fewer or not (row.short or row.complete):  # the runs before make up for what this one lacks
         told = f"{epochs:.0f} epoch" + ("" if epochs == 1 else "s")
     told += f" of {row.train_pictures:,.0f} pictures" if part else ""
-    told += " (stopped early)" if fewer and row.complete else ""
+    told += " (stopped early)" if fewer and row.complete else " (cut off)" if row.ended == "max-minutes" else ""
     if row.earlier_epochs == row.earlier_epochs:
         own = track_folder(row.trained_on) if ":" in row.trained_on else row.trained_on  # as `start.start_from` has it
         where = "before" if row.earlier_tracks in (own, row.trained_on) else f"on {row.earlier_tracks}"

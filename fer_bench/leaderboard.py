@@ -127,7 +127,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
         "verified": result.verified,
         "external": result.external,
         "shared_emotions_only": result.shared_emotions_only,
-        "pretrained": trained.pretrained or "", "teachers": len(trained.teachers or ()),
+        "pretrained": trained.pretrained or "", "teachers": len(trained.teachers or ()), "ended": trained.ended or "",
         "earlier_epochs": full_epochs(earlier.epochs, earlier.pictures_seen, before) if earlier else None,
         "earlier_pictures": earlier.pictures_seen if earlier else None,
         "earlier_split": before or None,
@@ -145,7 +145,7 @@ def _row(result: Result, card: dict, sizes: Mapping[str, int]) -> dict[str, obje
 
 
 _TEXT = {"track", "method", "recipe", "tta", "pretrained", "trained_on", "emotions", "protocol", "data_hash"}
-_TEXT |= {"why", "note", "earlier_tracks", "robustness_suite", "explanation_cam"}
+_TEXT |= {"why", "note", "ended", "earlier_tracks", "robustness_suite", "explanation_cam"}
 _FLAGS = {"complete", "short", "shipped", "verified", "external", "shared_emotions_only"}
 _WHOLE = {"rank", "seed", "parameters", "test_pictures", "group"}
 
@@ -200,6 +200,7 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "Rank": lambda r: str(r.rank),
         "Method": lambda r: _method(r, cards.get(r.method, {})),
         "Accuracy, %": lambda r: f"**{percent(r.accuracy)}** ± {percent((r.high - r.low) / 2)}",
+        "Without duplicates, %": lambda r: percent(r.accuracy_without_duplicates),
         "Balanced accuracy, %": lambda r: percent(r.balanced_accuracy),
         "Macro F1, %": lambda r: percent(r.macro_f1),
         "ECE, %": ece_text,
@@ -211,8 +212,9 @@ def _rows(frame: pd.DataFrame, cards: dict[str, dict], compact: bool = False) ->
         "MACs": lambda r: short(r.macs),
         "Latency, × resnet18": lambda r: ratio_text(r.latency_ratio),
     }
-    if compact:
-        columns = {k: v for k, v in columns.items() if k not in ("Balanced accuracy, %", "Macro F1, %", "NLL", "MACs")}
+    absent = {"Without duplicates, %"} if compact or frame["accuracy_without_duplicates"].isna().all() else set()
+    absent |= {"Balanced accuracy, %", "Macro F1, %", "NLL", "MACs"} if compact else set()
+    columns = {name: cell for name, cell in columns.items() if name not in absent}
     return markdown_table(columns, frame, words=("Method", "Trained"))
 
 
@@ -244,7 +246,7 @@ def notes_on(results: Sequence[Result], frame: pd.DataFrame) -> list[str]:
     moved = (frame["accuracy_without_duplicates"] - frame["accuracy"]).abs().max()
     duplicates = max((r.data.duplicates_in_train or 0 for r in results), default=0)
     if duplicates:
-        change = f"; without them no accuracy here moves by more than {percent(moved)} points."
+        change = f"; without them accuracies here move by up to {percent(moved)} points."
         known = change if moved == moved else "."
         notes.append(f"{duplicates:,} test pictures also stand, pixel for pixel, in the training split{known}")
     skipped = max(len(r.data.skipped) for r in results)
@@ -366,6 +368,9 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
         frame = table(results, cards, track)
         if not frame.empty:
             parts += [f"### {track_title(track)}", _rows(frame[frame["group"] == 0], cards, compact=True)]
+            seen = max((r.data.duplicates_in_train or 0 for r in results if r.track == track), default=0)
+            told = f"{seen:,} of the test pictures also stand in the training split; the accuracies without them are in"
+            parts += [f"{told} [LEADERBOARD.md]({link}/LEADERBOARD.md)."] if seen else []
             if track == README_TRACKS[0]:
                 parts.append(f"![Accuracy against parameters on {track}]({link}/figures/{track_folder(track)}.png)")
     parts.append(f"{HOW_TO_READ} All tracks: [LEADERBOARD.md]({link}/LEADERBOARD.md).")

@@ -60,6 +60,13 @@ class Trained:
     """
     teachers: list[str] | None = None
     """Whose answers were part of the target (knowledge distillation), as in `Earlier.weights`; None for nobody's."""
+    ended: str | None = None
+    """"complete": after as many epochs as were asked, for which the rate's schedule was laid out, the recipe's or
+    fewer; "patience"; "max-minutes": cut off, with the rate still on its way. None where it is not known."""
+    commit: str | None = None
+    """The checkout's commit that trained, as `files.commit` has it; None in weights of before December 2026."""
+    torch: str | None = None
+    """Its version in that run."""
 
 
 def budget_share(trained: Trained, split: float | None) -> float | None:
@@ -147,7 +154,7 @@ class Cost:
     macs: int | None = None
     """Multiply-accumulates for one picture."""
     latency_ms: float | None = None
-    """The quickest answer to one face, with one thread of a CPU. Records of before December 2026 may have the median."""
+    """The quickest answer to one face, with one thread of a CPU; in records of before December 2026 the median one."""
     latency_ratio: float | None = None
     """Latency divided by that of resnet18, timed in the same run."""
     checkpoint_bytes: int | None = None

@@ -30,7 +30,7 @@ from fer_bench.checkpoints import VALIDATED, Keeper, held, read_checkpoint, rest
 from fer_bench.datasets import forbid_split
 from fer_bench.distributed import ALONE, LostProcessError, Processes, bfloat16_pays, joined, left, speaker
 from fer_bench.errors import TrainingError, UserError
-from fer_bench.files import OutputError, atomic_write
+from fer_bench.files import OutputError, atomic_write, commit
 from fer_bench.infer import Model, best_device, evaluating, logits
 from fer_bench.methods import count_parameters
 from fer_bench.methods.base import Method, Stage
@@ -324,7 +324,7 @@ class Run:
                 "selected_value": compact, "device": self.processes.told(self.device), "ended": state["ended"],
                 "wall_seconds": round(state["seconds"], 1), "complete": whole,
                 "pretrained": state["pretrained"], "earlier": state["earlier"], "stages": state["stages"],
-                "teachers": self.teachers.rows,
+                "teachers": self.teachers.rows, "commit": commit(), "torch": str(torch.__version__),
             },
             "data": self.identity["data"], "protocol": self.track.hash(), "recipe_hash": recipe.hash(),
         }  # fmt: skip

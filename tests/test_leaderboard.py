@@ -268,6 +268,10 @@ def test_explanations_stand_in_a_table_of_their_own():
     ("change", "cell"),
     [
         ({"epochs": 12, "complete": False, "pictures_seen": 344_508}, "| ◔ 12 of 60 epochs, 345k pictures |"),
+        (
+            {"epochs": 12, "complete": False, "pictures_seen": 344_508, "ended": "max-minutes"},
+            "| ◔ 12 of 60 epochs (cut off), 345k pictures |",
+        ),
         ({"epochs": 34}, "| 34 of 60 epochs (stopped early), 1.72M pictures |"),
         ({"pretrained": "VGG16 | ImageNet"}, "| 60 epochs, 1.72M pictures; VGG16 &#124; ImageNet |"),
         ({"teachers": ["a/fer2013/r-s0 (1)"]}, "| 60 epochs, 1.72M pictures; taught by 1 network |"),
@@ -388,7 +392,8 @@ def test_the_markdown_marks_what_a_reader_must_know():
     assert "- External and submitted rows were trained elsewhere" in text
     assert "trained elsewhere" not in lb.markdown([made("a")])
     assert "- 7 test pictures also stand, pixel for pixel, in the training split; without them" in text
-    assert "moves by more than 1.0 points." in text
+    assert "accuracies here move by up to 1.0 points." in text
+    assert "| Accuracy, % | Without duplicates, % |" in text
     assert "- 1 picture(s) of the split could not be read" in text
     assert "- &lt;b>part &#124;" in text
     assert "(common-v1; tta flip)" in lb.markdown([made("a", tta="flip")])

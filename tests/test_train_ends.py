@@ -11,6 +11,7 @@ import torch
 
 from fer_bench import train
 from fer_bench.cards import Track
+from fer_bench.files import commit
 from fer_bench.methods import METHODS
 from fer_bench.train import Run, TrainingError, main
 from fer_bench.weights import read_tensors
@@ -61,6 +62,7 @@ def test_what_a_cut_epoch_found_is_kept_for_its_end_alone(
     scripted(monkeypatch, clock, [0.5, 0.6], 2)
     cut = read_tensors(run(track, tmp_path / "cut", max_minutes=1.0).fit())[1]["trained"]
     assert (cut["epochs"], cut["best_epoch"], cut["ended"], cut["complete"]) == (1, 2, "max-minutes", False)
+    assert (cut["commit"], cut["torch"]) == (commit(), torch.__version__)
     scripted(monkeypatch, clock, [0.4, 0.45, 0.3], None)
     resumed, again = read_tensors(run(track, tmp_path / "cut", resume=True).fit())
     assert again["trained"]["best_epoch"] == record["trained"]["best_epoch"] == 1

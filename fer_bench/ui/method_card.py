@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 from html import escape
@@ -110,6 +111,9 @@ def _training(result: Result, split: float, earlier_split: float) -> str:
             told += f", in all {share:.1f} × the pictures of its recipe"
         elif not trained.complete:
             told += ", less than its recipe asks"
+            told += {"max-minutes": ": cut off before its schedule had come to its end"}.get(trained.ended or "", "")
+            few = trained.epochs < (trained.budget_epochs or 0)
+            told += ", with a schedule of as many" if few and trained.ended == "complete" else ""
     told += f", started from weights: {plain(trained.pretrained)}" if trained.pretrained else ""
     told += f", taught by {plain(', '.join(trained.teachers))}" if trained.teachers else ""
     return f"{told}; {'submitted, ' if result.external else ''}{_checked(result)}"
@@ -142,7 +146,8 @@ def _training_options(result: Result, split: float) -> str:
     """What the training of a row was given beside method, track, recipe and seed."""
     trained, given = result.trained, ""
     if not trained.complete and trained.epochs and trained.epochs < (trained.budget_epochs or 0):
-        given += f" --epochs {trained.epochs}"
+        cut = trained.ended == "max-minutes" and trained.wall_seconds  # elsewhere it comes further, or less far
+        given += f" --max-minutes {math.ceil(trained.wall_seconds / 60)}" if cut else f" --epochs {trained.epochs}"
     given += f" --limit {trained.train_pictures}" if (trained.train_pictures or split) < split else ""
     looked = re.search(r", (\d+) pictures$", trained.selection)
     given += f" --limit-validation {looked[1]}" if looked else ""

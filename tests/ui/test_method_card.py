@@ -49,6 +49,16 @@ def test_the_card_trains_the_row_it_is_of() -> None:
     assert command(part, "train").endswith("--track fer2013 --epochs 8 --limit 100")
 
 
+def test_a_run_that_was_cut_off_is_told_from_one_with_a_shorter_schedule() -> None:
+    """They are trained by other commands: what is cut had the rate of a longer schedule, and reads lower."""
+    whole = method_card(made("a", trained=replace(SHORT, ended="complete")), {"shipped": True})
+    assert "less than its recipe asks, with a schedule of as many" in whole
+    assert command(whole, "train").endswith(" --epochs 8")
+    cut = method_card(made("a", trained=replace(SHORT, ended="max-minutes", wall_seconds=350.0)), {"shipped": True})
+    assert "less than its recipe asks: cut off before its schedule had come to its end" in cut
+    assert command(cut, "train").endswith(" --max-minutes 6")
+
+
 def test_the_start_of_a_row_of_the_board_is_told_by_its_hash() -> None:
     """Its weights are in the repository's history, which `--start-from` looks in; a visitor has no such run."""
     earlier = Earlier(weights=["a/fer2013/common-v1-s0 (0123456789ab)"], track="fer2013", epochs=51, pictures_seen=9)
