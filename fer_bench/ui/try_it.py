@@ -62,7 +62,8 @@ ONE_GROUP = """() => {
   face?.setAttribute('aria-label', 'Which face?');
   document.querySelectorAll('#face input[type=radio]').forEach((one) => (one.name = 'face'));
 }"""
-"""Gradio gives each radio button a name of its own, and then the arrow keys do not go from one to the next."""
+"""Gradio gives each radio button a name of its own, so that the arrow keys do not go from one to the next; anew with
+each answer."""
 SHOWN = 900
 """Longest side of the picture with boxes, in pixels."""
 ON_PAGE = (340, 360)
@@ -290,6 +291,7 @@ def build(root: Path) -> gr.Dropdown:
     ).then(None, None, None, js=ONE_GROUP)
     for change in (face.input, methods.change, cam.change, target.change, opacity.release):
         changed = change(show, [picture, face, *settings], outputs, trigger_mode="always_last", **asking)
+        changed.then(None, None, None, js=ONE_GROUP)
         if change in (face.input, cam.change, target.change):  # of methods several are chosen one after the other
             changed.then(None, None, None, js=SHOW_VERDICT)
     return methods

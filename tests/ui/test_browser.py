@@ -114,6 +114,12 @@ def test_two_faces_can_each_be_chosen(page, portraits) -> None:
     radios.nth(chosen.index(False)).check()
     page.wait_for_function("old => document.querySelector('.fer-card img').src !== old", arg=before)
     assert "2 face(s) marked" in page.locator("#marked img").get_attribute("alt")
+    # By the arrow keys too: the buttons are one group.
+    page.wait_for_function("() => [...document.querySelectorAll('#face input')].every((one) => one.name === 'face')")
+    radios.nth(chosen.index(False)).focus()
+    page.keyboard.press("ArrowRight")
+    assert [radio.is_checked() for radio in radios.all()] == chosen
+    page.wait_for_function("old => document.querySelector('.fer-card img').src === old", arg=before)
 
 
 def test_an_example_and_another_map(page) -> None:
@@ -202,6 +208,14 @@ def test_many_pictures_give_a_gallery_and_a_table(page, portraits) -> None:
     lines = Path(download.value.path()).read_text().splitlines()
     assert lines[0].startswith("filepath,face,time,method,emotion,anger,")
     assert len(lines) == 1 + 3 * 5
+    # A screen reader says each face's answers, and taking the pictures away takes the faces.
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('#gallery .thumbnail-item')].every((one) =>
+        one.ariaLabel === one.querySelector('.caption-label').innerText.trim())"""
+    )
+    page.locator("#files button[aria-label=Clear]").click()
+    page.wait_for_selector("#gallery", state="hidden")
+    assert "Choose some pictures." in page.locator("#files-message").inner_text()
 
 
 def test_an_opened_face_is_in_sight_however_long_the_gallery(phone, tmp_path) -> None:
