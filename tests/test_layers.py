@@ -14,7 +14,7 @@ LAYERS = (
     {"errors", "command"},
     {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive", "cams"},
     {"cards", "metrics", "scores"},
-    {"statistics", "weights", "card_files", "networks", "modes"},
+    {"statistics", "weights", "card_files", "networks", "modes", "selective"},
     {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},
     {"results", "cells", "checkpoints", "inputs"},
     {"answers", "children"},
