@@ -21,7 +21,7 @@ LAYERS = (
     {"seeds"},
     {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
     {"board_data"},
-    {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},
+    {"infer", "leaderboard", "grid", "stages", "options", "start", "terms", "label_noise"},
     {"saved", "missing", "one_by_one", "side_by_side", "judged", "teachers"},
     {"train", "explain", "robustness", "hub"},
     {"classifiers", "faithfulness", "sweep", "costs", "standing"},
