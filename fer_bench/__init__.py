@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # for the type checkers of those who import these names
     from fer_bench.methods import build as build
     from fer_bench.methods import list_methods as list_methods
     from fer_bench.results import Result as Result
+    from fer_bench.saved import Answers as Answers
+    from fer_bench.saved import load_answers as load_answers
+    from fer_bench.saved import load_results as load_results
 
 __version__ = "0.1.0"
 
@@ -38,11 +41,14 @@ _HOMES = {
     "benchmark": "fer_bench.evaluate",
     "from_transformers": "fer_bench.classifiers",
     "Result": "fer_bench.results",
+    "load_results": "fer_bench.saved",
+    "load_answers": "fer_bench.saved",
+    "Answers": "fer_bench.saved",
 }
 
 __all__ = [
-    "FaceSet", "InputSpec", "Model", "Result", "__version__", "benchmark", "build", "from_transformers",
-    "list_methods", "load", "load_dataset",
+    "Answers", "FaceSet", "InputSpec", "Model", "Result", "__version__", "benchmark", "build", "from_transformers",
+    "list_methods", "load", "load_answers", "load_dataset", "load_results",
 ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ COMMANDS = {
     "submissions": "check, evaluate or export a submission",
     "hub": "push to and pull from the Hugging Face Hub",
     "weights": "enter finished runs into weights/",
-    "leaderboard": "rewrite the table from the results",
+    "leaderboard": "rewrite the table from the results, or write it as CSV or JSON",
     "pretrained": "fetch the ImageNet guide that awei starts from",
     "app": "serve the demo on this machine",
 }

@@ -26,13 +26,14 @@ from fer_bench.beyond_accuracy import (
     robustness_columns,
     robustness_tables,
 )
+from fer_bench.board_data import add_data_options, write_data
 from fer_bench.card_files import read_cards, readable_cards
 from fer_bench.cards import reason
 from fer_bench.cells import by, ece_text, markdown_table, percent, ratio_text, safe, short, titled, trained_text
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import alone_in, atomic_write
-from fer_bench.protocols import TRACKS, track_named
+from fer_bench.protocols import TRACKS, place, track_named, track_title
 from fer_bench.records import budget_share, full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
 from fer_bench.seeds import seed_tables
@@ -282,17 +283,6 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict], out:
     return lines
 
 
-def place(track: str) -> tuple[int, int, str]:
-    """Sort key: the tracks in their own order, then unknown ones, then `rendered`, then a user's own pictures."""
-    names = list(TRACKS)
-    own, last, known = ":" in track, track == "rendered", track in names
-    return (3 if own else 2 if last else 0 if known else 1, names.index(track) if known else 0, track)
-
-
-def track_title(track: str) -> str:
-    return track_named(track).title if track in TRACKS or ":" in track else track
-
-
 def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, out: str = "") -> str:
     """The text of LEADERBOARD.md, which stands beside `figures/`. out: its folder, where it is not `evaluate`'s own."""
     cards = cards or {}
@@ -384,11 +374,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fer_bench.leaderboard", description="Make the table and figures.")
     parser.add_argument("--out", default="leaderboard", metavar="DIR", help="the leaderboard's folder (%(default)s)")
     parser.add_argument("--readme", metavar="FILE", help="also refresh the table in this README")
+    add_data_options(parser)
     options = parser.parse_args(arguments)
     results = Path(options.out) / "results"
     try:
         if not results.is_dir():
             raise UserError(f"{results}: there is no such folder; --out takes the folder that evaluate wrote to.")
+        if write_data(options, table):
+            return 0
         paths = write_leaderboard(options.out)
         paths += [update_readme(options.readme, options.out)] if options.readme else []
     except UserError as error:

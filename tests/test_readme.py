@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import shlex
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(python|bash)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
+WITH_DATA = re.findall(r"^```python fer2013\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 BASH = [text for language, text in BLOCKS if language == "bash"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # commands share this process
 COMMANDS = [line for block in BASH[2:] for line in block.splitlines()]
@@ -46,6 +48,28 @@ def test_python_examples_run(tmp_path: Path) -> None:
         code += [f"os.chdir({str(folder)!r})", f"exec(compile({example!r}, 'example {number}', 'exec'), {{}})"]
     done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.fer2013
+def test_the_examples_with_fer2013_run(tmp_path: Path, fer2013_root: Path) -> None:
+    """Those that are marked as needing FER2013 run where it is, in an empty folder."""
+    assert WITH_DATA
+    environment = {**os.environ, "FER_BENCH_DATA": str(fer2013_root.parent)}
+    for example in WITH_DATA:
+        done = subprocess.run(
+            [sys.executable, "-c", example], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_commands_on_the_board_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command for the table as data writes it, beside a board that stays as it is."""
+    (tmp_path / "leaderboard").symlink_to(ROOT / "leaderboard")
+    run_all([command for command in COMMANDS if "fer_bench.leaderboard" in command], tmp_path, monkeypatch)
+    header, *rows = (tmp_path / "board.csv").read_text().splitlines()
+    assert header.startswith("track,method,recipe,seed,tta,group,rank,accuracy,")
+    assert {row.split(",")[0] for row in rows} == {"fer2013", "ferplus"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["board.csv", "leaderboard"]
 
 
 def test_the_example_is_short() -> None:
@@ -74,7 +98,9 @@ def test_the_other_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for path in ("holiday/one.png", "holiday/two.jpg", "face.jpg"):
         Image.fromarray(face).save(tmp_path / path)
     write_clip(tmp_path / "clip.mp4", [np.stack([face] * 3, 2)] * 8, 8)
-    done = run_all([command for command in COMMANDS if "my_faces" not in command], tmp_path, monkeypatch)
+    elsewhere = ("my_faces", "fer_bench.leaderboard")
+    own = [command for command in COMMANDS if not any(word in command for word in elsewhere)]
+    done = run_all(own, tmp_path, monkeypatch)
     assert len(done) >= 6
     assert (tmp_path / "scores.csv").read_text().startswith("filepath,face,time,method,emotion,")
     assert list((tmp_path / "maps").glob("face-small_cnn-*.png"))

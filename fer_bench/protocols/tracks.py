@@ -85,3 +85,14 @@ def track_named(name: str) -> Track:
     if name not in TRACKS and kind:
         raise UnknownNameError(f"there is no track {name!r}; for your own pictures give {kind}:{name}.")
     return TRACKS[name]
+
+
+def place(track: str) -> tuple[int, int, str]:
+    """Sort key: the tracks in their own order, then unknown ones, then `rendered`, then a user's own pictures."""
+    names = list(TRACKS)
+    own, last, known = ":" in track, track == "rendered", track in names
+    return (3 if own else 2 if last else 0 if known else 1, names.index(track) if known else 0, track)
+
+
+def track_title(track: str) -> str:
+    return track_named(track).title if track in TRACKS or ":" in track else track
