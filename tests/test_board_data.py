@@ -33,6 +33,7 @@ def root(tmp_path: Path) -> Path:
     """A board of three rows on two tracks: of one the whole training is known, of one nothing is."""
     trained = r.Trained(
         track="fer2013", epochs=18, budget_epochs=60, pictures_seen=516_780, train_pictures=28_710, complete=False,
+        ended="max-minutes", commit="b" * 40,
         earlier=Earlier(weights=["awei/fer2013/common-v1-s0 (0123456789ab)"], track="fer2013", epochs=30,
                         pictures_seen=861_300),
         teachers=["resnet18/fer2013/common-v1-s0 (f33b5bec3d4c)", "awei/fer2013/common-v1-s0 (0123456789ab)"],
@@ -79,11 +80,18 @@ def test_a_row_has_its_figures_as_numbers(root: Path) -> None:
         "earlier_epochs": 30, "earlier_pictures": 861_300,
         "earlier_weights": "awei/fer2013/common-v1-s0 (0123456789ab)",
         "teachers": "resnet18/fer2013/common-v1-s0 (f33b5bec3d4c); awei/fer2013/common-v1-s0 (0123456789ab)",
+        "ended": "max-minutes", "trained_commit": "b" * 40,
         "external": False, "verified": False, "commit": "c" * 40, "weights_sha256": "0" * 64,
         "record": "results/fer2013/small_cnn/common-v1-s0.json", "aurc": None, "accuracy_at_80": None,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
-    assert (peer["epochs"], peer["budget_share"], peer["teachers"], peer["external"]) == (None, None, "", True)
+    assert [peer[name] for name in ("epochs", "budget_share", "teachers", "ended", "external")] == [
+        None,
+        None,
+        "",
+        "",
+        True,
+    ]
     assert list(row)[: len(COLUMNS)] == list(COLUMNS)
 
 
