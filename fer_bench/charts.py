@@ -277,7 +277,7 @@ def agreement_matrix(agreement: np.ndarray, emotions: Sequence[str], first: str,
         ]
         for i, one in enumerate(emotions)
     ]
-    return _matrix(counts, emotions, hover, f"{second} answers (pictures)", f"{first} answers", max(counts.max(), 1))
+    return _matrix(counts, emotions, hover, "Second answers (pictures)", "First answers", max(counts.max(), 1))
 
 
 def _readable(colour: tuple[float, float, float]) -> str:

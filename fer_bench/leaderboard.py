@@ -33,6 +33,7 @@ from fer_bench.cells import by, ece_text, markdown_table, percent, ratio_text, s
 from fer_bench.errors import BrokenFilesError, UserError
 from fer_bench.figures import accuracy_against_parameters
 from fer_bench.files import alone_in, atomic_write
+from fer_bench.how_to_read import HOW_TO_READ
 from fer_bench.protocols import TRACKS, place, track_named, track_title
 from fer_bench.records import budget_share, full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
@@ -49,25 +50,6 @@ WHOLE = 0.99
 """A copy of a data set with all but 1 % of the training pictures of the fullest one is all of it, no part."""
 LARGE = 0.02
 """A difference from the reported figure (fraction) that asks for a sentence on why."""
-
-HOW_TO_READ = (
-    "Every figure is measured by this project's own code on the test split, which its own training never sees. "
-    "± is half of a 95 % bootstrap interval over the test pictures, or over people where it is known whom the pictures "
-    "show (CK+, MMI, DISFA, TFEID, a CSV with subjects): all pictures of a person are drawn together then. It does "
-    "not cover the luck of the training seed. "
-    "Rank is 1 + the number of rows whose interval lies wholly above. It is no test: rows of one rank can differ, and "
-    "rows of two ranks need not; a comparison picture by picture (`python -m fer_bench.comparison`, in the app "
-    "*Compare two methods*) tells which can be told apart. *ECE* is the expected calibration error of the likeliest "
-    "emotion, in brackets what a perfectly calibrated method with the same confidences shows on so few pictures: only "
-    "what lies well above that is miscalibration. *NLL* is the mean negative log-likelihood of the true emotion, in "
-    "nats; less is better. *Parameters* are the trainable ones, without those that are held fixed. "
-    "(A submitted ONNX file does not tell them apart: of it, every weight that it holds counts.) "
-    "*Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run; small ratios vary by "
-    "a fifth and more from run to run. "
-    "*Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours minus "
-    "that. A row that saw fewer pictures than its recipe asks, all of its runs together, is marked ◔ and says what it "
-    "reached, not what the method can. A row of several runs had no recipe's one schedule, and may have seen more."
-)
 
 
 def _split_sizes(results: Iterable[Result]) -> dict[str, int]:
@@ -363,7 +345,7 @@ def update_readme(readme: Path | str, root: Path | str) -> Path:
             parts += [f"{told} [LEADERBOARD.md]({link}/LEADERBOARD.md)."] if seen else []
             if track == README_TRACKS[0]:
                 parts.append(f"![Accuracy against parameters on {track}]({link}/figures/{track_folder(track)}.png)")
-    parts.append(f"{HOW_TO_READ} All tracks: [LEADERBOARD.md]({link}/LEADERBOARD.md).")
+    parts += [HOW_TO_READ, f"All tracks: [LEADERBOARD.md]({link}/LEADERBOARD.md)."]
     block = "\n\n".join(["", *parts, ""])
     atomic_write(readme, f"{before}{START}{block}{END}{after}".encode())
     return readme

@@ -12,7 +12,18 @@ import fer_bench
 PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors", "command"},
-    {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive", "cams"},
+    {
+        "emotions",
+        "registry",
+        "torchvision_repair",
+        "figures",
+        "files",
+        "pixels",
+        "progress",
+        "receptive",
+        "cams",
+        "how_to_read",
+    },
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files", "networks", "modes", "selective"},
     {"records", "history", "sampling", "faces", "video", "transforms", "optimizers", "distributed", "pretrained"},

@@ -250,7 +250,7 @@ def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
 
 def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
     """The README.md of the dataset repository that holds the results."""
-    from fer_bench.leaderboard import HOW_TO_READ  # pandas comes with it, and pulling weights does without it
+    from fer_bench.how_to_read import HOW_TO_READ
 
     metadata = DatasetCardData(
         license="mit",

@@ -18,8 +18,8 @@ network that knew ImageNet), and which rows were trained elsewhere.
   choose. It is what a face looks like to others, not what a person feels: people smile when they are not happy and are
   sad without showing it. FER2013's own labels agree with the plurality of FER+'s ten raters on 63 % of the pictures.
 - **Bias.** The training pictures come from the web. Nobody recorded who is in them, so accuracy by age, sex, skin
-  colour or culture is not known here, and systems of this kind are known to differ in it. Disgust and fear are missed
-  most often.
+  colour or culture is not known here, and systems of this kind are known to differ in it. The better methods miss fear
+  most often, the weaker ones disgust, of which there are few pictures.
 - **No decisions about people.** Not for hiring, teaching, policing, insurance, health or any other decision about a
   person, and not for watching people who did not agree. In the European Union, inferring emotions at work and in
   schools is forbidden, with narrow exceptions (Regulation (EU) 2024/1689, article 5).

@@ -16,9 +16,10 @@ from gradio.components.plot import PlotData
 from gradio.context import Context
 
 from fer_bench import charts
+from fer_bench.cells import percent, ratio_text, short
 from fer_bench.comparison import Comparison, compare_results
 from fer_bench.errors import UserError
-from fer_bench.leaderboard import HOW_TO_READ
+from fer_bench.how_to_read import HOW_TO_READ
 from fer_bench.ui import address
 from fer_bench.ui.board_rows import ALL, EMPTY, KINDS, Board, Cells, cells, disagreements, figures, notes, within
 from fer_bench.ui.method_card import method_card, plain
@@ -49,8 +50,8 @@ CSS = """
   #board-table [aria-colindex="2"] {--narrow: 184px}
   #board-table :is([aria-colindex="1"], [aria-colindex="2"]) {width: var(--narrow) !important;
     min-width: var(--narrow) !important; max-width: var(--narrow) !important; flex-basis: var(--narrow) !important}
-  #board-table .body-cell[aria-colindex="2"] .text {white-space: normal; overflow-wrap: anywhere; line-height: 1.2}
 }
+#board-table .body-cell[aria-colindex="2"] .text {white-space: normal; overflow-wrap: anywhere; line-height: 1.2}
 .fer-pairs {display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(165px, 1fr))}
 @media (max-width: 640px) {.fer-pairs {grid-template-columns: 1fr 1fr}}
 .fer-pairs figure {margin: 0; border: 1px solid var(--border-color-primary); border-radius: 10px; overflow: hidden;
@@ -149,10 +150,18 @@ def _compared(
 
 
 @lru_cache(maxsize=64)
-def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) -> PlotData | None:
-    """Accuracy against a cost for the rows of the largest comparable group; None without rows."""
+def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) -> tuple[PlotData | None, str]:
+    """Accuracy against a cost for the rows of the largest comparable group, and its frontier in words (Markdown)."""
     frame, _ = board.rows(track, recipe)
-    return None if frame.empty else plot(charts.accuracy_against_cost(frame[frame["group"] == 0], cost))
+    if frame.empty:
+        return None, ""
+    first = frame[frame["group"] == 0].reset_index(drop=True)
+    best = first.iloc[charts.pareto(first[cost], first["accuracy"])]
+    number = ratio_text if cost == "latency_ratio" else short
+    known = [(row.name, number(getattr(row, cost)), percent(row.accuracy)) for row in best.itertuples(index=False)]
+    rows = [f"{plain(name)}: {value}, {accuracy} %" for name, value, accuracy in known]
+    told = f"**The frontier, cheapest first** ({charts.COSTS[cost].lower()}, accuracy): {'; '.join(rows)}."
+    return plot(charts.accuracy_against_cost(first, cost)), told if len(best) else ""
 
 
 def chart(part: PlotData | None) -> gr.Plot:
@@ -193,9 +202,11 @@ def build_board(root: Path) -> Dependency:
         )
     empty = cells(begun.rows(None)[0])
     gr.Markdown(
-        "Click a row to open its method card below; the page's address then names it, to be sent or cited. The ⋮ of a "
-        "heading sorts and filters by it; training budget, cost and each emotion's F1 (with its recall) stand further "
-        "to the right."
+        "Click a row to open its method card below the table, where two methods can also be compared and all be drawn "
+        "against their cost; the page's address then names it, to be sent or cited. ◔ after a name: trained on fewer "
+        "pictures than its recipe asks, so that it says what was reached, not what the method can. The ⋮ of a heading "
+        "sorts and filters by it; training budget, cost and each emotion's F1 (with its recall) stand further to the "
+        "right."
     )
     table = gr.Dataframe(
         payload(empty), headers=empty.headers, **_columns(empty), label="Leaderboard", show_label=False,
@@ -203,6 +214,8 @@ def build_board(root: Path) -> Dependency:
         elem_id="board-table",
     )  # fmt: skip
     about = gr.Markdown("" if tracks else EMPTY, latex_delimiters=[], elem_classes="fer-board-md")
+    with gr.Accordion("Notes on single rows", open=False, elem_id="board-notes"):
+        noted = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md")
     with gr.Accordion("How to read this table", open=False):
         gr.Markdown(HOW_TO_READ)
 
@@ -234,11 +247,12 @@ def build_board(root: Path) -> Dependency:
             told = "Point at a mark, or tap it, for its name and figures."
             cost = gr.Radio(kinds_of_cost, value="parameters", label="Cost", info=told)
             cost_plot = gr.Plot(label="Accuracy against cost", **HIDDEN)
+            frontier = gr.Markdown(latex_delimiters=[], elem_id="board-frontier")
 
     where = [track, recipe]
     row_parts = [card, confusion, recall, reliability]
     pair_parts = [verdict, agreement, both, gallery, seen]
-    parts = {"method": [chosen, *row_parts], "pair": [first, second, *pair_parts], "cost": [cost_plot]}
+    parts = {"method": [chosen, *row_parts], "pair": [first, second, *pair_parts], "cost": [cost_plot, frontier]}
     filled = [part for group in parts.values() for part in group]
 
     def refresh(track: str | None, recipe: str | None) -> list:
@@ -252,7 +266,7 @@ def build_board(root: Path) -> Dependency:
         found = board.cells(track, recipe)
         return [
             gr.Dropdown(tracks, value=track), gr.Dropdown(recipes, value=recipe),
-            gr.Dataframe(payload(found), **_columns(found)), notes(frame, list(results.values()), board.problems),
+            gr.Dataframe(payload(found), **_columns(found)), *notes(frame, list(results.values()), board.problems),
         ]  # fmt: skip
 
     def arrive(track: str | None, recipe: str | None, *asked: str | None) -> list:
@@ -262,9 +276,9 @@ def build_board(root: Path) -> Dependency:
         missing = [f"{what} “{plain(key)}”" for what, key, known in where if key and key not in [k for _, k in known]]
         unknown = [name for name in asked if name and not board.named(track, recipe, name)]
         missing += [] if missing else [f"row “{plain(name)}”" for name in unknown]
-        *found, about = refresh(track, recipe)
+        *found, about, noted = refresh(track, recipe)
         told = f"**The address asks for the {' and the '.join(missing)}, which this board does not have.**\n\n"
-        return [*found, (told if missing else "") + about]
+        return [*found, (told if missing else "") + about, noted]
 
     def fill(view: str, track: str | None, recipe: str | None, *chosen: str | None) -> list:
         """What the part of the page that is looked at shows; the other parts are left as they are."""
@@ -281,7 +295,7 @@ def build_board(root: Path) -> Dependency:
                 gr.Dropdown(names, value=first), gr.Dropdown(names, value=second),
                 *shown(*view_comparison(board, track, recipe, first, second)), "", "",
             ],
-            "cost": lambda: [chart(view_cost(board, track, recipe, cost))],
+            "cost": lambda: shown(*view_cost(board, track, recipe, cost)),
         }  # fmt: skip
         return [
             part for key, group in parts.items() for part in (now[key]() if key == view else [gr.skip() for _ in group])
@@ -320,16 +334,17 @@ def build_board(root: Path) -> Dependency:
     looked_at = [*where, chosen, first, second, cost]
     parts_of_address = [*looked_at, view]
     arrived = Context.root_block.load(None, None, [*parts_of_address, views], js=address.board_from(list(charts.COSTS)))
-    arrived.then(arrive, [*where, chosen, first, second], [*where, table, about], **hushed)
+    arrived.then(arrive, [*where, chosen, first, second], [*where, table, about, noted], **hushed)
     if isinstance(around, gr.Tab):
         around.select(fill, [view, *looked_at], filled, **hushed)
     to_address = {"inputs": parts_of_address, "outputs": None, "js": address.board_to(ALL)}
-    picked = gr.on([track.input, recipe.input], refresh, where, [*where, table, about], **hushed)
+    picked = gr.on([track.input, recipe.input], refresh, where, [*where, table, about, noted], **hushed)
     picked.then(fill, [view, *looked_at], filled, **hushed).then(None, **to_address)
     for key, part in (("method", method_tab), ("pair", pair_tab), ("cost", cost_tab)):
         opened = part.select(lambda *given, key=key: [key, *fill(key, *given)], looked_at, [view, *filled], **hushed)
         opened.then(None, **{**to_address, "js": address.board_to(ALL, opened=True)})
-    changed = cost.input(lambda *given: chart(view_cost(Board.read(root), *given)), [*where, cost], cost_plot, **hushed)
+    drawn = [cost_plot, frontier]
+    changed = cost.input(lambda *given: shown(*view_cost(Board.read(root), *given)), [*where, cost], drawn, **hushed)
     changed.then(None, **to_address)
     clicked = table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
     clicked.then(None, None, None, js=SHOW_CARD).then(None, **to_address)

@@ -121,6 +121,10 @@ _COLUMNS = (
     ("Latency, × resnet18", 190, lambda r: _ratio(r.latency_ratio), lambda r: ratio_text(r.latency_ratio)),
 )
 _GROUP = ("Group", 80, lambda r: int(r.group) + 1, lambda r: str(r.group + 1))
+_UNSEEN = (
+    "Without duplicates, %", 190, lambda r: _hundred(r.accuracy_without_duplicates),
+    lambda r: percent(r.accuracy_without_duplicates),
+)  # fmt: skip
 
 
 def _pair(row: NamedTuple, metric: str) -> str:
@@ -142,18 +146,20 @@ def _ratio(value: float) -> float | None:
 
 
 def _marks(row: NamedTuple) -> str:
-    dagger = " †" if row.shared_emotions_only else ""
+    signs = (" ◔" if row.short else "") + (" †" if row.shared_emotions_only else "")
     source = "external" if row.recipe == PUBLISHED else "submitted"
-    return dagger + (f" ({source}{'' if row.verified else ', not verified'})" if row.external else "")
+    return signs + (f" ({source}{'' if row.verified else ', not verified'})" if row.external else "")
 
 
 def cells(frame: pd.DataFrame) -> Cells:
     """The cells of a frame from `Board.rows`, ready for the page; a frame without rows has headers only."""
     several = len(frame) > 0 and frame["group"].nunique() > 1
-    columns = (*_COLUMNS, *map(_emotion, emotions_of(frame)), *((_GROUP,) if several else ()))
+    columns = [*_COLUMNS, *map(_emotion, emotions_of(frame))]
+    known = len(frame) > 0 and frame["accuracy_without_duplicates"].notna().any()
+    columns[3:3] = [*((_GROUP,) if several else ()), *((_UNSEEN,) if known else ())]  # behind the accuracy
     rows = list(frame.itertuples(index=False))
     texts = [[text(row) for _, _, _, text in columns] for row in rows]
-    names = min(max((9 * len(row[1]) + 20 for row in texts), default=0), 420)
+    names = min(max((9 * len(row[1]) + 20 for row in texts), default=0), 300)  # longer ones take two lines
     return Cells(
         [header for header, *_ in columns],
         ["str" if header == "Method" else "number" for header, *_ in columns],
@@ -258,18 +264,18 @@ _READ: dict[Path, Board] = {}
 """The board last read of each folder."""
 
 
-def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str]) -> str:
-    """What a reader of the table must know, as Markdown."""
+def notes(frame: pd.DataFrame, results: Sequence[Result], problems: Sequence[str]) -> tuple[str, str]:
+    """What a reader of the table must know, and what there is to say of single rows, as Markdown."""
     lines = [f"- **Left out:** {plain(problem)}" for problem in problems]
     if not len(frame):
-        return "\n".join([EMPTY, "", *lines])
+        return "\n".join([EMPTY, "", *lines]), ""
     first = frame.iloc[0]
     about = f"{first['test_pictures']:,} test pictures of {first['emotions']}."
     why = why_groups(frame)
     if why:
         about += f" {why}: ranks start anew in each group, and the chart shows group 1."
     seeds = [f"- {line}" for line in filter(None, [seeds_line(frame[frame["group"] == 0])])]
-    return "\n".join([about, "", *seeds, *notes_on(results, frame), *lines])
+    return "\n".join([about, "", *lines]), "\n".join([*seeds, *notes_on(results, frame)])
 
 
 def chosen_pictures(comparison: Comparison, kind: str = ALL) -> np.ndarray:

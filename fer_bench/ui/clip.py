@@ -72,9 +72,10 @@ def emotions_over_time(times: Sequence[float], scores: Sequence[dict[str, float]
 
     figure = go.Figure()
     for emotion in scores[0] if scores else ():
+        symbol, dash = look.SIGNS[emotion]
         figure.add_scatter(
             x=list(times), y=[s[emotion] for s in scores], name=emotion, mode="lines+markers",
-            line={"color": look.COLOURS[emotion], "width": 2}, marker={"size": 4},
+            line={"color": look.COLOURS[emotion], "width": 2, "dash": dash}, marker={"size": 7, "symbol": symbol},
             hovertemplate=f"{emotion} %{{y:.0%}} at %{{x:.1f}} s<extra></extra>",
         )  # fmt: skip
     figure.update_layout(

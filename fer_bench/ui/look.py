@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from gradio.themes import Base
 
 COLOURS = {
-    "anger": "#d55e00", "disgust": "#7a8b00", "fear": "#8a5fbf", "happiness": "#e69f00",
-    "sadness": "#0072b2", "surprise": "#009e73", "neutral": "#7f8c99", "contempt": "#cc79a7",
+    "anger": "#d55e00", "disgust": "#7a8b00", "fear": "#8a5fbf", "happiness": "#c08400",
+    "sadness": "#1f86c9", "surprise": "#009e73", "neutral": "#7f8c99", "contempt": "#cc79a7",
 }  # fmt: skip
-"""One colour per emotion, told apart with the usual colour blindnesses (after Okabe & Ito); a name is always beside."""
+"""One colour per emotion (after Okabe & Ito). Not all are told apart with every colour blindness, so that a name stands
+beside each, or its sign.
+"""
+SIGNS = {
+    "anger": ("square", "solid"), "disgust": ("x", "dot"), "fear": ("diamond", "dash"),
+    "happiness": ("circle", "solid"), "sadness": ("triangle-down", "dashdot"), "surprise": ("triangle-up", "dash"),
+    "neutral": ("cross", "dot"), "contempt": ("star", "longdash"),
+}  # fmt: skip
+"""A marker and a kind of line per emotion, as Plotly names them."""
 
 CSS = """
 .gradio-container {max-width: 1240px !important; width: 100%; margin: auto !important}

@@ -34,7 +34,7 @@ python -m fer_bench.submissions check hub:NAMESPACE/NAME@REVISION
 ```
 
 The pull request then adds `submission.yaml` alone, with the line `hub: NAMESPACE/NAME@REVISION`. CI runs the same
-check, a maintainer runs the evaluation, and the row appears with its `verified` mark.
+check, a maintainer runs the evaluation, and the row appears, marked as submitted.
 """
 
 

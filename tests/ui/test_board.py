@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_bench import charts
 from fer_bench import leaderboard as lb
 from fer_bench import results as r
 from fer_bench.card_files import write_cards
 from fer_bench.comparison import compare
 from fer_bench.records import Earlier
+from fer_bench.results import Interval
 from fer_bench.ui import board, board_rows
 from fer_bench.ui.board_rows import Board, cells, chosen_pictures, disagreements, figures, notes
 from fer_bench.ui.method_card import method_card, plain
 from tests.helpers import write_folder
 from tests.test_leaderboard import card, made
+from tests.ui.test_method_card import SHORT
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMITTED = REPOSITORY / "leaderboard"
@@ -69,7 +72,7 @@ def test_a_thousand_results_render_within_a_second():
         start = time.process_time()
         seen = Board(COMMITTED, results, {}, ())
         found = seen.cells("fer2013")
-        notes(seen.rows("fer2013")[0], results, [])
+        "\n".join(notes(seen.rows("fer2013")[0], results, []))
         text = json.dumps(gr.Dataframe(board.payload(found), **board._columns(found)).value)
         times.append(time.process_time() - start)
     assert min(times) < 1, times
@@ -125,12 +128,36 @@ def test_only_the_part_that_is_looked_at_is_filled(root):
     app = opened(root)
     selects = [fn for fn in app.fns.values() if [t[1] for t in fn.targets] == ["select"] and len(fn.outputs) > 7]
     assert len(selects) == 3
-    for fn, key, fields, plots in zip(selects, ("method", "pair", "cost"), (5, 7, 1), (3, 2, 1), strict=True):
+    for fn, key, fields, plots in zip(selects, ("method", "pair", "cost"), (5, 7, 2), (3, 2, 1), strict=True):
         told, *parts = fn.fn("fer2013", "all", None, None, None, "parameters")
         assert told == key
         filled = [part for part in parts if not (isinstance(part, dict) and set(part) == {"__type__"})]
         assert len(filled) == fields
         assert sum(type(part).__name__ == "Plot" for part in filled) == plots
+    assert filled[1].startswith("**The frontier, cheapest first** (parameters, accuracy): ")
+
+
+def test_what_a_visitor_must_know_stands_in_the_columns_that_are_seen_first():
+    """A short training is marked beside the name, and the accuracy without duplicates is beside the accuracy."""
+    rows = [made("a", trained=SHORT), made("b")]
+    rows[1] = replace(rows[1], metrics={**rows[1].metrics, "accuracy_without_duplicates": Interval(0.61, 0.6, 0.7)})
+    found = cells(lb.table(rows, None, "fer2013").assign(name=["a", "b"]))
+    assert found.headers[:4] == ["Rank", "Method", "Accuracy, %", "Without duplicates, %"]
+    shown = {row[1]: row[3] for row in found.shown}
+    assert shown == {"a ◔": "–", "b": "61.0"}
+    assert {row[1] for row in found.values} == {"a", "b"}
+
+
+def test_the_frontier_is_told_in_words(root):
+    """Who cannot see the chart reads what it is about: the rows that no other beats, cheapest first."""
+    seen = Board.read(root)
+    frame = seen.rows("fer2013")[0]
+    _, text = board.view_cost(seen, "fer2013", "all", "parameters")
+    first = frame[frame["group"] == 0].reset_index(drop=True)
+    names = list(first.iloc[charts.pareto(first["parameters"], first["accuracy"])]["name"])
+    told = text.partition(": ")[2].removesuffix(".").split("; ")
+    assert [one.partition(": ")[0] for one in told] == [name.replace("_", "&#95;") for name in names]
+    assert all(one.endswith(" %") for one in told)
 
 
 def test_cells_sort_by_numbers_and_show_intervals(root):
@@ -155,18 +182,22 @@ def test_cells_sort_by_numbers_and_show_intervals(root):
 
 
 def test_groups_get_a_column_only_where_there_are_several():
-    """Rows that may not be ranked against each other are told apart by a last column, and the notes say so."""
+    """Rows that may not be ranked against each other are told apart beside the accuracy, and the notes say so."""
     one = board_rows.cells(lb.table([made("a")], None, "fer2013").assign(name="a"))
     assert "Group" not in one.headers
     results = [made("a"), made("b"), made("c", tta="flip")]
     frame = lb.table(results, None, "fer2013").assign(name=["a", "b", "c"])
-    assert [row[-1] for row in cells(frame).values] == [1, 1, 2]
-    assert cells(frame).headers[-1] == "Group"
-    assert "Rows marked tta answer for several views of each picture: ranks start anew" in notes(frame, results, [])
+    assert [row[3] for row in cells(frame).values] == [1, 1, 2]
+    assert cells(frame).headers[3] == "Group"
+    assert "Rows marked tta answer for several views of each picture: ranks start anew" in "\n".join(
+        notes(frame, results, [])
+    )
     other = [*results, made("d", protocol="1" * 12)]
     frame = lb.table(other, None, "fer2013").assign(name=list("abcd"))
-    assert "Not all rows were measured on the same pictures in the same way: ranks" in notes(frame, other, [])
-    assert "anew" not in notes(frame[:2], results[:2], [])
+    assert "Not all rows were measured on the same pictures in the same way: ranks" in "\n".join(
+        notes(frame, other, [])
+    )
+    assert "anew" not in "\n".join(notes(frame[:2], results[:2], []))
 
 
 def test_names_are_distinct_and_as_short_as_they_can_be():
@@ -221,7 +252,7 @@ def test_a_page_is_told_what_its_address_asks_for_in_vain(root):
     (number,) = (n for n, fn in app.fns.items() if getattr(fn.fn, "__name__", "") == "arrive")
 
     def told(*asked):
-        track, recipe, _, about = app.fns[number].fn(*asked)
+        track, recipe, _, about, _ = app.fns[number].fn(*asked)
         return track.value, recipe.value, about.partition("\n")[0]
 
     start = ("fer2013", "all")
@@ -250,9 +281,9 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
     """Without results the tab opens, its table has headings only, and one line names the command that fills it."""
     seen = Board.read(tmp_path)
     frame, results = seen.rows(None)
-    assert "python -m fer_bench.evaluate --all" in notes(frame, list(results.values()), seen.problems)
+    assert "python -m fer_bench.evaluate --all" in "\n".join(notes(frame, list(results.values()), seen.problems))
     assert cells(frame).values == []
-    assert board.view_cost(seen, None, "all", "parameters") is None
+    assert board.view_cost(seen, None, "all", "parameters") == (None, "")
     assert board.view_row(seen, None, "all", None) == ("", None, None, None)
     assert opened(tmp_path).fns
 
@@ -265,7 +296,7 @@ def test_a_broken_file_is_named_and_the_rest_shown(root):
     frame, results = seen.rows("fer2013")
     assert list(results) == ["small_cnn"]
     assert len(seen.problems) == 2
-    text = notes(frame, list(results.values()), seen.problems)
+    text = "\n".join(notes(frame, list(results.values()), seen.problems))
     assert plain("awei/common-v1-s0.json") in text
     assert not any(str(root.parent) in problem for problem in seen.problems)
     assert plain("methods.json is broken") in text
@@ -387,7 +418,7 @@ def test_text_of_others_cannot_carry_markup():
     data = replace(made("a").data, notes=[EVIL])
     result = made("a", data=data)
     frame = lb.table([result], None, "fer2013").assign(name="a")
-    assert "<img" not in notes(frame, [result], [EVIL])
+    assert "<img" not in "\n".join(notes(frame, [result], [EVIL]))
 
 
 def test_a_row_shows_its_charts_beside_the_best(root):

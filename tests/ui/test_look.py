@@ -131,9 +131,22 @@ def test_text_is_escaped() -> None:
 
 
 def test_every_emotion_has_its_own_colour() -> None:
-    """No two emotions share a colour on bars and plots."""
+    """No two emotions share a colour or, for those who see none, a sign; all are seen on both pages."""
     assert set(look.COLOURS) == set(EMOTIONS)
     assert len(set(look.COLOURS.values())) == len(EMOTIONS)
+    assert set(look.SIGNS) == set(EMOTIONS)
+    assert len({symbol for symbol, _ in look.SIGNS.values()}) == len(EMOTIONS)
+    for colour in look.COLOURS.values():
+        for page in ("#ffffff", "#1e293b"):  # what the plot and the bars lie on
+            one, other = sorted((luminance(colour), luminance(page)))
+            assert (other + 0.05) / (one + 0.05) >= 3  # WCAG 2.2, 1.4.11
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rrggbb (WCAG 2.2), 0..1."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def test_reading_names_the_file_but_not_the_server_folder(tmp_path: Path) -> None:
@@ -172,4 +185,5 @@ def test_the_plot_has_a_line_per_emotion_over_time() -> None:
         "anger": ([0.0, 0.5], [0.25, 0.5]), "fear": ([0.0, 0.5], [0.75, 0.5]),
     }  # fmt: skip
     assert tuple(figure.layout.yaxis.range) == (0, 1)
+    assert len({line.marker.symbol for line in figure.data}) == 2
     assert figure.layout.legend.yref == "container"  # below the axis title, however many rows a phone makes of it

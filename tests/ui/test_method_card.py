@@ -194,7 +194,7 @@ def test_a_cards_note_is_told_with_its_row(tmp_path: Path) -> None:
     assert METHODS[name].card.note.endswith(note)
     assert lb.markdown(results, cards).count(note) == 1
     frame = lb.table(results, cards, "fer2013").assign(name="a")
-    assert notes(frame, results, []).count(note) == 1
+    assert "\n".join(notes(frame, results, [])).count(note) == 1
     assert plain(note) in method_card(results[0], cards[name])
     assert note not in lb.markdown(results[2:], cards)
     assert "**Note:**" not in method_card(results[2], cards["sep_se"])

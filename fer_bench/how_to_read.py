@@ -1,0 +1,32 @@
+"""What a reader of the board must know of its columns, as Markdown: for LEADERBOARD.md, README, Hub and app."""
+
+from __future__ import annotations
+
+HOW_TO_READ = (
+    "Every figure is measured by this project's own code on the test split, which its own training never sees.\n\n"
+    "- *Rank* is 1 + the number of rows whose interval lies wholly above. It is no test: rows of one rank can differ, "
+    "and rows of two ranks need not; a comparison picture by picture (`python -m fer_bench.comparison`, in the app "
+    "*Compare two methods*) tells which can be told apart.\n"
+    "- ± is half of a 95 % bootstrap interval over the test pictures, or over people where it is known whom the "
+    "pictures show (CK+, MMI, DISFA, TFEID, a CSV with subjects): all pictures of a person are drawn together then. "
+    "It does not cover the luck of the training seed.\n"
+    "- *Without duplicates* is the accuracy on the test pictures that do not also stand in the training split.\n"
+    "- *Balanced accuracy* is the mean of the emotions' recalls, *macro F1* that of their F1s: rare emotions count as "
+    "much as frequent ones in both. The *recall* of an emotion is the share of its pictures that is recognised; its "
+    "*F1* is the harmonic mean of that and of how often the answer is right.\n"
+    "- *ECE* is the expected calibration error of the likeliest emotion, in brackets what a perfectly calibrated "
+    "method with the same confidences shows on so few pictures: only what lies well above that is miscalibration. "
+    "*NLL* is the mean negative log-likelihood of the true emotion, in nats; less is better.\n"
+    "- *Reported* is the paper's or the package's own figure, often under an easier protocol; *difference* is ours "
+    "minus that.\n"
+    "- ◔: A row that saw fewer pictures than its recipe asks, all of its runs together, is marked ◔ and says what it "
+    "reached, not what the method can. Its learning rate came to the end of a schedule of as many epochs, but where it "
+    "says *cut off*. A row of several runs had no recipe's one schedule, and may have seen more.\n"
+    "- *Parameters* are the trainable ones, without those that are held fixed. (A submitted ONNX file does not tell "
+    "them apart: of it, every weight that it holds counts.) *MACs* are the multiplications and additions for one "
+    "face.\n"
+    "- *Latency* is one face's, with one thread of a CPU, beside that of resnet18 in the same run; small ratios vary "
+    "by a fifth and more from run to run.\n"
+    "- Rows stand in *groups* where they may not be ranked against each other: other pictures, emotions or "
+    "test-time augmentation (tta)."
+)
