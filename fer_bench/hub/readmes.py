@@ -19,6 +19,7 @@ from fer_bench.cards import DatasetCard, MethodCard
 from fer_bench.datasets import DATASETS
 from fer_bench.datasets.fer2013_copies import HUB_REPO, HUB_SPLITS
 from fer_bench.errors import UserError
+from fer_bench.how_to_read import HOW_TO_READ
 from fer_bench.hub.client import WEIGHTS_FILE
 from fer_bench.protocols import track_named
 from fer_bench.records import epochs_before, full_epochs
@@ -250,8 +251,6 @@ def eval_results(results: Sequence[Result]) -> dict[str, bytes]:
 
 def results_card(rows: int, tracks: Sequence[str], repo: str) -> str:
     """The README.md of the dataset repository that holds the results."""
-    from fer_bench.how_to_read import HOW_TO_READ
-
     metadata = DatasetCardData(
         license="mit",
         pretty_name="fer_bench results",
