@@ -6,7 +6,6 @@ anything: weights come finished, and each figure is computed once, without test-
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import sys
@@ -21,13 +20,14 @@ from tqdm import tqdm
 
 from fer_bench import __version__
 from fer_bench.card_files import write_cards
-from fer_bench.cards import RECIPE_HELP, Track
+from fer_bench.cards import Track
 from fer_bench.classifiers import published
 from fer_bench.comparison import tracks_in
 from fer_bench.costs import cost, for_passes, measure_costs
 from fer_bench.datasets import DATASETS, FaceSet, data_folder, load_dataset
 from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
+from fer_bench.evaluate_options import parser, refuse_contradictions
 from fer_bench.faithfulness import measure_faithfulness
 from fer_bench.files import OutputError, atomic_write, commit
 from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
@@ -48,7 +48,6 @@ from fer_bench.judged import (
 )  # fmt: skip
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.methods import METHODS, list_methods
-from fer_bench.options import not_negative
 from fer_bench.protocols import TRACKS, seen_test, track_named
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import (
@@ -64,6 +63,7 @@ from fer_bench.results import (
     write_logits,
     write_result,
 )  # fmt: skip
+from fer_bench.resuming import stands
 from fer_bench.robustness import SUITE, measure_robustness
 from fer_bench.standing import guard, recompute, standing
 from fer_bench.transforms import PASSES
@@ -182,16 +182,18 @@ def evaluate(
     robustness: bool = False,
     explanation: bool = False,
     tta: str = "none",
+    resume: bool = False,
 ) -> tuple[int, list[str]]:
     """Judge every method on every track; results are written as they come.
 
-    Returns how many were written, and a line for each thing skipped: a `Failure` where it went wrong, as with a broken
-    weight file or a network that raises, which costs its own row only. methods: a `Model` stands for itself, and no
-    weights are looked for. strict: missing data is a `Lacking`. recipe: None is as for `weights_for`.
+    Returns how many of them are there now, and a line for each thing skipped: a `Failure` where it went wrong, as with
+    a broken weight file or a network that raises, which costs its own row only. methods: a `Model` stands for itself,
+    and no weights are looked for. strict: missing data is a `Lacking`. recipe: None is as for `weights_for`.
     runs: a training output folder whose weights come first; a line on standard error says where others are judged.
     robustness, explanation: measure these too (`completed`), of one picture at a time and so not with a `tta`
-    (`infer.logits`), whose result is another row. Raises UserError, before anything is measured, where `runs` is no
-    folder, OutputError where `out` cannot be written to.
+    (`infer.logits`), whose result is another row. resume: pass over the rows that an earlier call has finished
+    (`resuming.stands`), each with a line on standard error. Raises UserError, before anything is measured, where `runs`
+    is no folder, OutputError where `out` cannot be written to.
     """
     written, skipped = 0, []
     for name in tracks:
@@ -232,12 +234,16 @@ def evaluate(
                     line = f"{name} {method}: {runs} holds no such run, so {model.path} is judged."
                     tqdm.write(line, file=sys.stderr)
                 guard(model, track, out, tta, found and not verified, given is not None)
+                scored = widened(overlapping(faces, model), model, track)
+                if resume and stands(model, scored, track, out, tta, verified, robustness, explanation):
+                    tqdm.write(f"{name} {method}: its result stands", file=sys.stderr)
+                    written += 1
+                    continue
                 # Else its training pictures are another track's; where they are not known, they may be these.
                 own = model.record["track"] == OWN or same_track(model.record["track"], track.name)
                 if own and in_train is None:
                     in_train = duplicates_in_train(faces, track, track.name)
                     skipped += filter(None, in_train[1:])
-                scored = widened(overlapping(faces, model), model, track)
                 answers = judge(model, scored, track, in_train[0] if own else None, 64, verified, bar, tta)
                 for more in dict.fromkeys([(False, False), (robustness, explanation)]):
                     result = completed(answers.result, model, scored, out, *more, bar)
@@ -307,43 +313,7 @@ def _told(written: int, skipped: list[str], out: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Judge methods and write results and the table. Exit codes: 0 done, 1 failed, 2 wrong use."""
-    parser = argparse.ArgumentParser(prog="python -m fer_bench.evaluate", description=main.__doc__)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--all", action="store_true", help="every method that has weights")
-    which.add_argument("--method", nargs="+", metavar="NAME")
-    which.add_argument(
-        "--transformers", nargs="+", metavar="MODEL",
-        help="image classifiers of others: NAMESPACE/NAME[@REVISION] on the Hugging Face Hub, or a folder of one; "
-        "NAME=MODEL names its row",
-    )  # fmt: skip
-    parser.add_argument(
-        "--emotions", metavar="NAMES",
-        help="of one --transformers model: what each output means, with commas between, - for none",
-    )  # fmt: skip
-    parser.add_argument(
-        "--track", nargs="+", metavar="TRACK", help="tracks, folder:PATH or csv:PATH; default: all whose data is here"
-    )
-    parser.add_argument("--out", type=Path, default=Path("leaderboard"), metavar="DIR", help="default: leaderboard")
-    parser.add_argument("--recipe", help=RECIPE_HELP)
-    parser.add_argument("--seed", type=not_negative, help="default: 0; of --costs and --figures: all that stand")
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="a training output folder to take weights from first")
-    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
-    parser.add_argument(
-        "--tta", choices=list(PASSES), default="none",
-        help="test-time augmentation, as a row of its own: flip answers for a face and its mirror image, tencrop for "
-        "its corners, its middle and their mirror images",
-    )  # fmt: skip
-    parser.add_argument("--robustness", action="store_true", help="also corrupted pictures (some 12,000 answers)")
-    parser.add_argument("--explanation", action="store_true", help="also how faithful Grad-CAM is (some 4,700 answers)")
-    standing_only = parser.add_mutually_exclusive_group()
-    standing_only.add_argument(
-        "--costs", action="store_true", help="measure nothing but the costs of rows that stand, all in one run"
-    )
-    standing_only.add_argument(
-        "--figures", action="store_true", help="run nothing: compute the figures of rows anew from their saved answers"
-    )
-    arguments = parser.parse_args(argv)
+    arguments = parser(main.__doc__).parse_args(argv)
     try:
         seed = arguments.seed or 0
         methods = list(dict.fromkeys(list_methods() if arguments.all else arguments.method or []))
@@ -354,16 +324,7 @@ def main(argv: list[str] | None = None) -> int:
             tracks = tracks_in(arguments.out, arguments.track and tracks)
         if arguments.out.exists() and not arguments.out.is_dir():
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
-        if arguments.tta != "none" and (arguments.robustness or arguments.explanation):
-            raise UserError("--robustness and --explanation are measured without --tta; leave it out, or them.")
-        flags = ("robustness", "explanation", "verified", "tta") + (("runs",) if arguments.figures else ())
-        idle = [f"--{name}" for name in flags if getattr(arguments, name) not in (False, "none", None)]
-        if idle and (arguments.costs or arguments.figures):
-            told = "--costs measures costs" if arguments.costs else "--figures computes figures"
-            raise UserError(f"{told} alone, of rows that stand; leave out {' and '.join(idle)}.")
-        theirs = ("recipe", "runs", "costs", "figures") if arguments.transformers else ()
-        if idle := [f"--{name}" for name in theirs if getattr(arguments, name)]:
-            raise UserError(f"--transformers judges a model as it was published; leave out {' and '.join(idle)}.")
+        refuse_contradictions(arguments)
         if arguments.figures:
             every = None if arguments.all else methods
             written, skipped = recompute(every, tracks, arguments.out, arguments.recipe, arguments.seed)
@@ -382,13 +343,15 @@ def main(argv: list[str] | None = None) -> int:
             written, skipped = evaluate(
                 methods, tracks, arguments.out, *row, arguments.verified, arguments.track is not None,
                 robustness=arguments.robustness, explanation=arguments.explanation, tta=arguments.tta,
+                resume=arguments.resume,
             )  # fmt: skip
         return _told(written, skipped, arguments.out)
     except (UserError, UnknownNameError) as error:
         print(error, file=sys.stderr)
         return 1 if isinstance(error, OutputError) else 2
     except KeyboardInterrupt:
-        print("interrupted; the results that were finished are kept.", file=sys.stderr)
+        again = "" if arguments.costs or arguments.figures else " Go on with --resume."
+        print(f"interrupted; the results that were finished are kept.{again}", file=sys.stderr)
         if (arguments.out / "results").is_dir():
             write_table(arguments.out)
         return 1

@@ -136,6 +136,13 @@ def _macro_f1(sums: np.ndarray) -> np.ndarray:
     return np.nanmean(_ratio(2 * _diagonal(sums), matrix.sum(axis=-1) + matrix.sum(axis=-2)), axis=-1)
 
 
+def from_confusion(matrix: np.ndarray) -> dict[str, float]:
+    """The metrics that a confusion matrix (K, K) alone gives, by name, so that a stated one can be checked."""
+    sums = np.asarray(matrix, dtype=np.float64).ravel()
+    kinds = {"accuracy": _accuracy, "balanced_accuracy": _balanced_accuracy, "macro_f1": _macro_f1}
+    return {name: float(kind(sums)) for name, kind in kinds.items()}
+
+
 def _surprisal(targets: np.ndarray, logits: np.ndarray) -> np.ndarray:
     """(N, 2): minus the log of the target's probability, and 1."""
     targets, logits = checked(targets, logits)

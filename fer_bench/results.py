@@ -182,12 +182,13 @@ def _check(result: Result) -> None:
     need(matrix.min() >= 0, "confusion_matrix must not be negative.")
     scored = result.data.test_pictures
     need(matrix.sum() == scored > 0, f"confusion_matrix holds {matrix.sum()} pictures, data.test_pictures {scored}.")
-    hits, totals, stated = np.diagonal(matrix), matrix.sum(axis=1), result.metrics["accuracy"].value
-    right = hits.sum() / scored
-    need(abs(right - stated) < 1e-6, f"accuracy {stated} is not the confusion matrix's {right}.")
+    for name, right in m.from_confusion(matrix).items():
+        stated = result.metrics[name].value
+        need(abs(right - stated) < 1e-6, f"{name} {stated} is not the confusion matrix's {right}.")
     for name in ("accuracy", "accuracy_without_duplicates"):  # that of ece, moved by its bias, may leave its figure out
         of = result.metrics.get(name)
         need(of is None or of.low <= of.value <= of.high, f"{name} must lie within its own interval, not {of}.")
+    hits, totals = np.diagonal(matrix), matrix.sum(axis=1)
     present = {e: h / t for e, h, t in zip(result.emotions, hits, totals, strict=True) if t}
     recalls = {emotion: interval.value for emotion, interval in result.per_class_recall.items()}
     agrees = recalls.keys() == present.keys() and all(abs(recalls[e] - present[e]) < 1e-6 for e in present)

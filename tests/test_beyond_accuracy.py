@@ -8,14 +8,14 @@ from fer_bench import leaderboard as lb
 from fer_bench import results as r
 from fer_bench.statistics import Interval
 from fer_bench.ui.board_rows import cells
-from tests.test_leaderboard import made
+from tests.test_leaderboard import counted, made
 
 
 def test_the_best_of_each_emotion_is_the_one_with_the_greatest_f1():
     """Answering one emotion always has all its recall, and not its F1; a row alone is compared with nothing."""
     fair = made("fair", hits=80)
-    always = replace(
-        made("always", hits=50), confusion_matrix=[[50, 0], [50, 0]],
+    always = made(
+        "always", hits=50, confusion_matrix=[[50, 0], [50, 0]],
         per_class_recall={"anger": Interval(1.0, 0.96, 1.0), "happiness": Interval(0.0, 0.0, 0.04)},
     )  # fmt: skip
     text = lb.markdown([fair, always])
@@ -28,11 +28,12 @@ def test_the_best_of_each_emotion_is_the_one_with_the_greatest_f1():
 def test_an_emotion_that_nobody_knows_has_no_best():
     """No 0 is bold, and an emotion without test pictures has neither F1 nor recall, though it be answered."""
     matrix = [[30, 0, 20], [0, 0, 0], [50, 0, 0]]
-    some = replace(
-        made("some", hits=30), emotions=("anger", "disgust", "happiness"), confusion_matrix=matrix,
+    some = made(
+        "some", hits=30, emotions=("anger", "disgust", "happiness"), confusion_matrix=matrix,
         per_class_recall={"anger": Interval(0.6, 0.5, 0.7), "happiness": Interval(0.0, 0.0, 0.04)},
     )  # fmt: skip
-    answers = replace(some, method="answers", confusion_matrix=[[30, 20, 0], [0, 0, 0], [30, 20, 0]])
+    other = [[30, 20, 0], [0, 0, 0], [30, 20, 0]]
+    answers = replace(some, method="answers", confusion_matrix=other, metrics=some.metrics | counted(other))
     text = lb.markdown([some, answers])
     assert "| Method | Anger (50) | Happiness (50) |" in text
     assert "| `some` (common-v1) | 46.2 (60.0 ± 10.0) | 0.0 (0.0, ≤ 4.0) |" in text

@@ -150,9 +150,7 @@ def test_a_name_that_would_cover_a_point_is_left_out(others):
 def test_recalls_are_percentages_with_their_intervals():
     """Marks stand at per cent with the distances to both bounds; an emotion without pictures is left out."""
     first = made("a")
-    second = replace(
-        made("b", 50), confusion_matrix=[[50, 50], [0, 0]], per_class_recall={"anger": Interval(0.5, 0.25, 0.625)}
-    )
+    second = made("b", 50, confusion_matrix=[[50, 50], [0, 0]], per_class_recall={"anger": Interval(0.5, 0.25, 0.625)})
     found = traces(charts.per_class_recall({"first": first, "second": second}))
     assert found["first"]["x"] == pytest.approx([70, 70])
     assert found["second"]["x"] == [50]

@@ -14,7 +14,7 @@ from fer_bench.metrics import confusion_matrix
 from fer_bench.registry import UnknownNameError
 from fer_bench.results import Result, write_logits, write_result
 from fer_bench.statistics import Interval, mcnemar, paired_difference
-from tests.test_leaderboard import made
+from tests.test_leaderboard import counted, made
 
 TARGETS = np.repeat([0, 1], 50)
 IDS = [f"picture {number}" for number in range(100)]
@@ -30,7 +30,8 @@ def enter(board: Path, result: Result, logits: np.ndarray) -> None:
     """Put a result and its answers on a board; which pictures it had right are those that the answers say."""
     matrix = confusion_matrix(TARGETS, logits)
     recalls = {name: Interval(matrix[place, place] / 50, 0, 1) for place, name in enumerate(result.emotions)}
-    result = replace(result, confusion_matrix=matrix.tolist(), per_class_recall=recalls)
+    metrics = result.metrics | counted(matrix) | {"accuracy": result.metrics["accuracy"]}
+    result = replace(result, confusion_matrix=matrix.tolist(), per_class_recall=recalls, metrics=metrics)
     write_result(result, board)
     write_logits(result, board, IDS, TARGETS, logits)
 

@@ -67,6 +67,7 @@ def test_weights_that_saw_the_test_are_not_judged_on_it(model: Model, base: Path
         (["--recipe", "comon-v1"], "Did you mean 'common-v1'"),
         (["--method", "resnet18", "--recipe", "paper"], "resnet18 has no recipe of its own in its paper"),
         (["--costs", "--verified", "--tta", "flip"], "measures costs alone, of rows that stand; leave out --verified"),
+        (["--costs", "--resume"], "measures costs alone, of rows that stand; leave out --resume."),
         (["--costs", "--robustness"], "leave out --robustness."),
         (["--costs", "--explanation"], "leave out --explanation."),
     ],

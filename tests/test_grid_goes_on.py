@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -77,6 +78,28 @@ def test_a_library_that_fails_in_one_cell_does_not_end_the_grid(
     tried = failing(monkeypatch, RuntimeError("again"))
     assert search(tmp_path, data, TWO) == 1
     assert tried == [9]
+
+
+@pytest.mark.parametrize("content", ['{"method": "deep_emo', "[]", '{"trained": {}}', b"\xff"])
+@pytest.mark.parametrize("name", ["record.json", "failed.json"])
+def test_a_broken_file_of_one_cell_does_not_end_the_grid(
+    tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str], name: str, content: str | bytes
+) -> None:
+    """Cut short by a power cut, it is named once; a cell without a record is brought to its end again, no other is."""
+    text = TWO.replace("9", "0.002")
+    assert search(tmp_path, data, text) == 0
+    before = {row["folder"]: row for row in table(tmp_path)}
+    broken, whole = map(Path, before)
+    changed = (whole / "record.json").stat().st_mtime_ns
+    (broken / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    capsys.readouterr()
+    assert search(tmp_path, data, text) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"{broken / name} is broken and passed over: its cell counts as not finished") == 1
+    assert "Traceback" not in said
+    assert {row["folder"]: row["ended"] for row in table(tmp_path)} == dict.fromkeys(before, "complete")
+    assert json.loads((broken / "record.json").read_text())["method"] == "deep_emotion"
+    assert (whole / "record.json").stat().st_mtime_ns == changed
 
 
 @pytest.mark.parametrize("error", [ForbiddenSplitError("test"), DataError("no data"), OutputError("disk full")])

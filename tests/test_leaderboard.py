@@ -19,29 +19,39 @@ from fer_bench import results as r
 from fer_bench.card_files import read_cards, write_cards
 from fer_bench.cards import InputSpec, MethodCard, Reported
 from fer_bench.errors import BrokenFilesError, UserError
+from fer_bench.metrics import from_confusion
 from fer_bench.records import Centre, Earlier, Regions
 from fer_bench.statistics import Interval
+
+
+def counted(matrix: list[list[int]]) -> dict[str, Interval]:
+    """The metrics that a confusion matrix gives, each known to ± 0.05."""
+    found = from_confusion(np.array(matrix)).items()
+    return {name: Interval(value, max(value - 0.05, 0), min(value + 0.05, 1)) for name, value in found}
 
 
 def made(method: str, hits: int = 70, half: float = 0.02, track: str = "fer2013", **changes) -> r.Result:
     """A result over two emotions and 100 pictures, `hits` of them right, its accuracy known to ± `half`."""
     first, second = (hits + 1) // 2, hits // 2
     accuracy = Interval(hits / 100, max(hits / 100 - half, 0), min(hits / 100 + half, 1))
-    other = Interval(0.25, 0.2, 0.3)
+    matrix = [[first, 50 - first], [50 - second, second]]
+    figures = dict.fromkeys(r.REQUIRED_METRICS, Interval(0.25, 0.2, 0.3)) | counted(matrix)
     result = r.Result(
         method=method, track=track, recipe="common-v1", seed=0, emotions=("anger", "happiness"),
         trained=r.Trained(track=track, epochs=60, budget_epochs=60, pictures_seen=1_722_540, complete=True),
         weights=r.Weights(sha256="0" * 64, bytes=10, storage="float32"),
         data=r.Data(hash="d" * 64, counts={"test": 100}, test_pictures=100),
         protocol="0" * 12,
-        metrics={**dict.fromkeys(r.REQUIRED_METRICS, other), "accuracy": accuracy},
+        metrics={**figures, "accuracy": accuracy},
         per_class_recall={"anger": Interval(first / 50, 0, 1), "happiness": Interval(second / 50, 0, 1)},
-        confusion_matrix=[[first, 50 - first], [50 - second, second]],
+        confusion_matrix=matrix,
         calibration=r.Calibration(edges=[0, 1], count=[100], confidence=[0.9], accuracy=[hits / 100], expected=0.05),
         cost=r.Cost(parameters=3_849_319, macs=90_000_000, latency_ratio=0.4),
         commit="unknown", versions=r.Versions(python="3", torch="2", numpy="2", fer_bench="0"),
         date="2025-01-31T12:00:00+00:00",
     )  # fmt: skip
+    if "confusion_matrix" in changes:
+        changes = {"metrics": result.metrics | counted(changes["confusion_matrix"])} | changes
     return replace(result, **changes)
 
 
@@ -192,7 +202,7 @@ def test_the_markdown_row_reads_as_meant(root):
     """A row states rank, method, accuracy ± half its interval, reported figure, difference, training and cost."""
     text = lb.markdown(r.read_results(root), read_cards(root))
     row = (
-        "| 1 | `small_cnn` [Small_Cnn](https://example.org/p) (common-v1) | **70.0** ± 2.0 | 25.0 | 25.0 "
+        "| 1 | `small_cnn` [Small_Cnn](https://example.org/p) (common-v1) | **70.0** ± 2.0 | 70.0 | 70.0 "
         "| 25.0 (5.0) | 0.25 | 69.3 | +0.7 | 60 epochs, 1.72M pictures | 3.85M | 90M | 0.40 |"
     )
     assert row in text.splitlines()

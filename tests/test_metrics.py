@@ -72,6 +72,15 @@ def test_confusion_matrix_has_true_rows(answers):
     np.testing.assert_array_equal(m.confusion_matrix(targets, logits), sk.confusion_matrix(targets, logits.argmax(1)))
 
 
+def test_a_confusion_matrix_gives_the_metrics_that_follow_from_it_alone(answers):
+    """In the hand case accuracy is 3/4, recalls are 2/3 and 1, F1s 4/5 and 2/3; elsewhere each is its own function."""
+    found = m.from_confusion(np.array([[2, 1, 0], [0, 1, 0], [0, 0, 0]]))
+    expected = {"accuracy": 3 / 4, "balanced_accuracy": (2 / 3 + 1) / 2, "macro_f1": (4 / 5 + 2 / 3) / 2}
+    assert found == pytest.approx(expected)
+    found = m.from_confusion(m.confusion_matrix(*answers))
+    assert found == pytest.approx({name: m.METRICS[name](*answers) for name in found})
+
+
 def test_nll_is_the_mean_log_loss(answers):
     """The hand case gives -(ln .7 + ln .5 + ln .2 + ln .8) / 4; scikit-learn's log loss agrees elsewhere."""
     targets, logits = answers

@@ -192,6 +192,8 @@ def test_an_emotion_without_pictures_has_no_recall():
         (lambda v: v["metrics"]["ece"].update(low=0.9, high=0.8), "ece must be a fraction"),
         (lambda v: v["metrics"]["accuracy"].update(low=0.99, high=1.0), "accuracy must lie within its own interval"),
         (lambda v: v["metrics"]["accuracy"].update(value=0.99), "accuracy 0.99 is not the confusion matrix's"),
+        (lambda v: v["metrics"]["balanced_accuracy"].update(value=0.99), "balanced_accuracy 0.99 is not the confusion"),
+        (lambda v: v["metrics"]["macro_f1"].update(value=0.99), "macro_f1 0.99 is not the confusion matrix's"),
         (lambda v: v["per_class_recall"]["anger"].update(value=0.123), "per_class_recall is not that"),
         (lambda v: v["confusion_matrix"].pop(), "confusion_matrix must be 4 x 4"),
         (lambda v: v["confusion_matrix"].clear(), "confusion_matrix must be 4 x 4"),

@@ -21,7 +21,6 @@ from fer_bench.results import (
     as_saved,
     read_logits,
     read_result,
-    read_results,
     result_path,
     write_logits,
     write_result,
@@ -49,21 +48,6 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def record(board: Path) -> tuple[Path, Result]:
     (path,) = (board / "results").glob("*/*/*.json")
     return path, read_result(path)
-
-
-def test_every_committed_result_is_recomputable() -> None:
-    """Each committed record's figures, intervals too, are what its own saved answers give with today's statistics."""
-    root = Path(__file__).parent.parent / "leaderboard"
-    for result in read_results(root):
-        row = (result.track, result.method, result.recipe, result.seed, result.tta)
-        anew = recomputed(result, read_logits(result_path(root, *row)))
-        for part in ("metrics", "per_class_recall"):
-            stated, found = getattr(result, part), getattr(anew, part)
-            assert stated.keys() == found.keys()
-            for name in stated:
-                same = pytest.approx(list(vars(found[name]).values()), abs=1e-6)
-                assert list(vars(stated[name]).values()) == same, f"{row} {name}: run evaluate --all --figures"
-        assert (result.confusion_matrix, result.calibration.count) == (anew.confusion_matrix, anew.calibration.count)
 
 
 def test_what_was_judged_is_what_was_saved(board: Path) -> None:

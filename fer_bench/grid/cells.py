@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from fer_bench.methods.options import RECIPE_FIELDS, RUN_FIELDS, builder, own_op
 from fer_bench.protocols import RECIPES, recipe_for
 from fer_bench.weights import run_folder
 
+T = TypeVar("T")
 Fit = Callable[[Method, Recipe, Any, Mapping[str, Any]], Path]
 """(method, recipe, train.Options, settings) -> model.safetensors. Given by fer_bench.train, which stands above."""
 
@@ -58,12 +60,14 @@ class Cell:
         `ended` is "complete" or "patience", "max-minutes" (more minutes would do it good), "not finished", "failed: "
         and why (it will be tried again) or another reason for which it ended for good.
         """
-        failed = _json(self.folder / "failed.json")
-        if failed is not None and failed.get("final", True):  # it may have run out of time before, with a record
-            return {"ended": failed["reason"], "folder": str(self.folder)}
-        record = _json(self.folder / "record.json")
-        row = {"ended": NOT_FINISHED} if record is None else _row(record, self.folder)
-        return row if failed is None else row | {"ended": FAILED + failed["reason"]}
+        failed = _read(self.folder / "failed.json", lambda said: (str(said["reason"]), said.get("final", True)))
+        if failed is not None and failed[1]:  # it may have run out of time before, with a record
+            return {"ended": failed[0], "folder": str(self.folder)}
+        row = self._recorded() or {"ended": NOT_FINISHED}
+        return row if failed is None else row | {"ended": FAILED + failed[0]}
+
+    def _recorded(self) -> dict[str, Any] | None:
+        return _read(self.folder / "record.json", lambda record: _row(record, self.folder))
 
     def recognised(self) -> np.ndarray | None:
         """Which validation pictures its weights recognise, bool (N,), as the run wrote it; None where it did not."""
@@ -109,6 +113,8 @@ class Cell:
         which concern the other cells too, are raised.
         """
         (self.folder / "failed.json").unlink(missing_ok=True)
+        if self._recorded() is None:  # a broken one tells nothing, and no run is trained in its place
+            (self.folder / "record.json").unlink(missing_ok=True)
         try:
             fit(self.method, self.recipe, self.options, self.settings)
         except failure as error:
@@ -248,8 +254,21 @@ def _augmentation(settings: Mapping[str, Any], own: Augmentation) -> Augmentatio
     return replace(chosen, **{name: value for name, value in single.items() if value is not None})
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+def _read(path: Path, what: Callable[[Any], T]) -> T | None:
+    """What is made of a JSON file. None where it is not there or broken, as after a power cut: one cell's broken file
+    costs that cell its end, not the other cells theirs.
+    """
+    try:
+        return what(json.loads(path.read_text())) if path.is_file() else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        _tell_broken(path)
+        return None
+
+
+@functools.cache
+def _tell_broken(path: Path) -> None:
+    """Name it once, though it is read for every table."""
+    print(f"{path} is broken and passed over: its cell counts as not finished", file=sys.stderr)
 
 
 def _row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
