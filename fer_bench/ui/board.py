@@ -20,7 +20,7 @@ from fer_bench.cells import percent, ratio_text, short
 from fer_bench.comparison import Comparison, compare_results
 from fer_bench.errors import UserError
 from fer_bench.how_to_read import HOW_TO_READ
-from fer_bench.ui import address
+from fer_bench.ui import address, tables
 from fer_bench.ui.board_rows import ALL, EMPTY, KINDS, Board, Cells, cells, disagreements, figures, notes, within
 from fer_bench.ui.method_card import method_card, plain
 
@@ -71,8 +71,21 @@ since gradio shows it to a mouse above it only, and a phone has none.
 HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
 """A chart before there is one: Plotly's 4.5 MB of script are fetched and run with the first that is shown."""
 SAME = "Choose two different rows to compare."
-SHOW_CARD = "() => document.querySelector('#board-views').scrollIntoView({behavior: 'smooth', block: 'start'})"
-"""A clicked row's card stands below the table, often out of sight: this brings it to the eye."""
+SHOW_CARD = """() => {
+  const card = document.querySelector('#board-views');
+  card.scrollIntoView({behavior: 'smooth', block: 'start'});
+  card.tabIndex = -1;
+  card.focus({preventScroll: true});
+}"""
+"""A clicked row's card stands below the table, often out of sight: this brings eye and keyboard to it."""
+KEYS = """() => {
+  const reach = () => document.querySelectorAll('#board-table .cell-menu-button[tabindex="-1"]').forEach((menu) => {
+    menu.tabIndex = 0;
+    menu.ariaLabel = 'Sort or filter: ' + menu.closest('[role=columnheader]').innerText.replace('⋮', '').trim();
+  });
+  new MutationObserver(reach).observe(document.body, {childList: true, subtree: true});
+}"""
+"""Gradio leaves the menus of the headings, by which alone the table is sorted and filtered, to the mouse."""
 
 
 def plot(figure: Figure) -> PlotData:
@@ -88,10 +101,12 @@ def payload(table: Cells) -> dict[str, Any]:
 
 @lru_cache(maxsize=256)
 def view_row(board: Board, track: str | None, recipe: str | None, name: str | None) -> tuple:
-    """A row's card (Markdown) and its confusion matrix, recalls beside the best row's, and reliability diagram."""
+    """A row's card (Markdown), its confusion matrix, recalls beside the best row's and reliability diagram, and these
+    as tables (Markdown).
+    """
     frame, results = board.rows(track, recipe)
     if name not in results:
-        return "", None, None, None
+        return "", None, None, None, ""
     result, best = results[name], frame.loc[0, "name"]
     splits = frame.loc[frame["name"] == name, ["split_pictures", "earlier_split"]].iloc[0]
     several = {name: result} if name == best else {name: result, f"{best} (best)": results[best]}
@@ -101,16 +116,19 @@ def view_row(board: Board, track: str | None, recipe: str | None, name: str | No
         plot(charts.confusion_matrix(result)),
         plot(charts.per_class_recall(same)),
         plot(charts.reliability_diagram(result)),
+        tables.of_row(result, same),
     )
 
 
 def view_comparison(
     board: Board, track: str | None, recipe: str | None, first: str | None, second: str | None
 ) -> tuple:
-    """The verdict on two rows (Markdown), their agreement matrix and their recalls; a sentence where there is none."""
+    """The verdict on two rows (Markdown), their agreement matrix, their recalls and both as tables; a sentence where
+    there is none.
+    """
     found = _compared(board, track, recipe, first, second)
     if isinstance(found, str):
-        return found, None, None
+        return found, None, None, ""
     results = board.rows(track, recipe)[1]
     told = found.sentence(f"**{plain(first)}**", f"**{plain(second)}**")
     counts = (
@@ -118,10 +136,12 @@ def view_comparison(
         f"{plain(second)} on {found.only_second:,}, neither on {found.both_wrong:,}."
     )
     caveat = "It compares these two sets of weights; training again with another seed moves both."
+    both = {first: results[first], second: results[second]}
     return (
         f"{told}\n\n{counts} {caveat}",
         plot(charts.agreement_matrix(found.agreement, found.emotions, first, second)),
-        plot(charts.per_class_recall({first: results[first], second: results[second]})),
+        plot(charts.per_class_recall(both)),
+        tables.of_pair(found, both),
     )
 
 
@@ -228,6 +248,8 @@ def build_board(root: Path) -> Dependency:
                 confusion = gr.Plot(label="Confusion matrix", **HIDDEN)
                 recall = gr.Plot(label="Recall per emotion", **HIDDEN)
                 reliability = gr.Plot(label="Reliability diagram", **HIDDEN)
+            with gr.Accordion("The figures of these charts as tables", open=False):
+                row_tables = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-row-tables")
         with gr.Tab("Compare two methods", id="pair") as pair_tab:
             with gr.Row():
                 first = gr.Dropdown([], label="First", min_width=260, elem_id="board-first")
@@ -236,6 +258,8 @@ def build_board(root: Path) -> Dependency:
             with gr.Row():
                 agreement = gr.Plot(label="What each answers", **HIDDEN)
                 both = gr.Plot(label="Recall per emotion of the two", **HIDDEN)
+            with gr.Accordion("The figures of these charts as tables", open=False):
+                pair_tables = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-pair-tables")
             with gr.Row():
                 kinds = [(text, key) for key, text in KINDS.items()]
                 kind = gr.Dropdown(kinds, value="all", label="Which pictures", filterable=False, min_width=260)
@@ -250,8 +274,8 @@ def build_board(root: Path) -> Dependency:
             frontier = gr.Markdown(latex_delimiters=[], elem_id="board-frontier")
 
     where = [track, recipe]
-    row_parts = [card, confusion, recall, reliability]
-    pair_parts = [verdict, agreement, both, gallery, seen]
+    row_parts = [card, confusion, recall, reliability, row_tables]
+    pair_parts = [verdict, agreement, both, pair_tables, gallery, seen]
     parts = {"method": [chosen, *row_parts], "pair": [first, second, *pair_parts], "cost": [cost_plot, frontier]}
     filled = [part for group in parts.values() for part in group]
 
@@ -334,6 +358,7 @@ def build_board(root: Path) -> Dependency:
     looked_at = [*where, chosen, first, second, cost]
     parts_of_address = [*looked_at, view]
     arrived = Context.root_block.load(None, None, [*parts_of_address, views], js=address.board_from(list(charts.COSTS)))
+    Context.root_block.load(None, None, None, js=KEYS)
     arrived.then(arrive, [*where, chosen, first, second], [*where, table, about, noted], **hushed)
     if isinstance(around, gr.Tab):
         around.select(fill, [view, *looked_at], filled, **hushed)

@@ -122,7 +122,7 @@ _COLUMNS = (
 )
 _GROUP = ("Group", 80, lambda r: int(r.group) + 1, lambda r: str(r.group + 1))
 _UNSEEN = (
-    "Without duplicates, %", 190, lambda r: _hundred(r.accuracy_without_duplicates),
+    "Without duplicates, %", 216, lambda r: _hundred(r.accuracy_without_duplicates),
     lambda r: percent(r.accuracy_without_duplicates),
 )  # fmt: skip
 

@@ -126,9 +126,9 @@ def test_the_table_waits_for_no_chart(root):
 def test_only_the_part_that_is_looked_at_is_filled(root):
     """Choosing a part of the page fills that part and leaves the others as they are."""
     app = opened(root)
-    selects = [fn for fn in app.fns.values() if [t[1] for t in fn.targets] == ["select"] and len(fn.outputs) > 7]
+    selects = [fn for fn in app.fns.values() if [t[1] for t in fn.targets] == ["select"] and len(fn.outputs) > 9]
     assert len(selects) == 3
-    for fn, key, fields, plots in zip(selects, ("method", "pair", "cost"), (5, 7, 2), (3, 2, 1), strict=True):
+    for fn, key, fields, plots in zip(selects, ("method", "pair", "cost"), (6, 8, 2), (3, 2, 1), strict=True):
         told, *parts = fn.fn("fer2013", "all", None, None, None, "parameters")
         assert told == key
         filled = [part for part in parts if not (isinstance(part, dict) and set(part) == {"__type__"})]
@@ -284,7 +284,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path):
     assert "python -m fer_bench.evaluate --all" in "\n".join(notes(frame, list(results.values()), seen.problems))
     assert cells(frame).values == []
     assert board.view_cost(seen, None, "all", "parameters") == (None, "")
-    assert board.view_row(seen, None, "all", None) == ("", None, None, None)
+    assert board.view_row(seen, None, "all", None) == ("", None, None, None, "")
     assert opened(tmp_path).fns
 
 
@@ -424,11 +424,17 @@ def test_text_of_others_cannot_carry_markup():
 def test_a_row_shows_its_charts_beside_the_best(root):
     """The confusion matrix and the reliability diagram are the row's; its recalls stand beside the best row's."""
     seen = Board.read(root)
-    _, confusion, recall, reliability = board.view_row(seen, "fer2013", "all", "small_cnn")
+    _, confusion, recall, reliability, text = board.view_row(seen, "fer2013", "all", "small_cnn")
     assert [trace["name"] for trace in json.loads(recall.plot)["data"]] == ["small_cnn", "awei (best)"]
     assert json.loads(confusion.plot)["data"][0]["z"] == [[70, 30], [30, 70]]
     assert any("ECE 25.0 %" in trace["name"] for trace in json.loads(reliability.plot)["data"])
     assert json.loads(confusion.plot)["config"] == {"displayModeBar": False}
+    # The same as tables.
+    assert "| true, answered → | anger | happiness |" in text
+    matrix = seen.rows("fer2013")[1]["small_cnn"].confusion_matrix
+    assert f"| anger | {matrix[0][0]} | {matrix[0][1]} |" in text
+    assert f"| emotion | {plain('small_cnn')} | {plain('awei (best)')} |" in text
+    assert "| confidence, % | pictures | mean confidence, % | right, % |" in text
     alone = board.view_row(seen, "fer2013", "all", "awei")[2]
     assert [trace["name"] for trace in json.loads(alone.plot)["data"]] == ["awei"]
 
@@ -436,24 +442,29 @@ def test_a_row_shows_its_charts_beside_the_best(root):
 def test_two_rows_are_compared_in_a_sentence(root):
     """The verdict says by how much two rows differ and how many pictures only one knows, with both charts."""
     seen = Board.read(root)
-    text, agreement, both = board.view_comparison(seen, "fer2013", "all", "awei", "small_cnn")
+    text, agreement, both, told = board.view_comparison(seen, "fer2013", "all", "awei", "small_cnn")
     assert text.startswith("They differ by 20.0 points (95 % interval")
     assert f"only awei on 20, only {plain('small_cnn')} on 0, neither on 10." in text
     assert json.loads(agreement.plot)["data"][0]["z"] == [[40, 10], [10, 40]]
     assert len(json.loads(both.plot)["data"]) == 2
+    assert (
+        "| first, second → | anger | happiness |\n|---|--:|--:|\n| anger | 40 | 10 |\n| happiness | 10 | 40 |" in told
+    )
+    assert f"| emotion | awei | {plain('small_cnn')} |" in told
     same = board.view_comparison(seen, "fer2013", "all", "awei", "awei")
-    assert same == (board.SAME, None, None)
+    assert same == (board.SAME, None, None, "")
 
 
 def test_a_comparison_that_cannot_be_made_is_one_sentence(root):
     """Missing logits give a sentence instead of charts, and no picture."""
     r.result_path(root, "fer2013", "awei", "common-v1", 0).with_suffix(".npz").unlink()
     seen = Board.read(root)
-    text, agreement, both = board.view_comparison(seen, "fer2013", "all", "awei", "small_cnn")
+    text, agreement, both, told = board.view_comparison(seen, "fer2013", "all", "awei", "small_cnn")
     assert plain("cannot be read as logits") in text
     assert plain(str(root.parent)) not in text
     assert [part.visible for part in board.shown(agreement, both)] == [False, False]
     assert agreement is both is None
+    assert told == ""
     assert board.view_pictures(seen, "fer2013", "all", "awei", "small_cnn", "all") == ([], text)
 
 
