@@ -19,7 +19,7 @@ LAYERS = (
     {"results", "cells", "checkpoints", "inputs"},
     {"answers", "children"},
     {"seeds"},
-    {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
+    {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy", "withdrawn"},
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms"},
     {"evaluate_options", "missing", "one_by_one", "side_by_side", "judged", "teachers"},
     {"train", "explain", "robustness", "hub"},
