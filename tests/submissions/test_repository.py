@@ -137,6 +137,12 @@ def test_every_result_was_measured_under_todays_protocol() -> None:
             assert result.protocol == track_named(result.track).hash(), (result.track, result.method)
 
 
+def test_every_verified_result_is_of_committed_code() -> None:
+    """Its commit is a whole one, of a tree without changes: whoever doubts a figure can take that code."""
+    odd = {(r.track, r.method, r.commit) for r in read_results(BOARD) if r.verified and len(r.commit) != 40}
+    assert odd == set()
+
+
 def test_hashes_are_those_of_the_weights() -> None:
     """A result of ours names the very weights that weights/index.json lists for its row; submissions name their own."""
     index = read_index(ROOT / "weights")
