@@ -29,7 +29,7 @@ from fer_bench.emotions import in_order, shared
 from fer_bench.errors import DataError, Failure, Lacking, UserError
 from fer_bench.evaluate_options import parser, refuse_contradictions
 from fer_bench.faithfulness import measure_faithfulness
-from fer_bench.files import OutputError, atomic_write, commit
+from fer_bench.files import OutputError, atomic_write, check_committed, commit
 from fer_bench.infer import Model, best_device, load, logits, pinned, run_for, weights_for
 from fer_bench.judged import (
     OWN,
@@ -325,6 +325,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.out.exists() and not arguments.out.is_dir():
             raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
         refuse_contradictions(arguments)
+        if arguments.verified:
+            check_committed()
         if arguments.figures:
             every = None if arguments.all else methods
             written, skipped = recompute(every, tracks, arguments.out, arguments.recipe, arguments.seed)

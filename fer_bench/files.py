@@ -193,13 +193,35 @@ def atomic_write(path: Path, content: bytes | Callable[[BinaryIO], object]) -> P
     return path
 
 
+DIRTY = "-dirty"
+"""Behind the commit of a checkout whose package is not what the commit holds."""
+
+
 def commit() -> str:
-    """The checkout's commit, 40 hex digits; "unknown" outside one: an installed package may lie in another's."""
+    """The checkout's commit, 40 hex digits, with `DIRTY` behind it where fer_bench/ differs from what it holds.
+
+    "unknown" outside a checkout: an installed package may lie in another's.
+    """
     folder = Path(__file__).resolve().parents[1]
     if not (folder / "pyproject.toml").is_file():
         return "unknown"
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
-    except (OSError, subprocess.SubprocessError):
+    head = _git(folder, "rev-parse", "HEAD")
+    if head is None:
         return "unknown"
+    return head if _git(folder, "status", "--porcelain", "--", "fer_bench") == "" else head + DIRTY
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints about the checkout; None where it fails or is not there."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def check_committed() -> None:
+    """Raise UserError where the package differs from its commit: nobody could repeat what is marked as verified."""
+    if commit().endswith(DIRTY):
+        told = "--verified results are those of a commit, and fer_bench/ differs from its own (git status fer_bench)"
+        raise UserError(f"{told}; commit or stash that first, or leave --verified out.")

@@ -39,6 +39,7 @@ from fer_bench.records import budget_share, full_epochs
 from fer_bench.results import Result, read_readable, read_results, track_folder
 from fer_bench.seeds import seed_tables
 from fer_bench.statistics import tie_ranks
+from fer_bench.withdrawn import readable_list
 
 README_TRACKS = ("fer2013", "ferplus", "rendered")
 START, END = "<!-- leaderboard:start -->", "<!-- leaderboard:end -->"
@@ -265,8 +266,8 @@ def _not_run(track: str, results: Sequence[Result], cards: dict[str, dict], out:
     return lines
 
 
-def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, out: str = "") -> str:
-    """The text of LEADERBOARD.md, which stands beside `figures/`. out: its folder, where it is not `evaluate`'s own."""
+def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, out: str = "", end: str = "") -> str:
+    """The text of LEADERBOARD.md, beside `figures/`. out: its folder, if not `evaluate`'s own. end: its last part."""
     cards = cards or {}
     parts = ["# Leaderboard", "Made by `python -m fer_bench.leaderboard`; do not edit.", HOW_TO_READ]
     if not results:
@@ -288,7 +289,7 @@ def markdown(results: Sequence[Result], cards: dict[str, dict] | None = None, ou
         if commands:
             body = "```\n" + "\n".join(commands) + "\n```"
             parts.append(f"<details><summary>Not run: {len(commands)} method(s)</summary>\n\n{body}\n\n</details>")
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return "\n\n".join(part for part in [*parts, end] if part) + "\n"
 
 
 def figure(results: Sequence[Result], track: str, path: Path | str) -> Path:
@@ -311,11 +312,12 @@ def write_leaderboard(root: Path | str) -> list[Path]:
     out = "" if root.resolve() == Path("leaderboard").resolve() else str(root)
     with alone_in(root):  # of two evaluations at once the second then reads what the first has written
         (results, problems), (cards, more) = read_readable(root), readable_cards(root)
+        end, broken = readable_list(root)
         tracks = sorted({r.track for r in results}, key=place)
         paths = [figure(results, track, root / "figures" / f"{track_folder(track)}.png") for track in tracks]
-        page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards, out).encode())
-    if problems or more:
-        raise BrokenFilesError("\n".join([*problems, *more, f"{page} was written without them."]))
+        page = atomic_write(root / "LEADERBOARD.md", markdown(results, cards, out, end).encode())
+    if problems or more or broken:
+        raise BrokenFilesError("\n".join([*problems, *more, *broken, f"{page} was written without them."]))
     return [page, *paths]
 
 

@@ -81,6 +81,7 @@ class Result:
     external: bool = False
     """Submitted from outside."""
     commit: str
+    """That of the code, as `files.commit` gives it: with "-dirty" behind it where the code was not what it holds."""
     versions: Versions
     date: str
     """ISO 8601, UTC."""

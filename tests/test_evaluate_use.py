@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fer_bench
-from fer_bench import evaluate, explain, leaderboard, predict
+from fer_bench import evaluate, explain, files, leaderboard, predict
 from fer_bench.cards import Recipe, Track
 from fer_bench.errors import UserError
 from fer_bench.evaluate import main
@@ -82,6 +82,25 @@ def test_what_cannot_be_meant_is_one_sentence_and_exit_code_2(
     (line,) = capsys.readouterr().err.splitlines()
     assert says in line
     assert not (tmp_path / "out").exists()
+
+
+def test_what_no_commit_holds_is_not_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkout whose package was changed is refused before anything is read, and only where that is asked for."""
+    monkeypatch.setattr(files, "commit", lambda: "0" * 40 + files.DIRTY)
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("something was judged"))
+    command = ["--method", "deep_emotion", "--track", "rendered", "--out", str(tmp_path / "out")]
+    assert main([*command, "--verified"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("(git status fer_bench); commit or stash that first, or leave --verified out.")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: (0, []))
+    main(command)
+    assert "differs" not in capsys.readouterr().err
+    monkeypatch.setattr(files, "commit", lambda: "unknown")  # an installed package is what it was released as
+    main([*command, "--verified"])
+    assert "differs" not in capsys.readouterr().err
 
 
 def test_a_negative_seed_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

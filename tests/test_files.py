@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fer_bench import files
 from fer_bench.errors import UserError
 from fer_bench.files import atomic_write, files_below, filled_folder, label, track_folder
 from tests.datasets.own_pictures import close
@@ -150,6 +152,46 @@ def test_a_track_s_folder_is_its_own() -> None:
     for name in ("..", "a/b", "folder:", "Fer2013"):
         with pytest.raises(UserError, match="must be a track's name"):
             track_folder(name)
+
+
+def test_a_changed_package_is_said_behind_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Changed, staged, deleted or new files in fer_bench/ count; what lies beside it, as results do, does not."""
+    place = touch(tmp_path / "fer_bench" / "files.py")
+    for name in ("pyproject.toml", "fer_bench/other.py", "leaderboard/table.md"):
+        touch(tmp_path / name)
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "core.hooksPath=/", "-c", "commit.gpgsign=false")
+        done = subprocess.run(["git", *who, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    monkeypatch.setattr(files, "__file__", str(place))
+    git("init", "-q")
+    assert files.commit() == "unknown", "nothing is committed"
+    git("add", "-A")
+    git("commit", "-qm", "made")
+    head = git("rev-parse", "HEAD")
+    assert len(head) == 40
+    assert files.commit() == head
+    files.check_committed()
+    (tmp_path / "leaderboard" / "table.md").write_text("new")
+    touch(tmp_path / "leaderboard" / "new.json")
+    assert files.commit() == head
+    place.write_text("changed = True")
+    assert files.commit() == f"{head}-dirty"
+    git("add", "-A")
+    assert files.commit() == f"{head}-dirty"
+    with pytest.raises(UserError, match="differs from its own"):
+        files.check_committed()
+    git("reset", "-q", "--hard")
+    assert files.commit() == head
+    touch(tmp_path / "fer_bench" / "new.py")
+    assert files.commit() == f"{head}-dirty"
+    git("clean", "-qfd")
+    (tmp_path / "fer_bench" / "other.py").unlink()
+    assert files.commit() == f"{head}-dirty"
 
 
 def test_a_file_is_on_the_disk_before_it_takes_anothers_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

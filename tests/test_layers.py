@@ -20,7 +20,7 @@ LAYERS = (
     {"results", "cells", "checkpoints", "inputs"},
     {"answers", "children"},
     {"seeds"},
-    {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy"},
+    {"datasets", "methods", "protocols", "comparison", "charts", "beyond_accuracy", "withdrawn"},
     {"board_data"},
     {"infer", "leaderboard", "grid", "stages", "options", "start", "terms", "label_noise"},
     {"saved", "evaluate_options", "missing", "one_by_one", "side_by_side", "judged", "teachers"},

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fer_bench import files
 from fer_bench import results as r
 from fer_bench.card_files import read_cards
 from fer_bench.cards import InputSpec, Reported
@@ -154,6 +155,14 @@ def test_an_unknown_peer_is_wrong_use(run, capsys, tmp_path):
     """A name that is not in peers.json stops with exit code 2 and the names there are."""
     assert run.main(["nobody", "--out", str(tmp_path)]) == 2
     assert "the peers are fer, what_the_face, facial_emotion_recognition, face_api" in capsys.readouterr().err
+
+
+def test_what_no_commit_holds_is_not_verified(run, capsys, tmp_path, monkeypatch):
+    """As of our own methods: refused before any environment is looked for."""
+    monkeypatch.setattr(files, "commit", lambda: "0" * 40 + files.DIRTY)
+    assert run.main(["all", "--out", str(tmp_path), "--verified"]) == 2
+    assert "leave --verified out" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", sorted(PEERS))

@@ -23,6 +23,7 @@ from fer_bench.methods import METHODS
 from fer_bench.results import Result, read_results, result_path
 from fer_bench.terms import licence, terms
 from fer_bench.weights import check_hash, find, read_index, read_tensors, record_of, sha256, weights_folder
+from fer_bench.withdrawn import withdrawn_list
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
@@ -144,6 +145,7 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
             own.append(path)
     for path in dict.fromkeys(own):
         del leaderboard[path]
+    board = markdown(results, read_cards(root / "leaderboard"), end=withdrawn_list(root / "leaderboard"))
     return {
         "README.md": readme.encode(),
         "requirements.txt": requirements(_needed(root / "pyproject.toml"), front["sdk_version"]).encode(),
@@ -153,7 +155,7 @@ def space_tree(root: Path) -> dict[str, bytes | Path]:
         **_folder(root / "fer_bench", "fer_bench"),
         **leaderboard,
         **{f"leaderboard/{path}": file for path, file in _records(results, root / "leaderboard", logits=True).items()},
-        "leaderboard/LEADERBOARD.md": markdown(results, read_cards(root / "leaderboard")).encode(),
+        "leaderboard/LEADERBOARD.md": board.encode(),
         "weights/index.json": (json.dumps(index, indent=1) + "\n").encode(),
         **files,
     }

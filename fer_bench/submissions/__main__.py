@@ -106,6 +106,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from fer_bench.files import check_committed
     from fer_bench.results import headline, read_result
     from fer_bench.submissions.checks import report
     from fer_bench.submissions.judging import evaluate_submission
@@ -118,6 +119,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         raise UserError(f"{arguments.path}: this is a file; unpack it, and give the submission's folder.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise UserError(f"{arguments.out}: this is a file; give a folder to --out.")
+    if arguments.verified:
+        check_committed()
     limits = Limits(seconds=arguments.seconds)
     try:
         written = evaluate_submission(

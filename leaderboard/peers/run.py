@@ -29,7 +29,7 @@ from fer_bench.datasets import FaceSet, duplicated_in, load_dataset
 from fer_bench.emotions import canonical, in_order, shared
 from fer_bench.errors import UserError
 from fer_bench.evaluate import Answers
-from fer_bench.files import commit
+from fer_bench.files import check_committed, commit
 from fer_bench.leaderboard import write_leaderboard
 from fer_bench.metrics import restrict_logits
 from fer_bench.protocols import track_named
@@ -187,6 +187,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--verified", action="store_true", help="mark the results as run by the maintainers")
     options = parser.parse_args(arguments)
     try:
+        if options.verified:
+            check_committed()
         cards = peers(HERE.parent)
         names = list(cards) if options.names == ["all"] else options.names
         run(names, options.track, options.venvs, options.out, cards, options.verified)

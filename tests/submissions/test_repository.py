@@ -17,6 +17,7 @@ from fer_bench.results import REQUIRED_METRICS, read_logits, read_result, read_r
 from fer_bench.standing import KEPT, ROUNDING, differences, recomputed
 from fer_bench.submissions import checks, queue
 from fer_bench.weights import index_key, read_index
+from fer_bench.withdrawn import FILE, contradictions, read_withdrawn
 from tests.submissions.models import model, submission
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,9 @@ def lost(root: Path) -> list[str]:
     commits = sorted({commit for command in tried if (commit := git(root, *command))})
     listed = partial(git, root, "ls-tree", "-r", "--name-only")
     before = {path: at for at in commits for path in (listed(at, "leaderboard/results") or "").splitlines()}
-    return [path for path in vanished(sorted(before), root) if not withdrawn(path, before[path], root)]
+    listed_gone = {f"leaderboard/{place}" for place in read_withdrawn(root / "leaderboard")}
+    gone = [path for path in vanished(sorted(before), root) if str(Path(path).with_suffix(".json")) not in listed_gone]
+    return [path for path in gone if not withdrawn(path, before[path], root)]
 
 
 def withdrawn(path: str, commit: str, root: Path) -> bool:
@@ -134,6 +137,12 @@ def test_every_result_was_measured_under_todays_protocol() -> None:
             assert result.protocol == track_named(result.track).hash(), (result.track, result.method)
 
 
+def test_every_verified_result_is_of_committed_code() -> None:
+    """Its commit is a whole one, of a tree without changes: whoever doubts a figure can take that code."""
+    odd = {(r.track, r.method, r.commit) for r in read_results(BOARD) if r.verified and len(r.commit) != 40}
+    assert odd == set()
+
+
 def test_hashes_are_those_of_the_weights() -> None:
     """A result of ours names the very weights that weights/index.json lists for its row; submissions name their own."""
     index = read_index(ROOT / "weights")
@@ -144,8 +153,13 @@ def test_hashes_are_those_of_the_weights() -> None:
             assert (row, result.weights.sha256, result.weights.bytes) == (row, entry["sha256"], entry["bytes"])
 
 
+def test_what_is_withdrawn_is_gone_and_its_successor_stands() -> None:
+    """Each entry of withdrawn.json has a day and a reason, its row is not there, and the one in its place is."""
+    assert contradictions(BOARD) == []
+
+
 def test_no_result_vanished() -> None:
-    """Every result of the last two commits, and of where this branch left main, still stands."""
+    """Every result of the last two commits, and of where this branch left main, stands or is listed as withdrawn."""
     if git(ROOT, "rev-parse", "--is-inside-work-tree") != "true":
         pytest.skip("this is no git checkout")
     if git(ROOT, "rev-parse", "--is-shallow-repository") == "true":
@@ -195,6 +209,25 @@ def test_a_submission_can_be_withdrawn_or_replaced(made: Path) -> None:
     assert len(lost(made)) == 4, "its card is still here"
     (board / SUBMITTED).write_text("{}")
     assert lost(made) == []
+
+
+def test_a_row_that_is_listed_as_withdrawn_may_be_gone(made: Path) -> None:
+    """As may one that was renamed, whose new name the list gives; one that is not listed is lost, though another is."""
+    board = made / "leaderboard"
+    names = [f"results/fer2013/{name}/common-v1-s0.json" for name in ("old", "other")]
+    for name in names:
+        (board / name).parent.mkdir(parents=True)
+        for suffix in (".json", ".npz"):
+            (board / name).with_suffix(suffix).write_text("{}")
+    assert git(made, "add", "-A") == git(made, "commit", "-qm", "made") == ""
+    (board / "results/fer2013/old").rename(board / "results/fer2013/new")
+    shutil.rmtree(board / "results/fer2013/other")
+    new = "results/fer2013/new/common-v1-s0.json"
+    lines = {names[0]: {"date": "2026-11-28", "reason": "It has a new name.", "replaced_by": new}}
+    assert len(lost(made)) == 4
+    (board / FILE).write_text(json.dumps(lines))
+    assert contradictions(board) == []
+    assert lost(made) == [f"leaderboard/results/fer2013/other/common-v1-s0{suffix}" for suffix in (".json", ".npz")]
 
 
 def test_a_deletion_is_noticed_on_main_without_a_remote(made: Path) -> None:

@@ -15,7 +15,7 @@ from onnx import ModelProto
 from onnxruntime import InferenceSession
 from PIL import Image
 
-from fer_bench import costs, leaderboard, submissions
+from fer_bench import costs, files, leaderboard, submissions
 from fer_bench.card_files import SUBMITTED, read_cards
 from fer_bench.cards import InputSpec
 from fer_bench.datasets import FaceSet, load_dataset
@@ -213,6 +213,12 @@ def test_evaluate_measures_a_submission_as_external(
     assert "--method my_model" not in table  # not to be trained here, as methods without a row are
     monkeypatch.setattr(judging, "latencies", lambda *_: (0.001, 0.002))
     monkeypatch.setattr(checks, "BOARD", tmp_path / "board")  # its own card is no other model's
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "commit", lambda: "0" * 40 + files.DIRTY)
+        assert main([*command, "--verified"]) == 2
+    assert "fer_bench/ differs from its own" in capsys.readouterr().err
+    assert not read_result(path).verified
+    monkeypatch.setattr(files, "commit", lambda: "0" * 40)
     assert main([*command, "--verified"]) == 0
     assert read_result(path).verified
 
