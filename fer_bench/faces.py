@@ -36,6 +36,10 @@ HEIC_SUFFIXES, _HEIC_HEADS = frozenset((".heic", ".heif")), (b"ftyphei", b"ftyph
 HEIC_MEND = "HEIC cannot be opened here: save it as JPEG (an iPhone does: Settings, Camera, Formats, Most Compatible)"
 MOST_PIXELS = 89_000_000
 """Pictures with more are refused: opened, one would take over 250 MB. Just below where Pillow starts to warn."""
+MOST_SCANS = 100
+"""Passes of a progressive JPEG; usual ones have about ten."""
+MOST_SLOW = 2_000_000
+"""Pixels of a picture that Pillow decodes in Python, at some 4 microseconds for each."""
 
 
 class UnreadablePictureError(UserError):
@@ -70,8 +74,10 @@ def open_picture(picture: Picture, name: str = "") -> Image.Image:
             return to_8bit(_bounded(picture, called))
         source = io.BytesIO(picture) if isinstance(picture, bytes | bytearray) else _named(picture)
         source = source if hasattr(source, "read") else Path(source)
+        if isinstance(source, Path) and source.exists() and not source.is_file() and not source.is_dir():
+            raise UnreadablePictureError(f"{called}: this is a pipe or a device, not a file; give a picture's file.")
         with Image.open(source, formats=PICTURE_FORMATS) as opened:
-            return to_8bit(_bounded(opened, called))
+            return to_8bit(_cheap(_bounded(opened, called), called))
     except UnreadablePictureError:
         raise
     except Image.DecompressionBombError:  # Pillow's own bound, far above ours, at which it tells no size
@@ -104,6 +110,31 @@ def _bounded(image: Image.Image, called: str) -> Image.Image:
         raise UnreadablePictureError(f"{called}: a picture of {image.width} x {image.height} pixels shows nothing.")
     if image.width * image.height > MOST_PIXELS:
         raise _too_large(called, f"at {image.width} x {image.height} pixels ")
+    return image
+
+
+def _cheap(image: Image.Image, called: str) -> Image.Image:
+    """A file's picture itself, not yet decoded; UnreadablePictureError where that would take minutes or gigabytes.
+
+    A file of some 100 kB may be a JPEG of thousands of passes over all its pixels, a TIFF with a tile of gigabytes, or
+    of a kind that Pillow reads pixel by pixel in Python; a stranger's would hold up everyone who waits for an answer.
+    """
+    tile = 1
+    if image.format == "TIFF":
+        tile = (image.tag_v2.get(322) or 1) * (image.tag_v2.get(323) or 1)  # TileWidth, TileLength
+    if tile > MOST_PIXELS:
+        raise _too_large(called, f"with tiles of {tile / 10**6:,.0f} megapixels ")
+    if image.format in ("JPEG", "MPO", "PPM", "BMP", "DIB") and hasattr(image.fp, "seek"):
+        place = image.fp.tell()
+        image.fp.seek(0)
+        content = image.fp.read() if image.info.get("progressive") else image.fp.read(2)
+        image.fp.seek(place)
+        if content.count(b"\xff\xda") > MOST_SCANS:  # inside of a scan this is no marker: FF is followed by 00 there
+            raise UnreadablePictureError(f"{called}: a JPEG of more than {MOST_SCANS} passes; save it as a usual one.")
+        slow = content[:2] in (b"P1", b"P2", b"P3") or image.info.get("compression") in (1, 2)  # in letters, in runs
+        if slow and image.width * image.height > MOST_SLOW:
+            kind = "a PNM in letters" if content[:1] == b"P" else "a BMP in runs"
+            raise UnreadablePictureError(f"{called}: {kind} of so many pixels takes minutes to read; save it as PNG.")
     return image
 
 

@@ -155,6 +155,7 @@ def _check(result: Result) -> None:
         need(bool(re.fullmatch(pattern, text)), f"{name} {text!r} must match {pattern}.")
     try:
         track_folder(result.track)
+        track_folder(result.trained.track)  # it stands in the commands of the row's card
     except UserError as error:
         raise ResultError(str(error)) from None
     need(result.seed >= 0 < result.cost.parameters, "seed must not be negative and cost.parameters must be positive.")

@@ -143,7 +143,8 @@ class FaceSet:
         number = np.array([kept.index(e) if e in kept else -1 for e in self.emotions], dtype=np.int64)
         labels = number[self.labels]
         chosen = self.take(np.flatnonzero(labels >= 0))
-        return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes, votes=None)
+        gone = {"votes": None} if hasattr(self, "votes") else {}  # a list of files has none
+        return replace(chosen, emotions=kept, labels=labels[labels >= 0], notes=notes, **gone)
 
     def noted(self, emotions: Sequence[str], who: str) -> FaceSet:
         """Itself, with a note, also told on standard error, on pictures of other emotions, which `restrict` takes away.

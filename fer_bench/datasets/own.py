@@ -389,6 +389,8 @@ def _area(box: Box) -> int:
 def _shorter_side(file: Path) -> int:
     """In pixels, without decoding; 0 where the file is no picture (`open_picture` says so by name)."""
     try:
+        if not file.is_file():  # a pipe, which would be waited for
+            return 0
         with Image.open(file, formats=PICTURE_FORMATS) as image:
             return min(image.size)
     except Exception:

@@ -99,14 +99,18 @@ def payload(table: Cells) -> dict[str, Any]:
     return {"headers": table.headers, "data": table.values, "metadata": {"display_value": table.shown}}
 
 
-@lru_cache(maxsize=256)
 def view_row(board: Board, track: str | None, recipe: str | None, name: str | None) -> tuple:
     """A row's card (Markdown), its confusion matrix, recalls beside the best row's and reliability diagram, and these
     as tables (Markdown).
     """
-    frame, results = board.rows(track, recipe)
-    if name not in results:
+    if name not in board.rows(track, recipe)[1]:  # what is not here is not kept: strangers may ask for anything
         return "", None, None, None, ""
+    return _view_row(board, track, recipe, name)
+
+
+@lru_cache(maxsize=256)
+def _view_row(board: Board, track: str, recipe: str | None, name: str) -> tuple:
+    frame, results = board.rows(track, recipe)
     result, best = results[name], frame.loc[0, "name"]
     splits = frame.loc[frame["name"] == name, ["split_pictures", "earlier_split"]].iloc[0]
     several = {name: result} if name == best else {name: result, f"{best} (best)": results[best]}
@@ -169,12 +173,16 @@ def _compared(
         return plain(within(board.root, str(error)))
 
 
-@lru_cache(maxsize=64)
 def view_cost(board: Board, track: str | None, recipe: str | None, cost: str) -> tuple[PlotData | None, str]:
     """Accuracy against a cost for the rows of the largest comparable group, and its frontier in words (Markdown)."""
-    frame, _ = board.rows(track, recipe)
-    if frame.empty:
+    if board.rows(track, recipe)[0].empty or cost not in charts.COSTS:
         return None, ""
+    return _view_cost(board, track, recipe, cost)
+
+
+@lru_cache(maxsize=64)
+def _view_cost(board: Board, track: str, recipe: str | None, cost: str) -> tuple[PlotData | None, str]:
+    frame, _ = board.rows(track, recipe)
     first = frame[frame["group"] == 0].reset_index(drop=True)
     best = first.iloc[charts.pareto(first[cost], first["accuracy"])]
     number = ratio_text if cost == "latency_ratio" else short

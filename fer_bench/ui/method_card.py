@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import re
 import shlex
@@ -215,7 +216,7 @@ def _commands(result: Result, card: dict, split: float) -> str:
     which = "" if ready or (result.recipe == own and not kept) else f', recipe="{result.recipe}"'
     which += f", seed={result.seed}" if result.seed else ""
     which += f', runs="{folder}"' if runs else ""
-    python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track="{result.trained.track}"{which})\n'
+    python = f'import fer_bench\n\nmodel = fer_bench.load("{name}", track={json.dumps(result.trained.track)}{which})\n'
     python += 'print(model.predict_faces("face.jpg"))'
     shell = "\n".join(lines)
     return f"**How to run it.** {note}\n\n```bash\n{shell}\n```\n\n```python\n{python}\n```"

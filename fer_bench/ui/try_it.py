@@ -211,15 +211,24 @@ def build(root: Path) -> gr.Dropdown:
     hidden = gr.update(choices=[], value=None, visible=False)
 
     def show(
-        given: dict | None, face: int | None, methods: list[str], cam: str, target: str, opacity: float
+        given: dict | None,
+        face: int | None,
+        methods: list[str],
+        cam: str,
+        target: str,
+        opacity: float,
+        opened: Image.Image | None = None,
     ) -> tuple[Any, ...]:
-        """One picture through the chosen methods -> (note, picture with boxes, face choice, answers)."""
+        """One picture through the chosen methods -> (note, picture with boxes, face choice, answers).
+
+        opened: the picture, where it has been read already.
+        """  # fmt: skip
         if not given:
             return "", "", hidden, WAITING
         from fer_bench.faces import detect_faces
 
         try:
-            picture = read(path_of(given))
+            picture = read(path_of(given)) if opened is None else opened
             every = detect_faces(picture)
             faces = engine.largest_faces(every)
             known = {choice.name: choice for choice in shelf.choices(root)}
@@ -243,14 +252,15 @@ def build(root: Path) -> gr.Dropdown:
 
     def again(given: dict | None, refused: bool, *settings: Any) -> tuple[Any, ...]:
         """Another picture -> what `show` gives, the picture itself, taken away where it is none, and whether it was."""
+        opened = None
         if given:
             try:
-                read(path_of(given))
+                opened = read(path_of(given))
             except UserError as error:
                 return look.note(str(error), bad=True), "", hidden, WAITING, None, True
         elif refused:  # just taken away: what was wrong with it stays to be read
             return *(gr.skip() for _ in range(5)), False
-        return *show(given, None, *settings), gr.skip(), False
+        return *show(given, None, *settings, opened), gr.skip(), False
 
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):

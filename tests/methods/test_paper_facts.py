@@ -113,7 +113,7 @@ OURS = {
 
 OFF = {
     "weight_decay": 0, "schedule": "constant", "warmup": 0, "label_smoothing": 0, "clip": 0, "patience": 0, "mixup": 0,
-    "ema": 0, "teachers": (), "teaching": 0,
+    "ema": 0, "teachers": (), "teaching": 0, "votes": 0.0,
 }  # fmt: skip
 """What no paper's recipe has unless the paper states it."""
 

@@ -148,8 +148,9 @@ def test_hashes_are_those_of_the_weights() -> None:
     index = read_index(ROOT / "weights")
     for result in read_results(BOARD):
         entry = index.get(index_key(result.method, result.trained.track, result.recipe, result.seed))
-        if entry is not None and not result.external:
+        if not result.external:
             row = (result.track, result.method)
+            assert entry is not None, f"{row} is said to be ours, and weights/index.json has no such weights"
             assert (row, result.weights.sha256, result.weights.bytes) == (row, entry["sha256"], entry["bytes"])
 
 

@@ -38,9 +38,10 @@ SETTINGS = (["small_cnn"], "gradcam", "predicted", 0.5)
 @pytest.mark.parametrize("cost", charts.COSTS)
 def test_every_cost_gives_its_chart(visitor: Callable, cost: str) -> None:
     """Whatever accuracy is to be drawn against, the choice shows a chart with that axis."""
-    (shown,) = visitor("Cost", "input", "fer2013", ALL, cost)
+    shown, words = visitor("Cost", "input", "fer2013", ALL, cost)
     assert shown["visible"]
     assert json.loads(shown["value"]["plot"])["layout"]["xaxis"]["title"]["text"].startswith(charts.COSTS[cost])
+    assert words.startswith(f"**The frontier, cheapest first** ({charts.COSTS[cost].lower()}, accuracy): ")
 
 
 def test_pictures_of_another_kind_than_the_chosen_one_do_not_stay(visitor: Callable) -> None:
