@@ -34,6 +34,8 @@ MOST_PIXELS = 36_000_000
 MOST_DECODED = 20_000
 """A bound on decoded frames, to be given as `most` where a stranger's clip must not hold others up: 5 minutes of 60 a
 second. Of a clip whose time stamps all agree, `per_second` and `limit` alone would decode every frame to find one."""
+HELD_BACK = 64
+"""Frames that a decoder may hold back, more than any does, before it shows the first."""
 WIDEST = 4
 """Pixels at most so many times as wide as high, or as high as wide, are believed; 2.9 is the most that H.264 names."""
 _log = logging.getLogger(__name__)
@@ -281,19 +283,18 @@ def _decoded(
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time.
 
-    until_damage: end at the first damage, since nobody knows how many frames are lost there. most: as for `frames`.
+    until_damage: end at the first damage, since nobody knows how many frames are lost there. most: as for `frames`, and
+    counting frames that are decoded and never shown, of which a clip of one picture may have any number.
     """
     import av
 
-    index, start, time, shown, broken, seen, read, first = -1, None, 0.0, 0.0, 0, 0, 0, 0
+    index, start, time, shown, broken, seen, read, first, tried = -1, None, 0.0, 0.0, 0, 0, 0, 0, 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets, ended = container.demux(stream), None
     while not (until_damage and broken):
         try:
-            decoded = next(packets).decode()
-        except StopIteration:
-            break
-        except av.error.EOFError:
+            decoded, tried = next(packets).decode(), tried + 1
+        except (StopIteration, av.error.EOFError):
             break
         except (av.FFmpegError, OSError) as error:
             if error.errno == errno.EINVAL and not stream.codec_context.width:
@@ -303,8 +304,10 @@ def _decoded(
             if broken > 1000 or not isinstance(error, av.error.InvalidDataError):
                 break
             continue
-        for frame in decoded:
-            if most is not None and seen >= most:
+        for frame in decoded if most is None or tried <= most + HELD_BACK else [None]:
+            if frame is None or (most is not None and seen >= most):
+                if index < 0:
+                    raise UnreadableClipError(f"{label}: no frame is shown in its first {tried:,} packets.")
                 on_damage(f"{label}: only the first {read:,} frames, up to {time:.1f} s, were read; cut it into parts.")
                 return
             pixels = frame.width * frame.height

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from fer_bench import scoring, video
@@ -118,6 +121,36 @@ def test_a_bound_on_decoded_frames(tmp_path: Path) -> None:
     assert len(said) == 1
     with pytest.raises(ValueError, match="most must be positive, not 0"):
         frames(path, most=0)
+
+
+def hidden(path: Path, count: int) -> Path:
+    """A clip of VP8 with one picture, and then so many frames that are decoded and never shown."""
+    encoder = av.CodecContext.create("libvpx", "w")
+    encoder.width = encoder.height = 64
+    encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
+    encoder.options = {"lag-in-frames": "0", "auto-alt-ref": "0"}
+    packets = []
+    for stamp in range(3):
+        frame = av.VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), format="yuv420p")
+        frame.pts, frame.time_base = stamp, Fraction(1, 25)
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    key, unseen = packets[0], bytearray(packets[-1])
+    unseen[0] &= ~0x10  # show_frame of a VP8 frame's header (RFC 6386, section 9.1)
+    held = [key, *[bytes(unseen)] * count]
+    head = b"DKIF" + struct.pack("<HHIHHIIII", 0, 32, 0x30385056, 64, 64, 25, 1, len(held), 0)
+    path.write_bytes(head + b"".join(struct.pack("<IQ", len(one), i) + one for i, one in enumerate(held)))
+    return path
+
+
+def test_frames_that_are_never_shown_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file may hold any number of them, and each takes as long as one that is seen."""
+    monkeypatch.setattr(video, "HELD_BACK", 5)
+    path, said = hidden(tmp_path / "a.ivf", 100), []
+    assert [frame.index for frame in frames(path, on_damage=said.append, most=20)] == [0]
+    assert said == [f"{path}: only the first 1 frames, up to 0.0 s, were read; cut it into parts."]
+    said.clear()
+    assert [frame.index for frame in frames(hidden(path, 15), on_damage=said.append, most=20)] == [0]
+    assert "only the first" not in "".join(said)
 
 
 def test_frames_that_grow_count_for_more(tmp_path: Path) -> None:
