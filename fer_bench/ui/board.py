@@ -20,7 +20,7 @@ from fer_bench.cells import percent, ratio_text, short
 from fer_bench.comparison import Comparison, compare_results
 from fer_bench.errors import UserError
 from fer_bench.how_to_read import HOW_TO_READ
-from fer_bench.ui import address, tables
+from fer_bench.ui import address, keyboard, tables
 from fer_bench.ui.board_rows import ALL, EMPTY, KINDS, Board, Cells, cells, disagreements, figures, notes, within
 from fer_bench.ui.method_card import method_card, plain
 
@@ -71,21 +71,6 @@ since gradio shows it to a mouse above it only, and a phone has none.
 HIDDEN: dict[str, Any] = {"visible": False, "elem_classes": "fer-chart", "min_width": 330}
 """A chart before there is one: Plotly's 4.5 MB of script are fetched and run with the first that is shown."""
 SAME = "Choose two different rows to compare."
-SHOW_CARD = """() => {
-  const card = document.querySelector('#board-views');
-  card.scrollIntoView({behavior: 'smooth', block: 'start'});
-  card.tabIndex = -1;
-  card.focus({preventScroll: true});
-}"""
-"""A clicked row's card stands below the table, often out of sight: this brings eye and keyboard to it."""
-KEYS = """() => {
-  const reach = () => document.querySelectorAll('#board-table .cell-menu-button[tabindex="-1"]').forEach((menu) => {
-    menu.tabIndex = 0;
-    menu.ariaLabel = 'Sort or filter: ' + menu.closest('[role=columnheader]').innerText.replace('⋮', '').trim();
-  });
-  new MutationObserver(reach).observe(document.body, {childList: true, subtree: true});
-}"""
-"""Gradio leaves the menus of the headings, by which alone the table is sorted and filtered, to the mouse."""
 
 
 def plot(figure: Figure) -> PlotData:
@@ -366,7 +351,7 @@ def build_board(root: Path) -> Dependency:
     looked_at = [*where, chosen, first, second, cost]
     parts_of_address = [*looked_at, view]
     arrived = Context.root_block.load(None, None, [*parts_of_address, views], js=address.board_from(list(charts.COSTS)))
-    Context.root_block.load(None, None, None, js=KEYS)
+    Context.root_block.load(None, None, None, js=keyboard.HEADINGS)
     arrived.then(arrive, [*where, chosen, first, second], [*where, table, about, noted], **hushed)
     if isinstance(around, gr.Tab):
         around.select(fill, [view, *looked_at], filled, **hushed)
@@ -380,7 +365,7 @@ def build_board(root: Path) -> Dependency:
     changed = cost.input(lambda *given: shown(*view_cost(Board.read(root), *given)), [*where, cost], drawn, **hushed)
     changed.then(None, **to_address)
     clicked = table.select(open_row, where, [view, views, chosen, *row_parts], **hushed)
-    clicked.then(None, None, None, js=SHOW_CARD).then(None, **to_address)
+    clicked.then(None, None, None, js=keyboard.SHOW_CARD).then(None, **to_address)
     changed = chosen.input(
         lambda *given: shown(*view_row(Board.read(root), *given)), [*where, chosen], row_parts, **hushed
     )
