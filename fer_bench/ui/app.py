@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import importlib.util
 import os
@@ -11,11 +12,13 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.errors import UserError
 from fer_bench.files import make_folder
+from fer_bench.ui import leftovers
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
 
@@ -87,27 +90,32 @@ def build(root: Path | None = None) -> gr.Blocks:
 
 def launch_options() -> dict[str, Any]:
     """What `Blocks.launch` is given beside the port: look, limits and privacy."""
-    from fer_bench.ui import board, keeping, look
+    from starlette.middleware import Middleware
+
+    from fer_bench.ui import board, bodies, keeping, look
 
     return {
         "theme": look.theme(), "css": look.CSS + board.CSS, "footer_links": ["api"], "run_history": False,
         "max_file_size": MAX_UPLOAD, "show_error": True, "ssr_mode": False, "share": False,
         "state_session_capacity": keeping.SESSIONS,
+        "app_kwargs": {"middleware": [Middleware(bodies.Bounds)]},
         "mcp_server": importlib.util.find_spec("mcp") is not None,
         # Gradio asks its own page within three seconds and gives up if it gets no answer, as on a busy machine.
         "_frontend": False,
     }  # fmt: skip
 
 
-def visitors_folder() -> tempfile.TemporaryDirectory:
+@contextlib.contextmanager
+def visitors_folder() -> Iterator[Path]:
     """A new folder for what visitors give, inside $GRADIO_TEMP_DIR where that is set; it goes when the server ends.
 
-    Gradio deletes single files when the last page is closed, which at the end of the server may be too late.
+    Gradio deletes single files when the last page is closed, which at the end of the server may be too late. What a
+    killed server left beside it goes first, since nobody else would delete it.
     """
-    parent = os.environ.get("GRADIO_TEMP_DIR")
-    if parent:
-        make_folder(Path(parent))
-    return tempfile.TemporaryDirectory(prefix="fer_bench-visitors-", dir=parent, ignore_cleanup_errors=True)
+    parent = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    leftovers.sweep_stale(make_folder(parent))
+    with leftovers.held_folder(parent) as folder:
+        yield folder
 
 
 def port(text: str) -> int:
@@ -133,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
         from fer_bench.ui import engine
 
         with visitors_folder() as folder:
-            os.environ["GRADIO_TEMP_DIR"] = str(Path(folder).resolve())
+            os.environ["GRADIO_TEMP_DIR"] = str(folder.resolve())
             demo = build()
             from fer_bench.ui import keeping  # which imports gradio, as `build` does
 

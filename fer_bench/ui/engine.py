@@ -20,6 +20,7 @@ from PIL import Image
 
 from fer_bench.emotions import EMOTIONS
 from fer_bench.errors import UserError
+from fer_bench.files import make_folder
 from fer_bench.ui.shelf import model_for
 
 if TYPE_CHECKING:
@@ -315,9 +316,12 @@ def write_csv(rows: Sequence[dict], emotions: Sequence[str], path: Path) -> Path
 def folder_for(seconds: float = 120) -> Iterator[Path]:
     """A new folder for what a visitor downloads, gone `seconds` after the block is left, or at once where it raised.
 
-    Gradio copies what an answer names, and deletes its own copies.
+    Gradio copies what an answer names, and deletes its own copies. While the app runs it lies in the visitors' folder
+    ($GRADIO_TEMP_DIR), so that it goes with that even where the app is killed. Raises UserError where none can be made.
     """
-    held = tempfile.TemporaryDirectory(prefix="fer_bench-", ignore_cleanup_errors=True)
+    visitors = os.environ.get("GRADIO_TEMP_DIR")
+    parent = make_folder(Path(visitors)) if visitors else None
+    held = tempfile.TemporaryDirectory(prefix="fer_bench-", dir=parent, ignore_cleanup_errors=True)
     try:
         yield Path(held.name)
     except BaseException:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import gradio as gr
 
+from fer_bench.ui.leftovers import LOCK
+
 KEPT_SECONDS = 600
 """How long a visitor's files stay at least; they are looked for as often, so that none lives twice as long."""
 SESSIONS = 100
@@ -63,15 +65,18 @@ def forget_closed(demo: gr.Blocks) -> None:
 def start(demo: gr.Blocks, folder: Path, every: float = KEPT_SECONDS) -> threading.Event:
     """Delete and forget, in a thread of its own, what is older than `every` seconds, that often.
 
-    Until what is returned is set, or the process ends.
+    Until what is returned is set, or the process ends. The folder's LOCK stays, and is renewed as a sign of life.
     """
     done = threading.Event()
+    lock = os.path.join(os.path.abspath(folder), LOCK)
 
     def work() -> None:
         while not done.wait(every):
+            with contextlib.suppress(OSError):
+                os.utime(lock)
             with contextlib.suppress(Exception):  # whatever goes wrong once, the next time comes
                 keep = [getattr(block, "keep_in_cache", ()) for block in list(demo.blocks.values())]
-                sweep(folder, every, {os.path.abspath(path) for some in keep for path in some})
+                sweep(folder, every, {lock, *(os.path.abspath(path) for some in keep for path in some)})
             with contextlib.suppress(Exception):
                 forget(demo, every)
 

@@ -187,3 +187,25 @@ def test_a_session_that_was_forgotten_is_served_on(app: Any, holder: Any) -> Non
     assert "How to run it" in str(card)
     message, *_ = ask_as(app, holder["page 0"], "score", "click", None, ["a method that came later"])
     assert "Choose some pictures first." in message
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_the_sign_that_the_app_runs_stays(tmp_path: Path, renewed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of the visitors' folder is not deleted with the visitors' files, but renewed if it can be."""
+
+    def refuses(*given: object) -> None:
+        raise PermissionError
+
+    lock = tmp_path / keeping.LOCK
+    lock.touch()
+    os.utime(lock, (0, 0))
+    if not renewed:
+        monkeypatch.setattr(os, "utime", refuses)
+    (tmp_path / "face.png").write_text("a face")
+    done = keeping.start(SimpleNamespace(blocks={}), tmp_path, 0.05)
+    deadline = time.monotonic() + 60
+    while (tmp_path / "face.png").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    done.set()
+    assert [path.name for path in tmp_path.iterdir()] == [keeping.LOCK]
+    assert (lock.stat().st_mtime > time.time() - 600) == renewed
