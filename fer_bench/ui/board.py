@@ -241,7 +241,7 @@ def build_board(root: Path) -> Dependency:
                 confusion = gr.Plot(label="Confusion matrix", **HIDDEN)
                 recall = gr.Plot(label="Recall per emotion", **HIDDEN)
                 reliability = gr.Plot(label="Reliability diagram", **HIDDEN)
-            with gr.Accordion("The figures of these charts as tables", open=False):
+            with gr.Accordion("The figures of these charts as tables", open=False, elem_id="board-row-figures"):
                 row_tables = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-row-tables")
         with gr.Tab("Compare two methods", id="pair") as pair_tab:
             with gr.Row():
@@ -251,7 +251,7 @@ def build_board(root: Path) -> Dependency:
             with gr.Row():
                 agreement = gr.Plot(label="What each answers", **HIDDEN)
                 both = gr.Plot(label="Recall per emotion of the two", **HIDDEN)
-            with gr.Accordion("The figures of these charts as tables", open=False):
+            with gr.Accordion("The figures of these charts as tables", open=False, elem_id="board-pair-figures"):
                 pair_tables = gr.Markdown(latex_delimiters=[], elem_classes="fer-board-md", elem_id="board-pair-tables")
             with gr.Row():
                 kinds = [(text, key) for key, text in KINDS.items()]

@@ -78,14 +78,14 @@ def test_a_long_name_is_read_whole_and_leaves_room(page) -> None:
 def test_what_the_charts_show_can_be_read(page) -> None:
     """A row's charts and a comparison's stand as tables in what is closed first; the frontier stands in words."""
     page.locator("#board-row-figures > button").click()
-    page.get_by_role("columnheader", name="Mean confidence, %").wait_for()
+    page.get_by_role("columnheader", name="mean confidence, %").wait_for()
     tab(page, "Compare two methods")
-    says(page, "#board-verdict", "is the first and")
+    says(page, "#board-verdict", "They")
     page.locator("#board-pair-figures > button").click()
-    page.locator("#board-pair-figures").get_by_role("columnheader", name="First", exact=True).wait_for()
+    page.locator("#board-pair-figures").get_by_role("columnheader", name="first, second →", exact=True).wait_for()
     tab(page, "Accuracy against cost")
-    says(page, "#board-frontier", "Frontier, cheapest first: ")
+    says(page, "#board-frontier", "The frontier, cheapest first")
     before = page.locator("#board-frontier").inner_text()
     page.get_by_role("radio", name="Latency").check()
-    says(page, "#board-frontier", " ×, ")
+    says(page, "#board-frontier", "latency, × resnet18")
     assert page.locator("#board-frontier").inner_text() != before
