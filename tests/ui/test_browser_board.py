@@ -80,7 +80,7 @@ def test_what_the_charts_show_can_be_read(page) -> None:
     page.locator("#board-row-figures > button").click()
     page.get_by_role("columnheader", name="mean confidence, %").wait_for()
     tab(page, "Compare two methods")
-    says(page, "#board-verdict", "They")
+    says(page, "#board-verdict", "Both are right on ")
     page.locator("#board-pair-figures > button").click()
     page.locator("#board-pair-figures").get_by_role("columnheader", name="first, second →", exact=True).wait_for()
     tab(page, "Accuracy against cost")
