@@ -197,6 +197,12 @@ DIRTY = "-dirty"
 """Behind the commit of a checkout whose package is not what the commit holds."""
 
 
+def board_folder() -> Path:
+    """leaderboard/ of the checkout, else of the working directory."""
+    checkout = Path(__file__).resolve().parents[1] / "leaderboard"
+    return checkout if checkout.is_dir() else Path("leaderboard")
+
+
 def commit() -> str:
     """The checkout's commit, 40 hex digits, with `DIRTY` behind it where fer_bench/ differs from what it holds.
 

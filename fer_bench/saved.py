@@ -15,7 +15,7 @@ from fer_bench.answers import answers_of, places_in
 from fer_bench.board_data import KEY, gather
 from fer_bench.comparison import as_entered
 from fer_bench.errors import BrokenFilesError, UserError
-from fer_bench.files import track_folder
+from fer_bench.files import board_folder, track_folder
 from fer_bench.leaderboard import table
 from fer_bench.results import Result, read_readable, read_result, result_path
 
@@ -49,12 +49,6 @@ class Answers:
         people = None if self.subjects is None else self.subjects[there]
         moved = {name: getattr(self, name)[there] for name in ("ids", "targets", "logits")}
         return replace(self, **moved, subjects=people)
-
-
-def board_folder() -> Path:
-    """leaderboard/ of the checkout, else of the working directory."""
-    checkout = Path(__file__).resolve().parents[1] / "leaderboard"
-    return checkout if checkout.is_dir() else Path("leaderboard")
 
 
 def load_results(track: str | Iterable[str] | None = None, root: str | os.PathLike[str] | None = None) -> pd.DataFrame:

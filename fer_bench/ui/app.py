@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_bench.errors import UserError
-from fer_bench.files import make_folder
+from fer_bench.files import board_folder, make_folder
 from fer_bench.ui import leftovers
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -31,12 +31,6 @@ HEADER = (
     "answer, see where it looked, and browse the leaderboard."
 )
 MAX_UPLOAD = "60mb"
-
-
-def board_folder() -> Path:
-    """leaderboard/ of the checkout, else of the working directory."""
-    checkout = Path(__file__).resolve().parents[2] / "leaderboard"
-    return checkout if checkout.is_dir() else Path("leaderboard")
 
 
 def build(root: Path | None = None) -> gr.Blocks:
