@@ -11,6 +11,7 @@ import math
 import re
 import types
 import typing
+import zipfile
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
@@ -36,10 +37,13 @@ from fer_bench.records import (
     Weights,
 )
 from fer_bench.statistics import Interval, bootstrap_interval, bootstrap_metrics, bootstrap_recalls, several
+from fer_bench.zips import check_sizes
 
 SCHEMA = 1
 MOST = 2**63
 """No whole number in a record is as large; JSON's may be of any length, and its 1e999 is read as infinite."""
+MOST_UNPACKED = 64_000_000
+"""Bytes of an array beside a record: the ids of 160,000 pictures at 100 characters. More is no test split."""
 REQUIRED_METRICS = tuple(m.METRICS)
 OPTIONAL_METRICS = ("accuracy_without_duplicates",)
 
@@ -370,10 +374,12 @@ def write_logits(
 def read_logits(path: Path | str) -> Logits:
     """Read the logits beside a record; `path` is that of the .npz or of the .json. Never unpickles anything.
 
-    Raises ResultError where the file is missing, broken or lacks an array.
+    Raises ResultError where the file is missing or broken, lacks an array or has one of more than MOST_UNPACKED bytes.
     """
     path = Path(path).with_suffix(".npz")
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_sizes(archive.infolist(), MOST_UNPACKED)  # a few KB from others may unfold to gigabytes
         with np.load(path, allow_pickle=False) as file:
             subjects = file.get("subjects")
             found = Logits(file["ids"], file["targets"].astype(np.int64), file["logits"].astype(np.float32), subjects)

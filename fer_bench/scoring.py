@@ -150,13 +150,15 @@ def score_clip(
     UnreadableClipError.
     """
     chosen = representative(path, count, on_damage) if count else frames(path, per_second, limit, on_damage, most)
-    for _, _, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers, None):
+    length = probe(path).duration
+    for _, _, rows in _scored_frames(path, chosen, length, models, detect, limit, progress, workers, None):
         yield from rows
 
 
 def _scored_frames(
     path: str | os.PathLike[str],
     chosen: Iterable[Frame],
+    length: float,
     models: Sequence[Model],
     detect: bool,
     limit: int | None,
@@ -164,8 +166,8 @@ def _scored_frames(
     workers: int,
     most_faces: int | None,
 ) -> Iterator[tuple[Frame, Prepared, list[Row]]]:
-    """Each frame with what was found in it."""
-    chosen, length, done = iter(chosen), probe(path).duration, 0
+    """Each frame with what was found in it. length: of the clip, in seconds."""
+    chosen, done = iter(chosen), 0
 
     def look(frame: Frame) -> Prepared:
         return prepare(frame.image, label(path), models, detect, frame.time, most_faces)
@@ -211,23 +213,27 @@ def annotate_clip(
     on_damage: Callable[[str], object] = _log.warning,
     most: int | None = None,
     most_faces: int | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Path:
     """Write a clip as an mp4 with each face's box, likeliest emotion and its probability, and return its path.
 
     per_second: frames scored, and shown, per second; None is every frame. cam: a name of `cams.CAMS`, laid over each
-    face. on_rows: receives each frame's rows, those of `others` too, so that a clip is read once for both. The rest as
-    for `score_clip`. A pause in the clip's time stamps holds the picture, HOLD seconds at most. The sound is not kept.
+    face. on_rows: receives each frame's rows, those of `others` too, so that a clip is read once for both. go_on: as
+    for `video.frames`. The rest as for `score_clip`. A pause in the clip's time stamps holds the picture, HOLD seconds
+    at most. The sound is not kept.
     Raises UserError for an output that is not .mp4 and an unknown CAM, UnreadableClipError.
     """
-    clip = probe(path)
+    clip = probe(path, go_on)
     fps = min(per_second or clip.fps or 25.0, 60.0)
     longest = max(clip.size)
     size = tuple(max(2, round(side * min(1.0, LONGEST / longest))) for side in clip.size)
 
     def pictures() -> Iterator[np.ndarray]:
         due, shown = 0, None  # the output's next frame, and the picture to hold until then
-        chosen, models = frames(path, per_second, limit, on_damage, most), (model, *others)
-        for frame, prepared, rows in _scored_frames(path, chosen, models, detect, limit, progress, workers, most_faces):
+        chosen, models = frames(path, per_second, limit, on_damage, most, go_on), (model, *others)
+        for frame, prepared, rows in _scored_frames(
+            path, chosen, clip.duration, models, detect, limit, progress, workers, most_faces
+        ):
             on_rows(rows)
             slot = math.floor(frame.time * fps + (1e-6 if per_second else 0.5))
             if slot < due:

@@ -7,7 +7,6 @@ import errno
 import logging
 import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from fer_bench.clip_length import duration
 from fer_bench.errors import UserError
 from fer_bench.files import written_whole
 
@@ -78,14 +78,14 @@ def is_clip(path: str | os.PathLike[str]) -> bool:
     return Path(path).suffix.lower() in CLIP_SUFFIXES
 
 
-def probe(path: str | os.PathLike[str]) -> Clip:
-    """Read a clip's header and first frame. Raises UnreadableClipError as `frames` does."""
+def probe(path: str | os.PathLike[str], go_on: Callable[[], bool] = lambda: True) -> Clip:
+    """Read a clip's header and first frame. go_on: as for `frames`. Raises UnreadableClipError as `frames` does."""
     with _opened(path) as (container, stream):
         rate = float(stream.average_rate or stream.guessed_rate or 0)
-        duration = _duration(container, stream)
-        first = next(_decoded(container, stream, str(path), lambda note: None))[2]
+        length = duration(container, stream)
+        first = next(_decoded(container, stream, str(path), lambda note: None, go_on=go_on))[2]
         size = (first.height, first.width) if first.rotation % 180 else (first.width, first.height)
-        return Clip(duration, rate, stream.frames or round(duration * rate), size, first.rotation)
+        return Clip(length, rate, stream.frames or round(length * rate), size, first.rotation)
 
 
 def frames(
@@ -94,6 +94,7 @@ def frames(
     limit: int | None = None,
     on_damage: Callable[[str], None] = _log.warning,
     most: int | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[Frame]:
     """The frames of a clip in order, as many per second as asked for, by their time stamps and not by counting.
 
@@ -101,15 +102,17 @@ def frames(
     without a frame gives none. None gives every frame. limit: at most so many frames. on_damage: is called with one
     sentence if part of the clip cannot be decoded (cut off, broken in the middle); the frames that decode are given.
     most: decode at most so many, given or not, of the first one's size (a larger one counts for as many as its pixels
-    are); on_damage is called with one sentence where the clip has more of them.
+    are); on_damage is called with one sentence where the clip has more of them. go_on: is asked before each packet is
+    decoded, since a clip may hold any number that show nothing; where it says no, reading ends without a word.
     Raises UnreadableClipError for what is missing, empty, no clip, without pictures (sound only), wholly broken or of
-    more than MOST_PIXELS pixels a frame; ValueError where per_second, limit or most is not positive.
+    more than MOST_PIXELS pixels a frame, and where go_on says no before the first; ValueError where per_second, limit
+    or most is not positive.
     """
     if (per_second is not None and not per_second > 0) or (limit is not None and limit < 1):
         raise ValueError(f"per_second and limit must be positive, not {per_second} and {limit}")
     if most is not None and most < 1:
         raise ValueError(f"most must be positive, not {most}")
-    return _frames(path, per_second, limit, on_damage, most)
+    return _frames(path, per_second, limit, on_damage, most, go_on)
 
 
 def _frames(
@@ -118,10 +121,11 @@ def _frames(
     limit: int | None,
     on_damage: Callable[[str], None],
     most: int | None,
+    go_on: Callable[[], bool],
 ) -> Iterator[Frame]:
     given, due = 0, -math.inf
     with _opened(path) as (container, stream):
-        for index, time, frame in _decoded(container, stream, str(path), on_damage, most=most):
+        for index, time, frame in _decoded(container, stream, str(path), on_damage, most=most, go_on=go_on):
             if time < due - 1e-6:
                 continue
             if per_second is not None:
@@ -257,22 +261,6 @@ def _bounded(width: float, height: float, label: str) -> None:
         )
 
 
-def _duration(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """Seconds from the first frame to the end of the last, as the header has it; 0 where it does not say."""
-    first = float((stream.start_time or 0) * (stream.time_base or 0))
-    # What these state is the time stamp of the end; what others do is a length, the container's from its own start.
-    ends = container.format.name in ("matroska,webm", "asf")
-    if stream.duration and stream.time_base:
-        return max(0.0, float(stream.duration * stream.time_base) - (first if ends else 0.0))
-    # Matroska and WebM state a stream's own end in a tag; the container's is that of the sound where that is longer.
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if tag:
-        ends = "libmatroska" not in container.metadata.get("ENCODER", "")  # mkvmerge's tag is a length
-        return max(0.0, int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - (first if ends else 0.0))
-    start = 0.0 if ends else (container.start_time or 0) / 1e6
-    return max(0.0, container.duration / 1e6 - (first - start)) if container.duration else 0.0
-
-
 def _decoded(
     container: av.container.InputContainer,
     stream: av.VideoStream,
@@ -280,20 +268,26 @@ def _decoded(
     on_damage: Callable[[str], None],
     until_damage: bool = False,
     most: int | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """(index, seconds from the first frame, frame) of every frame that decodes whole, in order of time.
 
-    until_damage: end at the first damage, since nobody knows how many frames are lost there. most: as for `frames`, and
-    counting frames that are decoded and never shown, of which a clip of one picture may have any number.
+    until_damage: end at the first damage, since nobody knows how many frames are lost there. go_on, most: as for
+    `frames`, and each packet counts as a frame of the decoder's size at least: a clip of one picture may have any
+    number of frames that are decoded and never shown.
     """
     import av
 
-    index, start, time, shown, broken, seen, read, first, tried = -1, None, 0.0, 0.0, 0, 0, 0, 0, 0
+    index, start, time, shown, broken, seen, read, first, tried, sent = -1, None, 0.0, 0.0, 0, 0, 0, 0, 0, 0
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     packets, ended = container.demux(stream), None
     while not (until_damage and broken):
+        if not go_on():
+            if index < 0:
+                raise UnreadableClipError(f"{label}: the time was up before it showed a frame; cut it into parts.")
+            return
         try:
-            decoded, tried = next(packets).decode(), tried + 1
+            decoded, coded = next(packets).decode(), stream.codec_context.width * stream.codec_context.height
         except (StopIteration, av.error.EOFError):
             break
         except (av.FFmpegError, OSError) as error:
@@ -304,10 +298,12 @@ def _decoded(
             if broken > 1000 or not isinstance(error, av.error.InvalidDataError):
                 break
             continue
-        for frame in decoded if most is None or tried <= most + HELD_BACK else [None]:
+        weight = max(1, coded // first) if first else 1
+        tried, sent = tried + weight, sent + 1
+        for frame in decoded if most is None or tried <= most + HELD_BACK * weight else [None]:
             if frame is None or (most is not None and seen >= most):
                 if index < 0:
-                    raise UnreadableClipError(f"{label}: no frame is shown in its first {tried:,} packets.")
+                    raise UnreadableClipError(f"{label}: no frame is shown in its first {sent:,} packets.")
                 on_damage(f"{label}: only the first {read:,} frames, up to {time:.1f} s, were read; cut it into parts.")
                 return
             pixels = frame.width * frame.height
@@ -326,7 +322,7 @@ def _decoded(
             yield index, time, _square(frame, stream.sample_aspect_ratio, label)
     if index < 0:
         raise UnreadableClipError(f"{label}: no frame in it can be decoded{f' ({ended})' if ended else ''}.")
-    length = _duration(container, stream)
+    length = duration(container, stream)
     if broken or max(shown, time + max(1.0, 2 / rate)) < length * 0.98:
         whole = f" of {length:.1f}" if length else ""
         on_damage(f"{label}: part of this clip is broken or cut off; its frames up to {time:.1f}{whole} s were read.")

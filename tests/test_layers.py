@@ -13,6 +13,7 @@ PACKAGE = Path(fer_bench.__file__).parent
 LAYERS = (
     {"errors", "command"},
     {"emotions", "registry", "torchvision_repair", "figures", "files", "pixels", "progress", "receptive", "cams"},
+    {"clip_length", "zips"},
     {"how_to_read"},
     {"cards", "metrics", "scores"},
     {"statistics", "weights", "card_files", "networks", "modes", "selective"},

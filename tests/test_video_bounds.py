@@ -123,20 +123,28 @@ def test_a_bound_on_decoded_frames(tmp_path: Path) -> None:
         frames(path, most=0)
 
 
-def hidden(path: Path, count: int) -> Path:
-    """A clip of VP8 with one picture, and then so many frames that are decoded and never shown."""
+def coded(side: int) -> list[bytes]:
+    """Three frames of VP8 as they are stored; the first is a key frame."""
     encoder = av.CodecContext.create("libvpx", "w")
-    encoder.width = encoder.height = 64
+    encoder.width = encoder.height = side
     encoder.pix_fmt, encoder.time_base = "yuv420p", Fraction(1, 25)
     encoder.options = {"lag-in-frames": "0", "auto-alt-ref": "0"}
     packets = []
     for stamp in range(3):
-        frame = av.VideoFrame.from_ndarray(np.full((96, 64), 128, np.uint8), format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(np.full((side * 3 // 2, side), 128, np.uint8), format="yuv420p")
         frame.pts, frame.time_base = stamp, Fraction(1, 25)
         packets += [bytes(packet) for packet in encoder.encode(frame)]
-    key, unseen = packets[0], bytearray(packets[-1])
+    return packets
+
+
+def hidden(path: Path, count: int, side: int = 0) -> Path:
+    """A clip of VP8 with one picture, and then so many frames that are decoded and never shown.
+
+    side: that of the hidden ones, which are key frames then; 0 is the picture's.
+    """
+    unseen = bytearray(coded(side)[0] if side else coded(64)[-1])
     unseen[0] &= ~0x10  # show_frame of a VP8 frame's header (RFC 6386, section 9.1)
-    held = [key, *[bytes(unseen)] * count]
+    held = [coded(64)[0], *[bytes(unseen)] * count]
     head = b"DKIF" + struct.pack("<HHIHHIIII", 0, 32, 0x30385056, 64, 64, 25, 1, len(held), 0)
     path.write_bytes(head + b"".join(struct.pack("<IQ", len(one), i) + one for i, one in enumerate(held)))
     return path
@@ -151,6 +159,25 @@ def test_frames_that_are_never_shown_count_too(tmp_path: Path, monkeypatch: pyte
     said.clear()
     assert [frame.index for frame in frames(hidden(path, 15), on_damage=said.append, most=20)] == [0]
     assert "only the first" not in "".join(said)
+
+
+def test_reading_ends_when_it_must_not_go_on(tmp_path: Path) -> None:
+    """It is asked before every packet, one that shows nothing too; what was shown until then is given."""
+    path, said, asked = hidden(tmp_path / "a.ivf", 100), [], []
+    some = lambda: asked.append(1) or len(asked) <= 30  # noqa: E731
+    assert [frame.index for frame in frames(path, on_damage=said.append, go_on=some)] == [0]
+    assert (len(asked), said) == (31, [])
+    for read in (lambda: list(frames(path, go_on=lambda: False)), lambda: probe(path, lambda: False)):
+        with pytest.raises(video.UnreadableClipError, match="the time was up before it showed a frame"):
+            read()
+
+
+def test_hidden_frames_that_grow_count_for_more(tmp_path: Path) -> None:
+    """Large frames that are never shown, behind a small one that is, count by their pixels as shown ones do."""
+    path, said, asked = hidden(tmp_path / "a.ivf", 300, 256), [], []
+    assert len(list(frames(path, on_damage=said.append, most=500, go_on=lambda: asked.append(1) or True))) == 1
+    assert "only the first 1 frames" in said[0]
+    assert len(asked) < 120
 
 
 def test_frames_that_grow_count_for_more(tmp_path: Path) -> None:

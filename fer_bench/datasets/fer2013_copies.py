@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import io
 import itertools
 import json
 import re
@@ -27,11 +26,13 @@ import numpy as np
 
 from fer_bench.datasets.fer2013_files import (
     CSVS,
+    MOST_UNPACKED,
     TARS,
     Files,
     deeper,
     first,
     is_file_of,
+    opened_table,
     opened_tar,
     opened_zip,
     walk,
@@ -42,10 +43,13 @@ from fer_bench.datasets.lists import inside
 from fer_bench.emotions import SEVEN, canonical
 from fer_bench.errors import DataError
 from fer_bench.faces import UnreadablePictureError, open_picture, stack
+from fer_bench.zips import contents
 
 USAGES = {"train": "Training", "validation": "PublicTest", "test": "PrivateTest"}
 ROWS = 35_887
 """Of fer2013.csv, and of fer2013new.csv."""
+LONGEST_LINE = 200_000
+"""Characters of a line of a CSV that are read at once, more than `csv` takes in a cell; a picture's has 10,000."""
 HUB_REPO = "Aaryan333/fer2013_train_publicTest_privateTest"
 """The copy on the Hugging Face Hub whose three splits are the official ones."""
 HUB_SPLITS = {"train": "train", "validation": "publicTest", "test": "privateTest"}
@@ -171,7 +175,8 @@ def _csv_records(
     """opened: opens what `path` names, as `Path.open` does."""
     try:
         with opened(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            # A line without an end comes in parts, which are no rows: it is never held whole.
+            reader = csv.reader(iter(functools.partial(file.readline, LONGEST_LINE), ""))
             header = [column.strip().lower() for column in next(reader, [])]
             if not {"emotion", "pixels", "usage"} <= set(header):
                 found = ", ".join(header)[:60] or "none"  # without a header, these are a picture's 2,304 pixels
@@ -323,10 +328,7 @@ def _zip_records(archive: zipfile.ZipFile, split: str, votes: dict[int, Vote] | 
         raise NoLabelsError(_no_labels(archive.filename))
     if table is None or pictures:
         return _file_records(walk_zip(archive), split, votes)
-
-    def opened(**how: str) -> IO[str]:
-        return io.TextIOWrapper(archive.open(table), **how)
-
+    opened = functools.partial(opened_table, archive, table)
     return _csv_records(f"{archive.filename}/{table}", opened, split, votes)
 
 
@@ -336,8 +338,10 @@ def _votes_beside(folder: Path) -> dict[int, Vote] | None:
 
 
 def _votes_in(archive: zipfile.ZipFile) -> dict[int, Vote] | None:
-    name = next((name for name in archive.namelist() if is_file_of(name, "fer2013new.csv")), None)
-    return None if name is None else parse_votes(archive.read(name), f"{archive.filename}/{name}")
+    info = next((info for info in archive.infolist() if is_file_of(info.filename, "fer2013new.csv")), None)
+    if info is None:
+        return None
+    return parse_votes(contents(archive, info, MOST_UNPACKED), f"{archive.filename}/{info.filename}")
 
 
 def _from_hub(split: str) -> Raw:

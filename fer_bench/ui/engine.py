@@ -263,7 +263,8 @@ class _OutOfTimeError(Exception):
 def read_clip(path: Path, out: Path, method: str, per_second: float, limit: int, cam: str | None) -> tuple[list, list]:
     """A clip's rows and what of it was damaged or left out; the annotated clip goes to `out` (.mp4). Raises UserError.
 
-    After `clip_seconds` the reading ends: with the rows until then, and no annotated clip.
+    After `clip_seconds` the reading ends, among frames that are never shown too: with the rows until then, and no
+    annotated clip; with UserError where there are none.
     """
     return ask(_read_clip, [method], path, out, per_second, limit, cam)[0]
 
@@ -277,25 +278,34 @@ def _read_clip(
     rows: list[dict] = []
     notes: list[str] = []
     (model,) = models
-    width, height = video.probe(path).size
-    most = max(1, min(video.MOST_DECODED, MOST_DECODED // (width * height)))
     seconds = clip_seconds()
     end = time.monotonic() + seconds
+    late = False
     crowded = f"{path}: of frames with more than {MOST_FACES} faces only the largest {MOST_FACES} are answered for."
+
+    def go_on() -> bool:
+        nonlocal late
+        late = late or time.monotonic() > end
+        return not late
 
     def take(some: list[dict]) -> None:
         rows.extend(some)
         if len(some) >= MOST_FACES and crowded not in notes:
             notes.append(crowded)
-        if time.monotonic() > end:
+        if not go_on():
             raise _OutOfTimeError
 
+    width, height = video.probe(path, go_on).size
+    most = max(1, min(video.MOST_DECODED, MOST_DECODED // (width * height)))
     try:
         annotate_clip(
             path, out, model, per_second, limit, cam, on_rows=take, on_damage=notes.append, most=most,
-            most_faces=MOST_FACES,
+            most_faces=MOST_FACES, go_on=go_on,
         )  # fmt: skip
+        if late:  # in the middle of the decoding, after the last rows
+            raise _OutOfTimeError
     except _OutOfTimeError:
+        out.unlink(missing_ok=True)
         notes.append(
             f"{path}: after {seconds} seconds of work only its first {rows[-1]['time']:.1f} s were read, and no "
             "annotated clip was made; give a shorter clip or choose fewer frames per second."

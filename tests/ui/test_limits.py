@@ -18,12 +18,14 @@ import pytest
 from PIL import Image
 
 from fer_bench import faces as detection
+from fer_bench import scoring
 from fer_bench.errors import UserError
 from fer_bench.faces import Face
 from fer_bench.ui import clip, engine, pictures, shelf
 from fer_bench.ui.app import board_folder
 from fer_bench.ui.board import build_board
 from fer_bench.ui.board_rows import Board
+from tests.test_video_bounds import hidden
 from tests.ui.conftest import sent
 
 METHODS = ["small_cnn", "deep_emotion"]
@@ -234,12 +236,39 @@ def test_a_clip_out_of_time_gives_what_was_read(
     visitor: Callable, short_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the time is up the frames read so far are plotted and listed, and the page says what is missing and why."""
-    monkeypatch.setattr(engine, "MOST_SECONDS", -1)
+    answered, now = scoring.score_prepared, [0.0]
+
+    def slow(*given: Any) -> list:
+        now[0] += 300
+        return answered(*given)
+
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(scoring, "score_prepared", slow)
     message, plot, annotated, table = visitor("read-clip", "click", sent(short_clip), "small_cnn", 4, "none")
     assert "1 frame over 0.0 s" in message
-    assert "clip.mp4: after -1 seconds of work only its first 0.0 s were read, and no annotated clip was" in message
+    assert "clip.mp4: after 240 seconds of work only its first 0.0 s were read, and no annotated clip was" in message
     assert "choose fewer frames per second." in message
     assert (plot["visible"], annotated["visible"], table["visible"]) == (True, False, True)
+
+
+@pytest.mark.parametrize("packets", [0, 40])
+def test_the_time_is_up_among_frames_that_are_never_shown(
+    packets: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clip of one picture and many hidden frames ends with its time, with that picture or a word that none was."""
+    path, out, asked = hidden(tmp_path / "clip.ivf", 400), tmp_path / "out.mp4", []
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: asked.append(1) or len(asked)))
+    monkeypatch.setattr(engine, "MOST_SECONDS", packets)
+    if packets:
+        rows, notes = engine.read_clip(path, out, "small_cnn", 4, 300, None)
+        assert [row["time"] for row in rows] == [0]
+        assert len(notes) == 1
+        assert f"after {packets} seconds of work only its first 0.0 s were read, and no annotated clip" in notes[0]
+    else:
+        with pytest.raises(UserError, match=r"clip\.ivf: the time was up before it showed a frame; cut it into parts"):
+            engine.read_clip(path, out, "small_cnn", 4, 300, None)
+    assert len(asked) < 60
+    assert not out.exists()
 
 
 def test_a_clip_is_decoded_as_far_as_its_size_allows(
